@@ -1,0 +1,27 @@
+//! Sluicegate, the gateway in front of a pool of LLM inference servers.
+//!
+//! Modules in the order a newcomer should read them. Each may use those above it.
+
+pub mod config;
+
+pub mod openai;
+
+pub mod upstream;
+
+pub mod pool;
+
+pub mod balance;
+
+pub mod telemetry;
+
+pub mod snapshot;
+
+pub mod relay;
+
+pub mod local;
+
+pub mod proxy;
+
+pub mod tasks;
+
+pub mod server;
