@@ -1,1 +1,144 @@
+//! One request, from its head to its end.
+//!
+//! `start`, `answer_locally`, `identify`, `read_body` (intake); `pick`, `lease`, `send`, `classify`,
+//! `fail_over` (retry, attempt); `observe` (stream); `finish`. [`serve`] tells the story; Pingora's
+//! session is the client's side of it, [`crate::upstream`] the engine's.
 
+mod attempt;
+mod body;
+mod ctx;
+mod finish;
+mod intake;
+mod request;
+mod respond;
+mod retry;
+mod stream;
+
+use std::cell::RefCell;
+use std::sync::Arc;
+
+use pingora::Result;
+use pingora_proxy::Session;
+use tokio::time::Instant;
+
+use crate::openai::ApiError;
+use crate::pool::Lease;
+use crate::server::Shared;
+use crate::upstream::Connection;
+
+pub use body::BodyMemory;
+pub use ctx::{End, RequestCtx};
+pub use finish::finish;
+pub use intake::start;
+
+use attempt::Exchange;
+use retry::{Chosen, Held};
+
+/// Answers one request. `Err` means that the client's connection must end uncleanly, or is gone.
+pub async fn serve(shared: &Arc<Shared>, session: &mut Session, ctx: &mut RequestCtx) -> Result<()> {
+    match answer(shared, session, ctx).await {
+        Ok(()) => Ok(()),
+        Err(Stop::Refused(error)) => respond::refuse(session, ctx, &error).await,
+        Err(Stop::ClientLeft(e)) => {
+            ctx.fail(End::ClientLeft, "the client left");
+            Err(e)
+        }
+        Err(Stop::Failed(e)) => Err(e),
+    }
+}
+
+/// Why a request got no answer of an engine.
+enum Stop {
+    Refused(ApiError),
+    ClientLeft(Box<pingora::Error>),
+    /// Already accounted for; only the connection is left to end.
+    Failed(Box<pingora::Error>),
+}
+
+async fn answer(
+    shared: &Arc<Shared>,
+    session: &mut Session,
+    ctx: &mut RequestCtx,
+) -> std::result::Result<(), Stop> {
+    if let Some(local) = intake::answer_locally(shared, session, ctx)? {
+        return respond::write_local(session, ctx, local).await.map_err(Stop::Failed);
+    }
+    let snapshot = intake::snapshot(ctx);
+    let call = intake::identify(session, ctx, &snapshot.config)?;
+    intake::read_body(shared, session, ctx, &snapshot.config).await?;
+
+    let pool = Arc::clone(snapshot.default_pool());
+    let exchange_body = std::mem::take(&mut ctx.body);
+    let request_id = ctx.request_id.clone();
+    let request = session.req_header().clone();
+    let parts = intake::parts(&request, ctx, &snapshot.config, call, &request_id, exchange_body.len);
+    let exchange = Exchange {
+        call,
+        is_head: request.method == http::Method::HEAD,
+        body: &exchange_body.pieces,
+        limits: &snapshot.config.limits,
+    };
+    let mut rng = thread_rng();
+    let chosen = {
+        let downstream = session.as_downstream_mut();
+        tokio::select! {
+            biased;
+            chosen = retry::choose(&pool, &parts, &exchange, ctx, &mut rng) => chosen,
+            left = downstream.read_body_or_idle(true) => {
+                return Err(Stop::ClientLeft(stream::left_error(left)));
+            }
+        }
+    };
+    ctx.body = exchange_body;
+    let passed = match chosen {
+        Chosen::Refused(error) => return Err(Stop::Refused(error)),
+        Chosen::Answer(answer, lease) => {
+            ctx.overhead = overhead(ctx, &answer);
+            stream::pass(session, ctx, *answer, lease, call.dialect).await
+        }
+        Chosen::Failed(held) => pass_failure(session, ctx, *held).await,
+    };
+    passed.map_err(Stop::Failed)
+}
+
+/// Passes on the failure that an engine answered with.
+async fn pass_failure(session: &mut Session, ctx: &mut RequestCtx, held: Held) -> Result<()> {
+    ctx.fail(End::Failed, "engine_error");
+    match held {
+        Held::Answer { head, body } => {
+            ctx.status = Some(head.status);
+            ctx.is_stream = Some(false);
+            let framing = respond::Framing::Length(body.len() as u64);
+            let response = respond::relayed_head(&head, session, framing, &ctx.request_id)?;
+            respond::write_whole(session, ctx, response, body, false).await
+        }
+        Held::Event(event) => {
+            ctx.is_stream = Some(true);
+            let status = event.status.filter(|s| (400..600).contains(s)).unwrap_or(502);
+            respond::write_event_as_answer(session, ctx, status, event.body).await
+        }
+    }
+}
+
+/// Our own part of the time until the engine had the request.
+fn overhead(ctx: &RequestCtx, answer: &attempt::Answer) -> Option<std::time::Duration> {
+    let read = ctx.body_read?;
+    let to_send = answer.sent_at.saturating_duration_since(read);
+    (ctx.attempts == 1).then(|| to_send.saturating_sub(answer.connect.unwrap_or_default()))
+}
+
+/// Returns the connection to its endpoint's pool, if it can serve again.
+fn give_back(lease: &Lease, connection: Connection, now: Instant) {
+    if connection.reusable() {
+        let cap = lease.pool().keepalive.connections;
+        lease.endpoint().state.idle.put(connection, now, cap);
+    }
+}
+
+/// A generator of the thread's own: ties are broken at random, not fairly against an adversary.
+fn thread_rng() -> fastrand::Rng {
+    thread_local! {
+        static RNG: RefCell<fastrand::Rng> = RefCell::new(fastrand::Rng::new());
+    }
+    RNG.with_borrow_mut(fastrand::Rng::fork)
+}

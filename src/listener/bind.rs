@@ -1,0 +1,147 @@
+//! Binding every socket before anything is served, so that a port that is taken is one error at once.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::config::{Listen, ListenAddress};
+
+use super::Role;
+
+/// As long as the kernel allows (`net.core.somaxconn` caps it).
+const BACKLOG: i32 = 65_535;
+/// nginx and the admin API: owner and group only.
+const ADMIN_SOCKET_MODE: u32 = 0o660;
+/// nginx gives its Unix sockets 0666: whoever may enter the directory may connect.
+const PUBLIC_SOCKET_MODE: u32 = 0o666;
+
+/// A bound, listening, non-blocking socket.
+#[derive(Debug)]
+pub struct Bound {
+    pub role: Role,
+    pub listen: Listen,
+    pub socket: BoundSocket,
+}
+
+#[derive(Debug)]
+pub enum BoundSocket {
+    Tcp(std::net::TcpListener),
+    Unix(UnixListener),
+}
+
+/// A socket that could not be bound; names the address.
+#[derive(Debug)]
+pub struct BindError {
+    address: String,
+    source: io::Error,
+}
+
+impl fmt::Display for BindError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "cannot listen on {}: {}", self.address, self.source)?;
+        match self.source.kind() {
+            io::ErrorKind::AddrInUse => {
+                f.write_str("; another process holds it: stop that one, or change `listen`")
+            }
+            io::ErrorKind::PermissionDenied => f.write_str(
+                "; ports below 1024 need CAP_NET_BIND_SERVICE, sockets a writable directory",
+            ),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl std::error::Error for BindError {}
+
+impl Bound {
+    /// Where it listens; for TCP with the port the kernel chose.
+    pub fn address(&self) -> ListenAddress {
+        match &self.socket {
+            BoundSocket::Tcp(listener) => match listener.local_addr() {
+                Ok(address) => ListenAddress::Tcp(address),
+                Err(_) => self.listen.address.clone(),
+            },
+            BoundSocket::Unix(_) => self.listen.address.clone(),
+        }
+    }
+
+    /// A second handle on the same socket, for another worker.
+    pub fn try_clone(&self) -> io::Result<Bound> {
+        let socket = match &self.socket {
+            BoundSocket::Tcp(listener) => BoundSocket::Tcp(listener.try_clone()?),
+            BoundSocket::Unix(listener) => BoundSocket::Unix(listener.try_clone()?),
+        };
+        Ok(Bound {
+            role: self.role,
+            listen: self.listen.clone(),
+            socket,
+        })
+    }
+
+    /// The file of a Unix socket, to be removed when it is closed for good.
+    pub fn socket_file(&self) -> Option<PathBuf> {
+        match &self.listen.address {
+            ListenAddress::Unix(path) => Some(path.clone()),
+            ListenAddress::Tcp(_) => None,
+        }
+    }
+}
+
+/// Binds and listens. A Unix socket file that nobody serves any more is replaced.
+pub fn bind(listen: &Listen, role: Role) -> Result<Bound, BindError> {
+    let socket = match &listen.address {
+        ListenAddress::Tcp(address) => bind_tcp(*address).map(BoundSocket::Tcp),
+        ListenAddress::Unix(path) => bind_unix(path, role).map(BoundSocket::Unix),
+    };
+    match socket {
+        Ok(socket) => Ok(Bound {
+            role,
+            listen: listen.clone(),
+            socket,
+        }),
+        Err(source) => Err(BindError {
+            address: match &listen.address {
+                ListenAddress::Tcp(address) => address.to_string(),
+                ListenAddress::Unix(path) => format!("unix:{}", path.display()),
+            },
+            source,
+        }),
+    }
+}
+
+fn bind_tcp(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        // As nginx (`ipv6only=on`), so that [::]:80 and 0.0.0.0:80 can both be listed.
+        socket.set_only_v6(true)?;
+    }
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+fn bind_unix(path: &Path, role: Role) -> io::Result<UnixListener> {
+    let is_socket = std::fs::symlink_metadata(path).is_ok_and(|m| m.file_type().is_socket());
+    if is_socket {
+        match UnixStream::connect(path) {
+            Ok(_) => return Err(io::ErrorKind::AddrInUse.into()),
+            Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => std::fs::remove_file(path)?,
+            Err(e) => return Err(e),
+        }
+    }
+    let listener = UnixListener::bind(path)?;
+    let mode = match role {
+        Role::Admin => ADMIN_SOCKET_MODE,
+        Role::Public => PUBLIC_SOCKET_MODE,
+    };
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}

@@ -1,0 +1,212 @@
+//! What is known about one client connection, shared by its socket, its requests and its deadline.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use crate::local::ConnectionCounts;
+
+/// Whom a listener serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    Public,
+    Admin,
+}
+
+/// What a connection is doing, as nginx's stub_status counts it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Phase {
+    /// Between requests, or fresh and silent.
+    Waiting = 0,
+    /// A request head has begun to arrive.
+    Reading = 1,
+    /// At least one request is being answered.
+    Writing = 2,
+}
+
+/// One client connection. Every request on it, h1 or h2, finds it through the socket's digest.
+#[derive(Debug)]
+pub struct Connection {
+    pub role: Role,
+    /// `None` for a Unix socket.
+    pub peer: Option<SocketAddr>,
+    pub tls: bool,
+    header_timeout_ms: AtomicU32,
+    phase: AtomicU8,
+    requests: AtomicU32,
+    /// Milliseconds since the process clock began; 0 = no deadline.
+    deadline_ms: AtomicU64,
+    corked: AtomicBool,
+    reset_on_close: AtomicBool,
+    counts: Arc<ConnectionCounts>,
+}
+
+impl Connection {
+    pub fn new(
+        role: Role,
+        peer: Option<SocketAddr>,
+        tls: bool,
+        header_timeout: Duration,
+        counts: Arc<ConnectionCounts>,
+    ) -> Self {
+        counts.opened();
+        let connection = Self {
+            role,
+            peer,
+            tls,
+            header_timeout_ms: AtomicU32::new(clamp_ms(header_timeout)),
+            phase: AtomicU8::new(Phase::Waiting as u8),
+            requests: AtomicU32::new(0),
+            deadline_ms: AtomicU64::new(0),
+            corked: AtomicBool::new(false),
+            reset_on_close: AtomicBool::new(false),
+            counts,
+        };
+        connection.close_after(header_timeout);
+        connection
+    }
+
+    /// Bytes have arrived while no request was known: a head begins, and must be whole in time.
+    pub(super) fn bytes_arrived(&self) {
+        if self.phase.load(Relaxed) == Phase::Waiting as u8 {
+            self.phase.store(Phase::Reading as u8, Relaxed);
+            self.counts.reading();
+            let timeout = u64::from(self.header_timeout_ms.load(Relaxed));
+            self.close_after(Duration::from_millis(timeout));
+        }
+    }
+
+    /// A whole request head is here: no deadline of ours runs while it is answered.
+    pub fn request_started(&self, header_timeout: Duration) {
+        self.header_timeout_ms.store(clamp_ms(header_timeout), Relaxed);
+        if self.requests.fetch_add(1, Relaxed) == 0 {
+            self.leave(self.phase.swap(Phase::Writing as u8, Relaxed));
+            self.counts.writing();
+            self.deadline_ms.store(0, Relaxed);
+        }
+        self.counts.request();
+    }
+
+    /// The last request in hand is done: the connection may idle for `idle_timeout`.
+    pub fn request_finished(&self, idle_timeout: Duration) {
+        if self.requests.fetch_sub(1, Relaxed) == 1 {
+            self.leave(self.phase.swap(Phase::Waiting as u8, Relaxed));
+            self.close_after(idle_timeout);
+        }
+    }
+
+    /// While corked, flushes are held back, so that a head and the bytes behind it leave together.
+    pub fn cork(&self, corked: bool) {
+        self.corked.store(corked, Relaxed);
+    }
+
+    pub(super) fn is_corked(&self) -> bool {
+        self.corked.load(Relaxed)
+    }
+
+    /// Ends the connection with RST in place of FIN: the only way to tell an HTTP/1.0 client that a
+    /// close-delimited answer is not whole.
+    pub fn reset_on_close(&self) {
+        self.reset_on_close.store(true, Relaxed);
+    }
+
+    pub(super) fn must_reset(&self) -> bool {
+        self.reset_on_close.load(Relaxed)
+    }
+
+    pub fn phase(&self) -> Phase {
+        match self.phase.load(Relaxed) {
+            0 => Phase::Waiting,
+            1 => Phase::Reading,
+            _ => Phase::Writing,
+        }
+    }
+
+    /// Resolves once the connection has outstayed a deadline.
+    pub(super) async fn outstayed(&self) {
+        loop {
+            let now = clock_ms();
+            let deadline = self.deadline_ms.load(Relaxed);
+            if deadline != 0 && deadline <= now {
+                return;
+            }
+            // With no deadline set we look again after the shortest one that could be set meanwhile.
+            let wait = match deadline {
+                0 => u64::from(self.header_timeout_ms.load(Relaxed)).clamp(50, 5_000),
+                _ => deadline - now,
+            };
+            tokio::time::sleep(Duration::from_millis(wait)).await;
+        }
+    }
+
+    fn close_after(&self, timeout: Duration) {
+        let deadline = clock_ms().saturating_add(u64::from(clamp_ms(timeout)).max(1));
+        self.deadline_ms.store(deadline, Relaxed);
+    }
+
+    fn leave(&self, phase: u8) {
+        if phase == Phase::Reading as u8 {
+            self.counts.reading_done();
+        } else if phase == Phase::Writing as u8 {
+            self.counts.writing_done();
+        }
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.leave(self.phase.load(Relaxed));
+        self.counts.closed();
+    }
+}
+
+fn clamp_ms(duration: Duration) -> u32 {
+    u32::try_from(duration.as_millis()).unwrap_or(u32::MAX)
+}
+
+/// Milliseconds since the first call, never 0.
+fn clock_ms() -> u64 {
+    static START: OnceLock<Instant> = OnceLock::new();
+    let elapsed = Instant::now().saturating_duration_since(*START.get_or_init(Instant::now));
+    u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX - 1) + 1
+}
+
+/// Open connections per client address, kept only while `limits.connections_per_client` is set.
+#[derive(Debug, Default)]
+pub struct ClientCounts(Mutex<HashMap<IpAddr, usize>>);
+
+/// One client's claim on a connection; given back when dropped.
+#[derive(Debug)]
+pub struct ClientClaim(Arc<ClientCounts>, IpAddr);
+
+impl ClientCounts {
+    /// `None` when the client already has `limit` connections.
+    pub fn claim(self: &Arc<Self>, client: IpAddr, limit: usize) -> Option<ClientClaim> {
+        let mut open = self.0.lock();
+        let count = open.entry(client).or_insert(0);
+        if *count >= limit {
+            return None;
+        }
+        *count += 1;
+        Some(ClientClaim(Arc::clone(self), client))
+    }
+}
+
+impl Drop for ClientClaim {
+    fn drop(&mut self) {
+        let mut open = self.0.0.lock();
+        if let Some(count) = open.get_mut(&self.1) {
+            *count -= 1;
+            if *count == 0 {
+                open.remove(&self.1);
+            }
+        }
+    }
+}

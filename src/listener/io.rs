@@ -1,0 +1,276 @@
+//! The client's socket as Pingora sees it.
+//!
+//! Writes gather until a flush, so that a head and its body leave in one send; nothing is read ahead,
+//! so an open stream holds no read buffer. One read is capped, because Pingora's body buffer is
+//! touched only as far as a read fills it.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use async_trait::async_trait;
+use pingora::http::ResponseHeader;
+use pingora::protocols::l4::socket::SocketAddr as PingoraAddr;
+use pingora::protocols::raw_connect::ProxyDigest;
+use pingora::protocols::{
+    GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl,
+    TimingDigest, UniqueID, UniqueIDType,
+};
+use socket2::SockRef;
+use std::os::fd::AsRawFd;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+
+use super::Connection;
+
+/// Bytes gathered before they are sent without waiting for a flush.
+const GATHER_BYTES: usize = 4 * 1024;
+/// Most bytes of one read.
+const READ_BYTES: usize = 32 * 1024;
+
+/// A client's socket, with the state of its connection.
+#[derive(Debug)]
+pub struct ClientIo {
+    socket: ClientSocket,
+    /// Gathered and not yet sent; `sent` bytes of it are already gone.
+    out: Vec<u8>,
+    sent: usize,
+    connection: Arc<Connection>,
+    socket_digest: Arc<SocketDigest>,
+    proxy_digest: Arc<ProxyDigest>,
+}
+
+#[derive(Debug)]
+pub enum ClientSocket {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl ClientIo {
+    pub fn new(socket: ClientSocket, connection: Arc<Connection>) -> io::Result<Self> {
+        let fd = match &socket {
+            ClientSocket::Tcp(s) => s.as_raw_fd(),
+            ClientSocket::Unix(s) => s.as_raw_fd(),
+        };
+        let socket_digest = SocketDigest::from_raw_fd(fd);
+        // Spares Pingora a getpeername for every connection.
+        let _ = socket_digest.peer_addr.set(connection.peer.map(PingoraAddr::Inet));
+        let response = ResponseHeader::build_no_case(200, Some(0)).map_err(io::Error::other)?;
+        let proxy_digest = ProxyDigest::new(
+            Box::new(response),
+            Some(Box::new(Arc::clone(&connection))),
+        );
+        Ok(Self {
+            socket,
+            out: Vec::new(),
+            sent: 0,
+            connection,
+            socket_digest: Arc::new(socket_digest),
+            proxy_digest: Arc::new(proxy_digest),
+        })
+    }
+
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.sent < self.out.len() {
+            let pending = &self.out[self.sent..];
+            let n = ready!(match &mut self.socket {
+                ClientSocket::Tcp(s) => Pin::new(s).poll_write(cx, pending),
+                ClientSocket::Unix(s) => Pin::new(s).poll_write(cx, pending),
+            })?;
+            if n == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.sent += n;
+        }
+        self.out.clear();
+        self.sent = 0;
+        if self.out.capacity() > GATHER_BYTES {
+            self.out = Vec::new();
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Sends what was gathered and `bufs` in one call; returns how much of `bufs` was taken.
+    fn poll_send_with(
+        &mut self,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        const SLICES: usize = 16;
+        let gathered = self.out.len() - self.sent;
+        let mut slices = [IoSlice::new(&[]); SLICES];
+        let mut used = 0;
+        if gathered > 0 {
+            slices[0] = IoSlice::new(&self.out[self.sent..]);
+            used = 1;
+        }
+        for buf in bufs.iter().take(SLICES - used) {
+            slices[used] = IoSlice::new(buf);
+            used += 1;
+        }
+        let n = ready!(match &mut self.socket {
+            ClientSocket::Tcp(s) => Pin::new(s).poll_write_vectored(cx, &slices[..used]),
+            ClientSocket::Unix(s) => Pin::new(s).poll_write_vectored(cx, &slices[..used]),
+        })?;
+        if n == 0 {
+            return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+        }
+        if n < gathered {
+            self.sent += n;
+            // Nothing of `bufs` went out, and 0 would mean the end: gather a part of it instead.
+            return Poll::Ready(Ok(self.gather(bufs, GATHER_BYTES)));
+        }
+        self.out.clear();
+        self.sent = 0;
+        match n - gathered {
+            0 => Poll::Ready(Ok(self.gather(bufs, GATHER_BYTES))),
+            taken => Poll::Ready(Ok(taken)),
+        }
+    }
+
+    fn gather(&mut self, bufs: &[IoSlice<'_>], at_most: usize) -> usize {
+        let mut taken = 0;
+        for buf in bufs {
+            let n = buf.len().min(at_most - taken);
+            self.out.extend_from_slice(&buf[..n]);
+            taken += n;
+            if taken == at_most {
+                break;
+            }
+        }
+        taken
+    }
+}
+
+impl Drop for ClientIo {
+    fn drop(&mut self) {
+        if self.connection.must_reset()
+            && let ClientSocket::Tcp(socket) = &self.socket
+        {
+            // A socket that is already gone needs no reset.
+            let _ = SockRef::from(socket).set_linger(Some(std::time::Duration::ZERO));
+        }
+    }
+}
+
+impl AsyncRead for ClientIo {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = buf.filled().len();
+        if buf.remaining() > READ_BYTES {
+            // Such large reads come with memory that is initialised already: nothing is zeroed here.
+            let mut part = ReadBuf::new(buf.initialize_unfilled_to(READ_BYTES));
+            ready!(match &mut this.socket {
+                ClientSocket::Tcp(s) => Pin::new(s).poll_read(cx, &mut part),
+                ClientSocket::Unix(s) => Pin::new(s).poll_read(cx, &mut part),
+            })?;
+            let filled = part.filled().len();
+            buf.advance(filled);
+        } else {
+            ready!(match &mut this.socket {
+                ClientSocket::Tcp(s) => Pin::new(s).poll_read(cx, buf),
+                ClientSocket::Unix(s) => Pin::new(s).poll_read(cx, buf),
+            })?;
+        }
+        if buf.filled().len() > before {
+            this.connection.bytes_arrived();
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for ClientIo {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        if this.out.len() + buf.len() <= GATHER_BYTES {
+            this.out.extend_from_slice(buf);
+            return Poll::Ready(Ok(buf.len()));
+        }
+        this.poll_send_with(cx, &[IoSlice::new(buf)])
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let total: usize = bufs.iter().map(|b| b.len()).sum();
+        if this.connection.is_corked() && this.out.len() + total <= GATHER_BYTES {
+            return Poll::Ready(Ok(this.gather(bufs, GATHER_BYTES)));
+        }
+        this.poll_send_with(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if this.connection.is_corked() {
+            return Poll::Ready(Ok(()));
+        }
+        this.poll_send(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        ready!(this.poll_send(cx))?;
+        if this.connection.must_reset() {
+            return Poll::Ready(Ok(()));
+        }
+        match &mut this.socket {
+            ClientSocket::Tcp(s) => Pin::new(s).poll_shutdown(cx),
+            ClientSocket::Unix(s) => Pin::new(s).poll_shutdown(cx),
+        }
+    }
+}
+
+#[async_trait]
+impl Shutdown for ClientIo {
+    async fn shutdown(&mut self) {
+        // The peer may be gone already; there is nobody to tell.
+        let _ = tokio::io::AsyncWriteExt::shutdown(self).await;
+    }
+}
+
+impl UniqueID for ClientIo {
+    fn id(&self) -> UniqueIDType {
+        match &self.socket {
+            ClientSocket::Tcp(s) => s.as_raw_fd(),
+            ClientSocket::Unix(s) => s.as_raw_fd(),
+        }
+    }
+}
+
+impl Ssl for ClientIo {}
+
+impl Peek for ClientIo {}
+
+impl GetTimingDigest for ClientIo {
+    fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
+        Vec::new()
+    }
+}
+
+impl GetProxyDigest for ClientIo {
+    fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
+        Some(Arc::clone(&self.proxy_digest))
+    }
+}
+
+impl GetSocketDigest for ClientIo {
+    fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
+        Some(Arc::clone(&self.socket_digest))
+    }
+}

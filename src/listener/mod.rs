@@ -1,0 +1,17 @@
+//! Listening sockets and the threads behind them.
+//!
+//! Every worker is one thread with one single-threaded runtime; all workers accept from the same
+//! sockets (nginx's model), and a worker that has run ahead hands a new connection to the one with
+//! the fewest. Pingora's own listener is not used: it binds late, retries for thirty seconds, cannot
+//! be handed a socket, and serves a connection on another runtime than the one that polls it.
+
+mod bind;
+mod connection;
+mod io;
+mod tls;
+mod worker;
+
+pub use bind::{BindError, Bound, bind};
+pub use connection::{ClientCounts, Connection, Phase, Role};
+pub use tls::{CertificateError, Certificates};
+pub use worker::{Workers, start};

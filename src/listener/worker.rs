@@ -1,0 +1,367 @@
+//! The worker threads: accept, limit, hand over, serve.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use log::{error, warn};
+use pingora::apps::ServerApp;
+use pingora::listeners::tls::Acceptor;
+use pingora::protocols::Stream;
+use pingora::server::ShutdownWatch;
+use pingora_proxy::HttpProxy;
+use tokio::sync::{mpsc, watch};
+
+use crate::proxy::Gateway;
+
+use super::bind::{Bound, BoundSocket};
+use super::connection::{ClientClaim, ClientCounts, Connection, Role};
+use super::io::{ClientIo, ClientSocket};
+
+/// How far one worker may run ahead of the emptiest before it hands new connections over.
+const LEAD: usize = 4;
+/// After EMFILE: time for descriptors to come free, in place of a spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Keeps one timer armed, because a timer that enters an empty wheel wakes tokio's driver by a
+/// syscall.
+const TICK: Duration = Duration::from_millis(500);
+
+/// What every worker serves with.
+pub struct Service {
+    pub proxy: Arc<HttpProxy<Gateway>>,
+    pub gateway: Arc<crate::server::Shared>,
+}
+
+/// One listener as a worker needs it.
+struct Listener {
+    bound: Bound,
+    acceptor: Option<Arc<Acceptor>>,
+}
+
+/// The running workers. Dropping the handle does not stop them.
+pub struct Workers {
+    threads: Vec<JoinHandle<()>>,
+    /// True from the moment no new connection is taken.
+    draining: watch::Sender<bool>,
+    /// Dropped to end the runtimes, whatever still runs.
+    end: watch::Sender<bool>,
+    loads: Arc<[AtomicUsize]>,
+}
+
+impl Workers {
+    /// Closes the listening sockets and idle connections; requests in hand go on.
+    pub fn drain(&self) {
+        self.draining.send_replace(true);
+    }
+
+    /// Connections still open.
+    pub fn connections(&self) -> usize {
+        self.loads.iter().map(|l| l.load(Relaxed)).sum()
+    }
+
+    /// Ends every thread, cutting what still runs.
+    pub fn stop(self) {
+        self.draining.send_replace(true);
+        self.end.send_replace(true);
+        for thread in self.threads {
+            if thread.join().is_err() {
+                error!("a worker thread panicked");
+            }
+        }
+    }
+}
+
+/// Starts `threads` workers on the bound sockets. Each has its own handle on every socket, and accepts
+/// as soon as this returns.
+pub fn start(
+    threads: usize,
+    bound: &[(Bound, Option<Arc<Acceptor>>)],
+    service: &Arc<Service>,
+) -> io::Result<Workers> {
+    let (draining, drain_watch) = watch::channel(false);
+    let (end, end_watch) = watch::channel(false);
+    let loads: Arc<[AtomicUsize]> = (0..threads).map(|_| AtomicUsize::new(0)).collect();
+    let clients = Arc::new(ClientCounts::default());
+    let (senders, receivers): (Vec<_>, Vec<_>) =
+        (0..threads).map(|_| mpsc::unbounded_channel()).unzip();
+    let senders: Arc<[_]> = senders.into();
+    let mut handles = Vec::with_capacity(threads);
+    for (index, inbox) in receivers.into_iter().enumerate() {
+        let mut listeners = Vec::with_capacity(bound.len());
+        for (one, acceptor) in bound {
+            listeners.push(Listener {
+                bound: one.try_clone()?,
+                acceptor: acceptor.clone(),
+            });
+        }
+        let worker = Arc::new(Worker {
+            index,
+            service: Arc::clone(service),
+            loads: Arc::clone(&loads),
+            clients: Arc::clone(&clients),
+            others: Arc::clone(&senders),
+            draining: drain_watch.clone(),
+        });
+        let mut end = end_watch.clone();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let thread = std::thread::Builder::new()
+            .name(format!("worker-{index}"))
+            .spawn(move || {
+                crate::upstream::set_worker(index);
+                runtime.block_on(async move {
+                    worker.run(listeners, inbox);
+                    // An error means the sender is gone, which ends the worker as well.
+                    let _ = end.wait_for(|end| *end).await;
+                });
+                runtime.shutdown_timeout(Duration::from_millis(100));
+            })?;
+        handles.push(thread);
+    }
+    Ok(Workers {
+        threads: handles,
+        draining,
+        end,
+        loads,
+    })
+}
+
+/// A connection on its way to the worker that will serve it.
+struct Accepted {
+    socket: AcceptedSocket,
+    peer: Option<std::net::SocketAddr>,
+    role: Role,
+    acceptor: Option<Arc<Acceptor>>,
+    claim: Option<ClientClaim>,
+    open: OpenGuard,
+}
+
+enum AcceptedSocket {
+    Tcp(std::net::TcpStream),
+    Unix(std::os::unix::net::UnixStream),
+    Here(ClientSocket),
+}
+
+/// Counts one connection on a worker until dropped.
+struct OpenGuard(Arc<[AtomicUsize]>, usize);
+
+impl OpenGuard {
+    fn new(loads: &Arc<[AtomicUsize]>, index: usize) -> Self {
+        loads[index].fetch_add(1, Relaxed);
+        Self(Arc::clone(loads), index)
+    }
+}
+
+impl Drop for OpenGuard {
+    fn drop(&mut self) {
+        self.0[self.1].fetch_sub(1, Relaxed);
+    }
+}
+
+struct Worker {
+    index: usize,
+    service: Arc<Service>,
+    loads: Arc<[AtomicUsize]>,
+    clients: Arc<ClientCounts>,
+    others: Arc<[mpsc::UnboundedSender<Accepted>]>,
+    draining: ShutdownWatch,
+}
+
+impl Worker {
+    fn run(self: &Arc<Self>, listeners: Vec<Listener>, mut inbox: mpsc::UnboundedReceiver<Accepted>) {
+        for listener in listeners {
+            let worker = Arc::clone(self);
+            tokio::spawn(async move { worker.accept_from(listener).await });
+        }
+        let worker = Arc::clone(self);
+        tokio::spawn(async move {
+            while let Some(accepted) = inbox.recv().await {
+                worker.serve(accepted);
+            }
+        });
+        tokio::spawn(async {
+            let mut tick = tokio::time::interval(TICK);
+            loop {
+                tick.tick().await;
+            }
+        });
+    }
+
+    async fn accept_from(self: &Arc<Self>, listener: Listener) {
+        let Listener { bound, acceptor } = listener;
+        let role = bound.role;
+        let socket = match bound.socket {
+            BoundSocket::Tcp(s) => tokio::net::TcpListener::from_std(s).map(Accepting::Tcp),
+            BoundSocket::Unix(s) => tokio::net::UnixListener::from_std(s).map(Accepting::Unix),
+        };
+        let socket = match socket {
+            Ok(socket) => socket,
+            Err(e) => return error!("cannot accept connections: {e}"),
+        };
+        let mut draining = self.draining.clone();
+        loop {
+            let accepted = tokio::select! {
+                accepted = socket.accept() => accepted,
+                _ = draining.wait_for(|draining| *draining) => return,
+            };
+            match accepted {
+                Ok((socket, peer)) => self.place(socket, peer, role, acceptor.clone()),
+                Err(e) if is_of_one_connection(&e) => {}
+                Err(e) => {
+                    warn!("accept failed: {e}; pausing {} ms", ACCEPT_PAUSE.as_millis());
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    /// Keeps the connection, or gives it to the worker with the fewest.
+    fn place(
+        self: &Arc<Self>,
+        socket: ClientSocket,
+        peer: Option<std::net::SocketAddr>,
+        role: Role,
+        acceptor: Option<Arc<Acceptor>>,
+    ) {
+        let gateway = &self.service.gateway;
+        let snapshot = gateway.snapshot.load();
+        let limits = &snapshot.config.limits;
+        let open: usize = self.loads.iter().map(|l| l.load(Relaxed)).sum();
+        if role == Role::Public && open >= limits.connections {
+            gateway.metrics.refused("connections").inc();
+            return;
+        }
+        let mut claim = None;
+        if let (Role::Public, Some(limit), Some(peer)) = (role, limits.connections_per_client, peer) {
+            claim = self.clients.claim(peer.ip(), limit);
+            if claim.is_none() {
+                gateway.metrics.refused("connections_per_client").inc();
+                return;
+            }
+        }
+        let mine = self.loads[self.index].load(Relaxed);
+        let (emptiest, least) = self
+            .loads
+            .iter()
+            .map(|l| l.load(Relaxed))
+            .enumerate()
+            .min_by_key(|&(_, load)| load)
+            .unwrap_or((self.index, mine));
+        let target = if mine > least + LEAD { emptiest } else { self.index };
+        let mut accepted = Accepted {
+            socket: AcceptedSocket::Here(socket),
+            peer,
+            role,
+            acceptor,
+            claim,
+            open: OpenGuard::new(&self.loads, target),
+        };
+        if target == self.index {
+            return self.serve(accepted);
+        }
+        let AcceptedSocket::Here(socket) = accepted.socket else {
+            return;
+        };
+        let moved = match socket {
+            ClientSocket::Tcp(s) => s.into_std().map(AcceptedSocket::Tcp),
+            ClientSocket::Unix(s) => s.into_std().map(AcceptedSocket::Unix),
+        };
+        match moved {
+            Ok(socket) => {
+                accepted.socket = socket;
+                // A worker whose inbox is closed is shutting down, and so is the connection.
+                let _ = self.others[target].send(accepted);
+            }
+            Err(e) => warn!("a connection could not be handed over: {e}"),
+        }
+    }
+
+    fn serve(self: &Arc<Self>, accepted: Accepted) {
+        let Accepted { socket, peer, role, acceptor, claim, open } = accepted;
+        let socket = match socket {
+            AcceptedSocket::Here(socket) => Ok(socket),
+            AcceptedSocket::Tcp(s) => tokio::net::TcpStream::from_std(s).map(ClientSocket::Tcp),
+            AcceptedSocket::Unix(s) => tokio::net::UnixStream::from_std(s).map(ClientSocket::Unix),
+        };
+        let socket = match socket {
+            Ok(socket) => socket,
+            Err(e) => return warn!("a connection was lost before it was served: {e}"),
+        };
+        if let ClientSocket::Tcp(socket) = &socket {
+            // Fails only on a socket that is gone already.
+            let _ = socket.set_nodelay(true);
+        }
+        let gateway = &self.service.gateway;
+        let header_timeout = gateway.snapshot.load().config.client.header_timeout;
+        let connection = Arc::new(Connection::new(
+            role,
+            peer,
+            acceptor.is_some(),
+            header_timeout,
+            Arc::clone(&gateway.counts),
+        ));
+        let proxy = Arc::clone(&self.service.proxy);
+        let draining = self.draining.clone();
+        tokio::spawn(async move {
+            let _held = (claim, open);
+            let io = match ClientIo::new(socket, Arc::clone(&connection)) {
+                Ok(io) => io,
+                Err(e) => return warn!("a connection could not be set up: {e}"),
+            };
+            tokio::select! {
+                biased;
+                () = serve_stream(io, acceptor, proxy, &draining) => {}
+                () = connection.outstayed() => {}
+            }
+        });
+    }
+}
+
+async fn serve_stream(
+    io: ClientIo,
+    acceptor: Option<Arc<Acceptor>>,
+    proxy: Arc<HttpProxy<Gateway>>,
+    draining: &ShutdownWatch,
+) {
+    let mut stream: Stream = match acceptor {
+        None => Box::new(io),
+        Some(acceptor) => match acceptor.tls_handshake(io).await {
+            Ok(stream) => Box::new(stream),
+            Err(e) => return log::debug!("TLS handshake failed: {e}"),
+        },
+    };
+    while let Some(next) = proxy.process_new(stream, draining).await {
+        stream = next;
+    }
+}
+
+enum Accepting {
+    Tcp(tokio::net::TcpListener),
+    Unix(tokio::net::UnixListener),
+}
+
+impl Accepting {
+    async fn accept(&self) -> io::Result<(ClientSocket, Option<std::net::SocketAddr>)> {
+        match self {
+            Self::Tcp(listener) => {
+                let (socket, peer) = listener.accept().await?;
+                Ok((ClientSocket::Tcp(socket), Some(peer)))
+            }
+            Self::Unix(listener) => {
+                let (socket, _) = listener.accept().await?;
+                Ok((ClientSocket::Unix(socket), None))
+            }
+        }
+    }
+}
+
+/// Errors of the connection that was being accepted, not of the listening socket (accept(2)).
+fn is_of_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted
+    )
+}

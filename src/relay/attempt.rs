@@ -1,0 +1,299 @@
+//! One try of a request on one endpoint: send, wait, and hold what comes until it may be shown.
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use tokio::time::{Instant, timeout, timeout_at};
+
+use crate::config::Limits;
+use crate::openai::sse::{ErrorEvent, SseScanner};
+use crate::openai::{Call, Dialect};
+use crate::pool::{Fault, Lease};
+use crate::upstream::{
+    ConnectError, Connection, HeadLimits, ReadError, RequestKind, ResponseHead,
+};
+
+/// Most fields of an engine's head; hyper and nginx allow about as many.
+const HEAD_FIELDS: usize = 256;
+
+/// What a try needs to know of the request.
+pub struct Exchange<'a> {
+    pub call: Call,
+    pub is_head: bool,
+    pub body: &'a [Bytes],
+    pub limits: &'a Limits,
+}
+
+/// An answer that has begun well: the next thing is to show it.
+pub struct Answer {
+    pub connection: Connection,
+    pub head: ResponseHead,
+    /// Body bytes that came with it, or while it was held.
+    pub held: Vec<Bytes>,
+    /// Every byte of the body is in `held`.
+    pub is_whole: bool,
+    /// Present for a stream of events.
+    pub scanner: Option<SseScanner>,
+    /// What is held ends with the engine's own error or abort, behind content.
+    pub has_failed: bool,
+    /// When the first content event was seen.
+    pub first_content: Option<Instant>,
+    pub connect: Option<Duration>,
+    pub sent_at: Instant,
+}
+
+/// Why a try came to nothing, with nothing shown to the client.
+pub enum Failure {
+    /// No byte of the request left us.
+    NotSent { fault: Fault, detail: String },
+    /// The backlog of a Unix socket is full: busy, not broken.
+    Busy,
+    /// The engine may have begun to work on it.
+    Sent { fault: Fault, detail: String },
+    /// A stream whose first event is an error, or ends before any content.
+    Event(ErrorEvent),
+}
+
+/// Sends the request on a connection of the lease's endpoint and waits until the answer may be shown.
+/// A pooled connection that turns out to be dead is replaced by a fresh one, once.
+pub async fn attempt(
+    lease: &Lease,
+    exchange: &Exchange<'_>,
+    head: &[u8],
+    idle: Duration,
+) -> Result<Answer, Failure> {
+    if let Some(connection) = lease.endpoint().state.idle.take(Instant::now(), idle) {
+        lease.endpoint().metrics.connections_reused.inc();
+        match run(lease, exchange, head, connection, None).await {
+            Err(Stopped::Stale) => {}
+            Err(Stopped::Failed(failure)) => return Err(failure),
+            Ok(answer) => return Ok(answer),
+        }
+    }
+    let begun = Instant::now();
+    let endpoint = lease.endpoint();
+    let connection = Connection::connect(&endpoint.state.target, lease.pool().timeouts.connect)
+        .await
+        .map_err(connect_failure)?;
+    endpoint.metrics.connections_new.inc();
+    match run(lease, exchange, head, connection, Some(begun.elapsed())).await {
+        Ok(answer) => Ok(answer),
+        Err(Stopped::Failed(failure)) => Err(failure),
+        Err(Stopped::Stale) => Err(Failure::Sent {
+            fault: Fault::ConnectionLost,
+            detail: "the engine closed the connection without an answer".into(),
+        }),
+    }
+}
+
+enum Stopped {
+    /// A reused connection on which nothing at all came back.
+    Stale,
+    Failed(Failure),
+}
+
+impl Stopped {
+    fn sent(fault: Fault, detail: impl ToString) -> Self {
+        Self::Failed(Failure::Sent { fault, detail: detail.to_string() })
+    }
+}
+
+async fn run(
+    lease: &Lease,
+    exchange: &Exchange<'_>,
+    request: &[u8],
+    mut connection: Connection,
+    connect: Option<Duration>,
+) -> Result<Answer, Stopped> {
+    let timeouts = &lease.pool().timeouts;
+    connection.expect(if exchange.is_head { RequestKind::Head } else { RequestKind::Other });
+    let head_limits = HeadLimits { bytes: exchange.limits.response_header, fields: HEAD_FIELDS };
+    let sent = match timeout(timeouts.send, connection.send(request, exchange.body)).await {
+        Ok(sent) => sent,
+        Err(_elapsed) => {
+            return Err(Stopped::sent(Fault::SendTimedOut, "sending the request timed out"));
+        }
+    };
+    let sent_at = Instant::now();
+    let deadline = sent_at + timeouts.first_byte;
+    let head = match timeout_at(deadline, connection.read_head(head_limits)).await {
+        Err(_elapsed) => {
+            return Err(Stopped::sent(Fault::FirstByteTimedOut, "no answer within first_byte"));
+        }
+        // An engine may answer (413) and close before it has read everything: the answer counts.
+        Ok(Ok(head)) => head,
+        Ok(Err(e)) => {
+            let is_lost = matches!(e, ReadError::Closed | ReadError::Io(_));
+            if is_lost && connection.is_reused() && !connection.received_any() {
+                return Err(Stopped::Stale);
+            }
+            return Err(match (is_lost, sent) {
+                (true, Err(write)) => Stopped::sent(Fault::ConnectionLost, write),
+                (true, Ok(())) => Stopped::sent(Fault::ConnectionLost, e),
+                (false, _) => Stopped::sent(Fault::BadResponse, e),
+            });
+        }
+    };
+    lease.endpoint().state.progressed(sent_at);
+    let mut answer = Answer {
+        connection,
+        head,
+        held: Vec::new(),
+        is_whole: false,
+        scanner: None,
+        has_failed: false,
+        first_content: None,
+        connect,
+        sent_at,
+    };
+    let status = answer.head.status;
+    if (200..300).contains(&status) && answer.head.content_type_is_event_stream() {
+        hold_until_content(lease, exchange, &mut answer, deadline).await?;
+    } else if must_be_whole(exchange, &answer) {
+        hold_until_whole(lease, exchange, &mut answer, timeouts.read).await?;
+    } else if let Some(piece) = answer.connection.buffered_body().map_err(lost)? {
+        answer.held.push(piece);
+        answer.is_whole = answer.connection.body_is_done();
+    } else {
+        answer.is_whole = answer.connection.body_is_done();
+    }
+    Ok(answer)
+}
+
+/// Small answers of inference calls are held until they are whole, so that an engine that dies in the
+/// middle of one costs a retry and not an answer. So are failures, which may be moved.
+fn must_be_whole(exchange: &Exchange<'_>, answer: &Answer) -> bool {
+    let status = answer.head.status;
+    let is_failure = matches!(status, 500 | 502 | 503 | 504);
+    let is_json = answer
+        .head
+        .get("content-type")
+        .is_some_and(|value| value.to_ascii_lowercase().starts_with(b"application/json"));
+    let fits = answer
+        .connection
+        .content_length()
+        .is_none_or(|length| length <= exchange.limits.answer as u64);
+    fits && exchange.call.repeatable
+        && (is_failure || (is_json && exchange.call.dialect != Dialect::Other))
+}
+
+async fn hold_until_whole(
+    lease: &Lease,
+    exchange: &Exchange<'_>,
+    answer: &mut Answer,
+    read_timeout: Duration,
+) -> Result<(), Stopped> {
+    let mut held = 0;
+    loop {
+        if answer.connection.body_is_done() {
+            answer.is_whole = true;
+            return Ok(());
+        }
+        let piece = match answer.connection.buffered_body().map_err(lost)? {
+            Some(piece) => Some(piece),
+            None => match timeout(read_timeout, answer.connection.read_body()).await {
+                Ok(piece) => piece.map_err(lost)?,
+                Err(_elapsed) => {
+                    return Err(Stopped::sent(Fault::ReadTimedOut, "the answer stopped coming"));
+                }
+            },
+        };
+        let Some(piece) = piece else {
+            answer.is_whole = true;
+            return Ok(());
+        };
+        lease.endpoint().state.progressed(Instant::now());
+        held += piece.len();
+        answer.held.push(piece);
+        if held > exchange.limits.answer {
+            return Ok(());
+        }
+    }
+}
+
+/// A stream has started when its first content event has come: engines send the head before they have
+/// even admitted the request.
+async fn hold_until_content(
+    lease: &Lease,
+    exchange: &Exchange<'_>,
+    answer: &mut Answer,
+    deadline: Instant,
+) -> Result<(), Stopped> {
+    let mut scanner = SseScanner::new(exchange.call.dialect, exchange.limits.event);
+    let mut held = 0;
+    loop {
+        let piece = match answer.connection.buffered_body().map_err(lost)? {
+            Some(piece) => Some(piece),
+            None if answer.connection.body_is_done() => None,
+            None => match timeout_at(deadline, answer.connection.read_body()).await {
+                Ok(piece) => piece.map_err(lost)?,
+                Err(_elapsed) => {
+                    return Err(Stopped::sent(
+                        Fault::FirstByteTimedOut,
+                        "no content event within first_byte",
+                    ));
+                }
+            },
+        };
+        let Some(piece) = piece else {
+            return Err(Stopped::sent(
+                Fault::ConnectionLost,
+                "the stream ended before its first content event",
+            ));
+        };
+        let seen = scanner.feed(&piece);
+        held += piece.len();
+        answer.held.push(piece);
+        if let (Some(error), false) = (&seen.error, seen.content_events > 0) {
+            return Err(Stopped::Failed(Failure::Event(error.clone())));
+        }
+        if seen.aborted && seen.content_events <= 1 && !seen.ended {
+            return Err(Stopped::sent(
+                Fault::ErrorEvent,
+                "the engine aborted the request before its first content event",
+            ));
+        }
+        if seen.started || held > exchange.limits.event {
+            let now = Instant::now();
+            lease.endpoint().state.progressed(now);
+            answer.first_content = Some(now);
+            answer.has_failed = seen.error.is_some() || seen.aborted;
+            answer.scanner = Some(scanner);
+            answer.is_whole = answer.connection.body_is_done();
+            return Ok(());
+        }
+    }
+}
+
+fn lost(error: ReadError) -> Stopped {
+    let fault = match error {
+        ReadError::Closed | ReadError::Io(_) => Fault::ConnectionLost,
+        ReadError::Malformed(_) | ReadError::HeadTooLarge => Fault::BadResponse,
+    };
+    Stopped::sent(fault, error)
+}
+
+fn connect_failure(error: ConnectError) -> Failure {
+    let fault = match &error {
+        ConnectError::Busy => return Failure::Busy,
+        ConnectError::Refused => Fault::ConnectRefused,
+        ConnectError::TimedOut => Fault::ConnectTimedOut,
+        ConnectError::Tls(_) | ConnectError::Io(_) => Fault::ConnectFailed,
+    };
+    Failure::NotSent { fault, detail: error.to_string() }
+}
+
+/// The pieces of a whole answer as one.
+pub fn joined(pieces: &[Bytes]) -> Bytes {
+    match pieces {
+        [] => Bytes::new(),
+        [one] => one.clone(),
+        many => {
+            let mut all = BytesMut::with_capacity(many.iter().map(Bytes::len).sum());
+            for piece in many {
+                all.extend_from_slice(piece);
+            }
+            all.freeze()
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! What is known about one request, in the order it becomes known.
+
+use std::borrow::Cow;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderValue;
+use tokio::time::Instant;
+
+use crate::listener::Connection;
+use crate::openai::Call;
+use crate::pool::EndpointMetricsHandle;
+use crate::snapshot::Snapshot;
+
+use super::body::Body;
+
+/// How a request ended, for the access log.
+pub use crate::telemetry::access_log::End;
+
+/// One request, from its head to its line in the access log.
+pub struct RequestCtx {
+    // start
+    pub started: Instant,
+    pub snapshot: Option<Arc<Snapshot>>,
+    pub connection: Option<Arc<Connection>>,
+    pub request_id: HeaderValue,
+    pub client: Option<IpAddr>,
+    /// Answered by the gateway itself: not counted among the pool's requests.
+    pub local: bool,
+    // identify, read_body
+    pub call: Option<Call>,
+    pub body: Body,
+    pub body_read: Option<Instant>,
+    // pick, lease, send, classify
+    pub attempts: u32,
+    pub endpoint: Option<EndpointMetricsHandle>,
+    pub connect: Option<Duration>,
+    /// Time of ours before the request was handed to the engine that answered.
+    pub overhead: Option<Duration>,
+    // stream
+    pub is_stream: Option<bool>,
+    pub ttft: Option<Duration>,
+    pub bytes_out: u64,
+    // finish
+    pub status: Option<u16>,
+    pub end: End,
+    pub error: Option<Cow<'static, str>>,
+}
+
+impl RequestCtx {
+    pub fn new(now: Instant) -> Self {
+        Self {
+            started: now,
+            snapshot: None,
+            connection: None,
+            request_id: HeaderValue::from_static(""),
+            client: None,
+            local: false,
+            call: None,
+            body: Body::default(),
+            body_read: None,
+            attempts: 0,
+            endpoint: None,
+            connect: None,
+            overhead: None,
+            is_stream: None,
+            ttft: None,
+            bytes_out: 0,
+            status: None,
+            end: End::Complete,
+            error: None,
+        }
+    }
+
+    /// Notes why the request did not go well; the first reason stays.
+    pub fn fail(&mut self, end: End, why: impl Into<Cow<'static, str>>) {
+        self.end = end;
+        self.error.get_or_insert(why.into());
+    }
+}

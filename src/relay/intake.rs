@@ -1,0 +1,243 @@
+//! What happens before an engine is chosen: who asks, for what, and the whole of the body.
+
+use std::fmt::Write as _;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderValue, Version, header};
+use pingora::http::RequestHeader;
+use pingora_proxy::Session;
+use tokio::time::Instant;
+
+use crate::balance::RequestFacts;
+use crate::config::Config;
+use crate::listener::{Connection, Role};
+use crate::local::access;
+use crate::openai::{ApiError, Call, Verdict, paths};
+use crate::server::Shared;
+use crate::snapshot::Snapshot;
+
+use super::Stop;
+use super::body::{Body, BodyError};
+use super::ctx::RequestCtx;
+use super::request::{self, Host, Parts, Target};
+use super::respond::Local;
+
+/// Longest request id that is taken from a client.
+const REQUEST_ID_BYTES: usize = 128;
+/// `set_keepalive(Some(0))`: no timer of Pingora's; the connection's own deadline closes it.
+const NO_TIMER: Option<u64> = Some(0);
+
+/// The first thing done with a request: fix what it will be judged by.
+pub fn start(shared: &Shared, session: &mut Session, ctx: &mut RequestCtx) {
+    let snapshot = shared.snapshot.load_full();
+    ctx.connection = connection_of(session);
+    ctx.client = ctx.connection.as_ref().and_then(|c| c.peer).map(|peer| peer.ip().to_canonical());
+    ctx.request_id = request_id(session.req_header());
+    session.set_pipelining_enabled(true);
+    session.set_write_timeout(Some(snapshot.config.client.send_timeout));
+    if shared.is_draining() {
+        session.set_keepalive(None);
+    } else if session.get_keepalive().is_some() {
+        // Only then: setting it makes an HTTP/1.0 client without keep-alive wait for ever.
+        session.set_keepalive(NO_TIMER);
+    }
+    if let Some(connection) = &ctx.connection {
+        connection.request_started(snapshot.config.client.header_timeout);
+    }
+    ctx.snapshot = Some(snapshot);
+}
+
+/// The snapshot taken by [`start`].
+pub(super) fn snapshot(ctx: &RequestCtx) -> Arc<Snapshot> {
+    Arc::clone(ctx.snapshot.as_ref().expect("a request is served only after it was started"))
+}
+
+fn connection_of(session: &Session) -> Option<Arc<Connection>> {
+    let digest = session.digest()?.proxy_digest.as_ref()?;
+    digest.user_data.as_ref()?.downcast_ref::<Arc<Connection>>().map(Arc::clone)
+}
+
+fn request_id(request: &RequestHeader) -> HeaderValue {
+    let is_fit = |value: &&HeaderValue| {
+        let bytes = value.as_bytes();
+        !bytes.is_empty()
+            && bytes.len() <= REQUEST_ID_BYTES
+            && bytes.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
+    };
+    match request.headers.get("x-request-id").filter(is_fit) {
+        Some(value) => value.clone(),
+        None => made_request_id(),
+    }
+}
+
+fn made_request_id() -> HeaderValue {
+    let mut id = String::with_capacity(32);
+    // Writing to a String does not fail.
+    let _ = write!(id, "{:032x}", fastrand::u128(..));
+    HeaderValue::try_from(id).unwrap_or(HeaderValue::from_static("-"))
+}
+
+/// Answers what the gateway answers itself, on the public listeners and on the admin's.
+pub(super) fn answer_locally(
+    shared: &Shared,
+    session: &Session,
+    ctx: &mut RequestCtx,
+) -> Result<Option<Local>, Stop> {
+    let request = session.req_header();
+    let (_, path_and_query) = request::split_target(request.raw_path());
+    let on_admin = ctx.connection.as_ref().is_some_and(|c| c.role == Role::Admin);
+    let local = shared
+        .answer_locally(ctx, request, path_of(path_and_query), on_admin)
+        .map_err(Stop::Refused)?;
+    ctx.local = local.is_some() || on_admin;
+    if on_admin && local.is_none() {
+        let error =
+            ApiError::path_not_exposed(request.method.as_str(), path_of(path_and_query));
+        return Err(Stop::Refused(error));
+    }
+    Ok(local)
+}
+
+/// Which call this is, or why it may not be made; judged by the head alone.
+pub(super) fn identify(
+    session: &mut Session,
+    ctx: &mut RequestCtx,
+    config: &Config,
+) -> Result<Call, Stop> {
+    let request = session.req_header();
+    if request::head_bytes(request) > config.limits.header {
+        return Err(Stop::Refused(ApiError::HeaderTooLarge { limit: config.limits.header }));
+    }
+    let (_, path_and_query) = request::split_target(request.raw_path());
+    let path = path_of(path_and_query);
+    if path.first() != Some(&b'/') && path != b"*" {
+        return Err(Stop::Refused(invalid("the request target must begin with `/`")));
+    }
+    let method = request.method.as_str();
+    if method == "TRACE" {
+        let allow = "GET, HEAD, POST".into();
+        return Err(Stop::Refused(ApiError::method_not_allowed(method, allow)));
+    }
+    check_host(request)?;
+    request::check_nominations(&request.headers).map_err(Stop::Refused)?;
+    let call = match paths::lookup(&config.expose, method, path) {
+        Verdict::Exposed(call) => call,
+        Verdict::NotExposed => {
+            return Err(Stop::Refused(ApiError::path_not_exposed(method, path)));
+        }
+        Verdict::MethodNotAllowed(allow) => {
+            return Err(Stop::Refused(ApiError::method_not_allowed(method, allow)));
+        }
+    };
+    ctx.call = Some(call);
+    Ok(call)
+}
+
+/// One Host for HTTP/1.1, none that could be read in two ways (RFC 9112 §3.2, nginx).
+fn check_host(request: &RequestHeader) -> Result<(), Stop> {
+    let mut hosts = request.headers.get_all(header::HOST).iter();
+    let first = hosts.next();
+    if hosts.next().is_some() {
+        return Err(Stop::Refused(invalid("there is more than one Host header; send one")));
+    }
+    match first {
+        None if request.version == Version::HTTP_11 => {
+            Err(Stop::Refused(invalid("HTTP/1.1 needs a Host header")))
+        }
+        Some(host) if host.as_bytes().iter().any(|b| matches!(b, b' ' | b'\t' | b'/' | b',' | b'@')) => {
+            Err(Stop::Refused(invalid("the Host header is not a host name; correct it")))
+        }
+        Some(host) if host.is_empty() && request.version == Version::HTTP_11 => {
+            Err(Stop::Refused(invalid("the Host header is empty")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Reads the whole body, after its declared length was judged.
+pub(super) async fn read_body(
+    shared: &Arc<Shared>,
+    session: &mut Session,
+    ctx: &mut RequestCtx,
+    config: &Config,
+) -> Result<(), Stop> {
+    let limit = config.limits.body;
+    let declared = session
+        .req_header()
+        .headers
+        .get(header::CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok()?.trim().parse::<u64>().ok());
+    if declared.is_some_and(|length| length > limit as u64) {
+        return Err(Stop::Refused(ApiError::RequestTooLarge { limit }));
+    }
+    if request::expects_continue(session.req_header()) {
+        session.write_continue_response().await.map_err(Stop::ClientLeft)?;
+    }
+    let body = Body::read(
+        session.as_downstream_mut(),
+        &config.limits,
+        config.client.body_timeout,
+        &shared.body_memory,
+        ctx.client,
+    );
+    match body.await {
+        Ok(body) => {
+            ctx.body = body;
+            ctx.body_read = Some(Instant::now());
+            Ok(())
+        }
+        Err(BodyError::Refused(error)) => Err(Stop::Refused(error)),
+        Err(BodyError::ClientLeft) => Err(Stop::ClientLeft(super::respond::unclean())),
+    }
+}
+
+/// What every try of this request has in common.
+pub(super) fn parts<'a>(
+    request: &'a RequestHeader,
+    ctx: &RequestCtx,
+    config: &Config,
+    call: Call,
+    request_id: &'a HeaderValue,
+    body_len: usize,
+) -> Parts<'a> {
+    let (authority, path_and_query) = request::split_target(request.raw_path());
+    // The target's own authority wins over Host (RFC 9112 §3.2.2). For h2 Pingora has made Host of
+    // `:authority`, or the URI still holds it.
+    let host = authority
+        .or_else(|| request.headers.get(header::HOST).map(HeaderValue::as_bytes))
+        .or_else(|| request.uri.authority().map(|authority| authority.as_str().as_bytes()))
+        .map(request::host_of)
+        .filter(|Host(host)| !host.is_empty());
+    let connection = ctx.connection.as_ref();
+    let peer: Option<IpAddr> = connection.and_then(|c| c.peer).map(|peer| peer.ip().to_canonical());
+    Parts {
+        request,
+        target: Target { prefix: call.prefix, path_and_query },
+        host,
+        peer,
+        peer_is_trusted: peer.is_some_and(|peer| access::contains(&config.trusted_proxies, peer)),
+        tls: connection.is_some_and(|c| c.tls),
+        request_id,
+        body_len,
+        facts: RequestFacts::default(),
+    }
+}
+
+/// The path of a target, up to its query.
+pub(super) fn path_of(path_and_query: &[u8]) -> &[u8] {
+    match memchr::memchr(b'?', path_and_query) {
+        Some(end) => &path_and_query[..end],
+        None => path_and_query,
+    }
+}
+
+fn invalid(problem: &'static str) -> ApiError {
+    ApiError::InvalidValue { param: None, problem: problem.into() }
+}
+
+/// How long a client may idle after this request.
+pub(super) fn idle_timeout(ctx: &RequestCtx) -> Duration {
+    ctx.snapshot.as_ref().map_or(Duration::from_secs(65), |s| s.config.client.idle_timeout)
+}

@@ -1,0 +1,242 @@
+//! The request as an engine gets it: built, never forwarded.
+
+use std::cell::RefCell;
+use std::io::Write as _;
+use std::net::IpAddr;
+
+use http::header::{self, HeaderName};
+use http::{HeaderMap, HeaderValue, Version};
+use pingora::http::RequestHeader;
+
+use crate::balance::RequestFacts;
+use crate::openai::ApiError;
+use crate::pool::Endpoint;
+use crate::upstream::{HeadError, RequestHead, connection_options, is_hop_by_hop};
+
+const FORWARDED_FOR: &str = "X-Forwarded-For";
+const FORWARDED_PROTO: &str = "X-Forwarded-Proto";
+
+/// What every try of one request has in common.
+pub struct Parts<'a> {
+    pub request: &'a RequestHeader,
+    /// Path and query as they came, without the scheme and authority of an absolute form.
+    pub target: Target<'a>,
+    pub host: Option<Host<'a>>,
+    pub peer: Option<IpAddr>,
+    /// The peer's own `X-Forwarded-Proto` is kept.
+    pub peer_is_trusted: bool,
+    pub tls: bool,
+    pub request_id: &'a HeaderValue,
+    pub body_len: usize,
+    pub facts: RequestFacts,
+}
+
+/// The target in two pieces, because some calls get `/v1` in front.
+#[derive(Debug, Clone, Copy)]
+pub struct Target<'a> {
+    pub prefix: &'static str,
+    pub path_and_query: &'a [u8],
+}
+
+/// A host name without port, to be sent in lower case (nginx `$host`).
+#[derive(Debug, Clone, Copy)]
+pub struct Host<'a>(pub &'a [u8]);
+
+/// Splits a raw target into the authority of an absolute form, if it is one, and path with query.
+pub fn split_target(raw: &[u8]) -> (Option<&[u8]>, &[u8]) {
+    let rest = match raw.first() {
+        Some(b'/') | None => return (None, raw),
+        _ => raw,
+    };
+    let Some(colon) = rest.windows(3).position(|w| w == b"://") else {
+        return (None, raw);
+    };
+    let authority_on = &rest[colon + 3..];
+    match authority_on.iter().position(|b| matches!(b, b'/' | b'?')) {
+        Some(end) if authority_on[end] == b'/' => (Some(&authority_on[..end]), &authority_on[end..]),
+        Some(end) => (Some(&authority_on[..end]), b"/"),
+        None => (Some(authority_on), b"/"),
+    }
+}
+
+/// The host of an authority, without port and without user information.
+pub fn host_of(authority: &[u8]) -> Host<'_> {
+    let authority = match authority.iter().rposition(|&b| b == b'@') {
+        Some(at) => &authority[at + 1..],
+        None => authority,
+    };
+    if authority.first() == Some(&b'[')
+        && let Some(end) = authority.iter().position(|&b| b == b']')
+    {
+        return Host(&authority[..=end]);
+    }
+    let end = authority.iter().position(|&b| b == b':').unwrap_or(authority.len());
+    Host(&authority[..end])
+}
+
+/// Refuses a request whose `Connection` names a field that the gateway's own meaning hangs on.
+pub fn check_nominations(headers: &HeaderMap) -> Result<(), ApiError> {
+    let values = headers.get_all(header::CONNECTION).iter().map(HeaderValue::as_bytes);
+    for name in connection_options(values) {
+        let is_ours = name.eq_ignore_ascii_case(b"host")
+            || name.eq_ignore_ascii_case(b"content-length")
+            || (name.len() >= 12 && name[..12].eq_ignore_ascii_case(b"x-forwarded-"));
+        if is_ours {
+            return Err(ApiError::InvalidValue {
+                param: None,
+                problem: "`Connection` may not name Host, Content-Length or X-Forwarded fields; \
+                          remove it from the Connection header"
+                    .into(),
+            });
+        }
+    }
+    Ok(())
+}
+
+thread_local! {
+    static SPARE: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// A built head; its memory goes back to the thread when dropped.
+pub struct BuiltHead(Vec<u8>);
+
+impl std::ops::Deref for BuiltHead {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl Drop for BuiltHead {
+    fn drop(&mut self) {
+        const KEEP: usize = 16 * 1024;
+        if self.0.capacity() <= KEEP {
+            SPARE.set(std::mem::take(&mut self.0));
+        }
+    }
+}
+
+/// Builds the head for one endpoint. Our own fields come first, as nginx's do, then the client's in
+/// their order, without what belongs to one hop.
+pub fn head(parts: &Parts<'_>, endpoint: &Endpoint) -> Result<BuiltHead, HeadError> {
+    let request = parts.request;
+    let mut buf = SPARE.take();
+    buf.clear();
+    let mut head = if parts.target.prefix.is_empty() {
+        RequestHead::start(buf, request.method.as_str(), parts.target.path_and_query)?
+    } else {
+        let mut target = parts.target.prefix.as_bytes().to_vec();
+        target.extend_from_slice(parts.target.path_and_query);
+        RequestHead::start(buf, request.method.as_str(), &target)?
+    };
+    match parts.host {
+        Some(Host(host)) if host.iter().any(u8::is_ascii_uppercase) => {
+            head.field("Host", host.to_ascii_lowercase())?;
+        }
+        Some(Host(host)) => head.field("Host", host)?,
+        None => head.field("Host", &endpoint.state.target.authority)?,
+    }
+    forwarding_fields(&mut head, parts)?;
+    head.field("X-Request-Id", parts.request_id.as_bytes())?;
+    if let Some(key) = &endpoint.api_key {
+        let mut bearer = b"Bearer ".to_vec();
+        bearer.extend_from_slice(key.reveal().as_bytes());
+        head.field("Authorization", bearer)?;
+    }
+    let has_own_key = endpoint.api_key.is_some();
+    let nominated = nominated(&request.headers);
+    let mut each = |name: &HeaderName, as_sent: &[u8], value: &HeaderValue| {
+        if is_replaced(name, has_own_key) || is_hop_by_hop(name.as_str().as_bytes()) {
+            return Ok(());
+        }
+        if !nominated.is_empty() && nominated.iter().any(|n| n.eq_ignore_ascii_case(name.as_str())) {
+            return Ok(());
+        }
+        head.field(as_sent, value.as_bytes())
+    };
+    if request.has_case() {
+        for ((name, value), (as_sent, _)) in request.headers.iter().zip(request.case_header_iter()) {
+            each(name, as_sent.as_slice(), value)?;
+        }
+    } else {
+        for (name, value) in &request.headers {
+            each(name, name.as_str().as_bytes(), value)?;
+        }
+    }
+    let has_length = parts.body_len > 0 || request.headers.contains_key(header::CONTENT_LENGTH)
+        || request.headers.contains_key(header::TRANSFER_ENCODING)
+        || matches!(request.method.as_str(), "POST" | "PUT" | "PATCH");
+    Ok(BuiltHead(head.finish(has_length.then_some(parts.body_len as u64))))
+}
+
+fn forwarding_fields(head: &mut RequestHead, parts: &Parts<'_>) -> Result<(), HeadError> {
+    let headers = &parts.request.headers;
+    let mut text = [0u8; 64];
+    let peer = parts.peer.map(|peer| {
+        let mut cursor = std::io::Cursor::new(&mut text[..]);
+        // An address is at most 45 characters.
+        let _ = write!(cursor, "{peer}");
+        usize::try_from(cursor.position()).unwrap_or(0)
+    });
+    let peer = peer.map(|len| &text[..len]);
+    if let Some(peer) = peer {
+        head.field("X-Real-IP", peer)?;
+    }
+    if headers.contains_key("x-forwarded-for") {
+        let mut joined = Vec::with_capacity(128);
+        for value in headers.get_all("x-forwarded-for") {
+            joined.extend_from_slice(value.as_bytes());
+            joined.extend_from_slice(b", ");
+        }
+        match peer {
+            Some(peer) => joined.extend_from_slice(peer),
+            None => joined.truncate(joined.len() - 2),
+        }
+        head.field(FORWARDED_FOR, joined)?;
+    } else if let Some(peer) = peer {
+        head.field(FORWARDED_FOR, peer)?;
+    }
+    let theirs = headers.get("x-forwarded-proto").filter(|_| parts.peer_is_trusted);
+    let own: &[u8] = if parts.tls { b"https" } else { b"http" };
+    head.field(FORWARDED_PROTO, theirs.map_or(own, HeaderValue::as_bytes))
+}
+
+/// Fields that we write ourselves or that end here.
+fn is_replaced(name: &HeaderName, has_own_key: bool) -> bool {
+    match name.as_str() {
+        "host" | "content-length" | "expect" | "x-real-ip" | "x-forwarded-for"
+        | "x-forwarded-proto" | "x-request-id" => true,
+        "authorization" | "x-api-key" => has_own_key,
+        _ => false,
+    }
+}
+
+fn nominated(headers: &HeaderMap) -> Vec<&str> {
+    let mut names = Vec::new();
+    for value in headers.get_all(header::CONNECTION) {
+        let value = value.as_bytes();
+        // The two values nearly every client sends nominate nothing.
+        if value.eq_ignore_ascii_case(b"keep-alive") || value.eq_ignore_ascii_case(b"close") {
+            continue;
+        }
+        names.extend(connection_options([value]).filter_map(|name| std::str::from_utf8(name).ok()));
+    }
+    names
+}
+
+/// The bytes of a head as the limit counts them: names, values and four bytes a field.
+pub fn head_bytes(request: &RequestHeader) -> usize {
+    let fields: usize =
+        request.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+    request.method.as_str().len() + request.raw_path().len() + 12 + fields
+}
+
+/// Whether the client asked to be told to go on before it sends its body (RFC 9110 §10.1.1).
+pub fn expects_continue(request: &RequestHeader) -> bool {
+    request.version == Version::HTTP_11
+        && request
+            .headers
+            .get(header::EXPECT)
+            .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
+}

@@ -1,0 +1,208 @@
+//! Everything that is written to a client.
+
+use bytes::Bytes;
+use http::header::{self, HeaderName};
+use http::{HeaderValue, Version};
+use pingora::http::ResponseHeader;
+use pingora::{ErrorType, Result};
+use pingora_proxy::Session;
+
+use crate::openai::ApiError;
+use crate::upstream::{ResponseHead, connection_options, is_hop_by_hop};
+
+use super::body::{DRAIN_BYTES, DRAIN_TIME};
+use super::ctx::{End, RequestCtx};
+
+const SERVER: HeaderValue = HeaderValue::from_static("sluicegate");
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const CHUNKED: HeaderValue = HeaderValue::from_static("chunked");
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+/// How the end of an answer's body is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Framing {
+    Length(u64),
+    /// Chunks for HTTP/1.1, the stream's end for h2, the connection's end for HTTP/1.0.
+    Open,
+    /// HEAD, 204, 304; holds the length a GET would have had.
+    NoBody(Option<u64>),
+}
+
+/// The engine's head as the client gets it: without what belongs to one hop, with our own fields.
+pub fn relayed_head(
+    head: &ResponseHead,
+    session: &mut Session,
+    framing: Framing,
+    request_id: &HeaderValue,
+) -> Result<Box<ResponseHeader>> {
+    let mut response = ResponseHeader::build_no_case(head.status, Some(head.len() + 6))?;
+    let canonical = response.status.canonical_reason().unwrap_or_default();
+    if !head.reason().is_empty()
+        && head.reason() != canonical.as_bytes()
+        && let Ok(reason) = std::str::from_utf8(head.reason())
+    {
+        response.set_reason_phrase(Some(reason))?;
+    }
+    let has_options = head.get("connection").is_some();
+    for (name, value) in head.iter() {
+        if is_dropped(name) || (has_options && is_nominated(head, name)) {
+            continue;
+        }
+        // A head that the decoder accepted holds only valid names and values.
+        let (Ok(name), Ok(value)) =
+            (HeaderName::from_bytes(name), HeaderValue::from_maybe_shared(value))
+        else {
+            continue;
+        };
+        response.append_header(name, value)?;
+    }
+    finish_head(&mut response, session, framing, request_id)?;
+    Ok(Box::new(response))
+}
+
+fn finish_head(
+    response: &mut ResponseHeader,
+    session: &mut Session,
+    framing: Framing,
+    request_id: &HeaderValue,
+) -> Result<()> {
+    response.insert_header(header::SERVER, SERVER)?;
+    response.insert_header(X_REQUEST_ID, request_id.clone())?;
+    match framing {
+        Framing::Length(length) | Framing::NoBody(Some(length)) => {
+            response.insert_header(header::CONTENT_LENGTH, HeaderValue::from(length))?;
+        }
+        Framing::NoBody(None) => {}
+        Framing::Open => match session.req_header().version {
+            Version::HTTP_11 => response.insert_header(header::TRANSFER_ENCODING, CHUNKED)?,
+            Version::HTTP_2 => {}
+            // HTTP/1.0 has no chunks: the end of the connection ends the answer.
+            _ => session.set_keepalive(None),
+        },
+    }
+    Ok(())
+}
+
+/// RFC 9110 §7.6.1, and what nginx drops of an upstream's head.
+fn is_dropped(name: &[u8]) -> bool {
+    const OURS: [&[u8]; 6] = [
+        b"date", b"server", b"content-length", b"x-request-id", b"x-pad", b"keep-alive",
+    ];
+    is_hop_by_hop(name)
+        || OURS.iter().any(|ours| name.eq_ignore_ascii_case(ours))
+        || (name.len() > 8 && name[..8].eq_ignore_ascii_case(b"x-accel-"))
+}
+
+fn is_nominated(head: &ResponseHead, name: &[u8]) -> bool {
+    connection_options(head.values("connection")).any(|option| option.eq_ignore_ascii_case(name))
+}
+
+/// A whole answer of the gateway's own.
+pub struct Local {
+    pub status: u16,
+    pub content_type: &'static str,
+    pub body: Bytes,
+    pub allow: Option<String>,
+    pub retry_after: Option<u64>,
+}
+
+/// Writes a whole answer; the connection stays open if the request was read to its end.
+pub async fn write_local(session: &mut Session, ctx: &mut RequestCtx, local: Local) -> Result<()> {
+    let is_head = session.req_header().method == http::Method::HEAD;
+    let length = local.body.len() as u64;
+    let mut response = ResponseHeader::build_no_case(local.status, Some(8))?;
+    response.insert_header(header::CONTENT_TYPE, HeaderValue::from_static(local.content_type))?;
+    if let Some(allow) = local.allow.and_then(|allow| HeaderValue::try_from(allow).ok()) {
+        response.insert_header(header::ALLOW, allow)?;
+    }
+    if let Some(seconds) = local.retry_after {
+        response.insert_header(header::RETRY_AFTER, HeaderValue::from(seconds))?;
+    }
+    let framing = if is_head { Framing::NoBody(Some(length)) } else { Framing::Length(length) };
+    finish_head(&mut response, session, framing, &ctx.request_id)?;
+    ctx.status = Some(local.status);
+    write_whole(session, ctx, Box::new(response), local.body, is_head).await
+}
+
+/// Writes head and body of a whole answer in one go.
+pub async fn write_whole(
+    session: &mut Session,
+    ctx: &mut RequestCtx,
+    response: Box<ResponseHeader>,
+    body: Bytes,
+    is_head: bool,
+) -> Result<()> {
+    let unread = !session.is_body_done();
+    if unread {
+        session.set_keepalive(None);
+    }
+    let downstream = session.as_downstream_mut();
+    let has_body = !is_head && !body.is_empty();
+    if has_body || !unread || !downstream.is_http2() {
+        downstream.write_response_header(response).await?;
+    }
+    if has_body {
+        ctx.bytes_out += body.len() as u64;
+        downstream.write_response_body(body, true).await?;
+    }
+    if unread {
+        drain(session).await;
+    }
+    Ok(())
+}
+
+/// Reads on for a moment after a refusal: closing a socket with unread bytes sends RST, which can take
+/// the answer with it.
+async fn drain(session: &mut Session) {
+    let downstream = session.as_downstream_mut();
+    if downstream.is_http2() || downstream.finish_body().await.is_err() {
+        return;
+    }
+    let reading = async {
+        let mut drained = 0;
+        while drained < DRAIN_BYTES {
+            match downstream.read_request_body().await {
+                Ok(Some(piece)) => drained += piece.len(),
+                Ok(None) | Err(_) => return,
+            }
+        }
+    };
+    // What has not come within the time is given up with the connection.
+    let _ = tokio::time::timeout(DRAIN_TIME, reading).await;
+}
+
+/// Answers with an error of the gateway's own.
+pub async fn refuse(session: &mut Session, ctx: &mut RequestCtx, error: &ApiError) -> Result<()> {
+    ctx.fail(End::Refused, error.code());
+    let local = Local {
+        status: error.status(),
+        content_type: "application/json",
+        body: error.body(),
+        allow: error.allow().map(str::to_owned),
+        retry_after: error.retry_after(),
+    };
+    write_local(session, ctx, local).await
+}
+
+/// An engine's error event in place of content, as the answer it should have been.
+pub async fn write_event_as_answer(
+    session: &mut Session,
+    ctx: &mut RequestCtx,
+    status: u16,
+    body: Bytes,
+) -> Result<()> {
+    let length = body.len() as u64;
+    let mut response = ResponseHeader::build_no_case(status, Some(6))?;
+    response.insert_header(header::CONTENT_TYPE, JSON)?;
+    if matches!(status, 429 | 503) {
+        response.insert_header(header::RETRY_AFTER, HeaderValue::from_static("1"))?;
+    }
+    finish_head(&mut response, session, Framing::Length(length), &ctx.request_id)?;
+    ctx.status = Some(status);
+    write_whole(session, ctx, Box::new(response), body, false).await
+}
+
+/// The error that ends a connection without a clean end of the answer.
+pub fn unclean() -> Box<pingora::Error> {
+    pingora::Error::explain(ErrorType::ConnectionClosed, "the answer was cut")
+}

@@ -1,0 +1,241 @@
+//! Moving a request: which endpoint next, whether it may, and what the client gets when it may not.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use log::warn;
+use tokio::time::Instant;
+
+use crate::openai::ApiError;
+use crate::openai::sse::ErrorEvent;
+use crate::pool::{EndpointState, Fault, Lease, Outcome, Pool, Tried, Unavailable};
+use crate::upstream::ResponseHead;
+
+use super::attempt::{Answer, Exchange, Failure, attempt, joined};
+use super::ctx::RequestCtx;
+use super::request;
+
+/// What a client is told to wait when no endpoint can take its request.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// What the client will be shown.
+pub enum Chosen {
+    /// An answer that has begun, with the lease it holds.
+    Answer(Box<Answer>, Lease),
+    /// A whole failure of an engine, passed on because nothing better came.
+    Failed(Box<Held>),
+    Refused(ApiError),
+}
+
+/// A failure that an engine answered with, kept while others are asked.
+pub enum Held {
+    Answer { head: ResponseHead, body: Bytes },
+    Event(ErrorEvent),
+}
+
+impl Held {
+    /// An engine that is full is not broken.
+    fn is_full_queue(&self) -> bool {
+        match self {
+            Self::Answer { head, body } => {
+                head.status == 503 && crate::openai::sse::is_overloaded(body)
+            }
+            Self::Event(event) => event.overloaded,
+        }
+    }
+}
+
+/// One request's way from endpoint to endpoint.
+struct Journey<'a> {
+    pool: &'a Arc<Pool>,
+    ctx: &'a mut RequestCtx,
+    tried: Tried,
+    /// The last failure an engine answered with.
+    last: Option<Held>,
+    /// Failures that count only if another endpoint then does better.
+    doubted: Vec<(Arc<EndpointState>, Fault)>,
+    last_fault: Option<Fault>,
+    first_byte: Duration,
+}
+
+/// Chooses, sends and waits, endpoint after endpoint, until there is something to show.
+pub async fn choose(
+    pool: &Arc<Pool>,
+    parts: &request::Parts<'_>,
+    exchange: &Exchange<'_>,
+    ctx: &mut RequestCtx,
+    rng: &mut fastrand::Rng,
+) -> Chosen {
+    pool.retry_budget.deposit(Instant::now());
+    let mut journey = Journey {
+        pool,
+        ctx,
+        tried: Tried::new(),
+        last: None,
+        doubted: Vec::new(),
+        last_fault: None,
+        first_byte: pool.timeouts.first_byte,
+    };
+    loop {
+        let now = Instant::now();
+        let lease = match pool.lease(&parts.facts, &journey.tried, now, rng) {
+            Ok(lease) => lease,
+            Err(unavailable) => return journey.give_up(unavailable),
+        };
+        journey.tried.insert(lease.index());
+        journey.ctx.attempts += 1;
+        journey.ctx.endpoint = Some(Arc::clone(&lease.endpoint().metrics));
+        let head = match request::head(parts, lease.endpoint()) {
+            Ok(head) => head,
+            Err(problem) => {
+                let problem = problem.to_string().into();
+                return Chosen::Refused(ApiError::InvalidValue { param: None, problem });
+            }
+        };
+        let result = attempt(&lease, exchange, &head, pool.keepalive.idle).await;
+        match journey.judge(result, lease, exchange) {
+            Step::Show(chosen) => return chosen,
+            Step::Next => {}
+        }
+    }
+}
+
+enum Step {
+    Show(Chosen),
+    Next,
+}
+
+impl Journey<'_> {
+    fn judge(
+        &mut self,
+        result: Result<Answer, Failure>,
+        lease: Lease,
+        exchange: &Exchange<'_>,
+    ) -> Step {
+        let now = Instant::now();
+        let repeatable = exchange.call.repeatable;
+        match result {
+            Ok(answer) if answer.is_whole && matches!(answer.head.status, 500 | 502 | 503 | 504) => {
+                let body = joined(&answer.held);
+                let Answer { head, connection, .. } = answer;
+                super::give_back(&lease, connection, now);
+                self.engine_failed(Held::Answer { head, body }, lease, repeatable)
+            }
+            Ok(answer) => {
+                for (state, fault) in self.doubted.drain(..) {
+                    state.fault(fault, now);
+                }
+                self.ctx.connect = answer.connect;
+                Step::Show(Chosen::Answer(Box::new(answer), lease))
+            }
+            Err(Failure::Busy) => {
+                lease.settle(Outcome::Neutral, now);
+                self.last_fault = Some(Fault::ConnectFailed);
+                Step::Next
+            }
+            Err(Failure::NotSent { fault, detail }) => {
+                self.note(&lease, fault, &detail);
+                lease.settle(Outcome::Failed(fault), now);
+                // Nothing was done and nothing was sent: only waiting costs a retry.
+                let is_free = fault == Fault::ConnectRefused;
+                if is_free || self.may_retry(fault.reason(), now) {
+                    self.pool.metrics.retries(fault.reason()).inc();
+                    Step::Next
+                } else {
+                    Step::Show(self.exhausted())
+                }
+            }
+            Err(Failure::Sent { fault, detail }) => {
+                self.note(&lease, fault, &detail);
+                lease.settle(Outcome::Failed(fault), now);
+                if repeatable && self.may_retry(fault.reason(), now) {
+                    self.pool.metrics.retries(fault.reason()).inc();
+                    Step::Next
+                } else {
+                    Step::Show(self.exhausted())
+                }
+            }
+            Err(Failure::Event(event)) if event.status.is_some_and(|s| (400..500).contains(&s) && s != 429) => {
+                lease.settle(Outcome::Neutral, now);
+                Step::Show(Chosen::Failed(Box::new(Held::Event(event))))
+            }
+            Err(Failure::Event(event)) => {
+                self.engine_failed(Held::Event(event), lease, repeatable)
+            }
+        }
+    }
+
+    /// The engine itself said that it failed.
+    fn engine_failed(&mut self, held: Held, lease: Lease, repeatable: bool) -> Step {
+        let now = Instant::now();
+        let (fault, reason) = match &held {
+            Held::Answer { head, .. } => (Fault::Status(head.status), "status"),
+            Held::Event(_) => (Fault::ErrorEvent, "error_event"),
+        };
+        let is_full = held.is_full_queue();
+        if !is_full {
+            self.doubted.push((Arc::clone(&lease.endpoint().state), fault));
+        }
+        self.last_fault = Some(fault);
+        lease.settle(Outcome::Neutral, now);
+        self.last = Some(held);
+        let reason = if is_full { "queue_full" } else { reason };
+        if repeatable && self.may_retry(reason, now) {
+            self.pool.metrics.retries(reason).inc();
+            Step::Next
+        } else {
+            Step::Show(self.exhausted())
+        }
+    }
+
+    fn may_retry(&self, reason: &str, now: Instant) -> bool {
+        if self.ctx.attempts > self.pool.retries || !self.pool.has_untried(&self.tried) {
+            return false;
+        }
+        let allowed = self.pool.retry_budget.withdraw(now);
+        if !allowed {
+            self.pool.metrics.budget_exhausted.inc();
+            log::debug!("the retry budget of pool {} is spent ({reason})", self.pool.name);
+        }
+        allowed
+    }
+
+    fn note(&mut self, lease: &Lease, fault: Fault, detail: &str) {
+        self.last_fault = Some(fault);
+        warn!(
+            "endpoint {}: {}: {detail} (request {})",
+            lease.endpoint().name,
+            fault.reason(),
+            String::from_utf8_lossy(self.ctx.request_id.as_bytes()),
+        );
+    }
+
+    fn give_up(mut self, unavailable: Unavailable) -> Chosen {
+        if self.last.is_some() || self.last_fault.is_some_and(|f| !f.is_connect()) {
+            return self.exhausted();
+        }
+        Chosen::Refused(match unavailable {
+            Unavailable::AllAtCap => ApiError::Overloaded { retry_after: RETRY_AFTER },
+            Unavailable::AllDown | Unavailable::AllTried => {
+                ApiError::NoEndpointAvailable { retry_after: RETRY_AFTER }
+            }
+        })
+    }
+
+    /// No further try: the engine's own last answer, else an error that says what happened.
+    fn exhausted(&mut self) -> Chosen {
+        if let Some(last) = self.last.take() {
+            return Chosen::Failed(Box::new(last));
+        }
+        Chosen::Refused(match self.last_fault {
+            Some(Fault::FirstByteTimedOut | Fault::ReadTimedOut | Fault::SendTimedOut) => {
+                ApiError::UpstreamTimeout { after: self.first_byte }
+            }
+            Some(Fault::ConnectTimedOut) => {
+                ApiError::UpstreamTimeout { after: self.pool.timeouts.connect }
+            }
+            _ => ApiError::UpstreamFailed,
+        })
+    }
+}

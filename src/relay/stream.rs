@@ -1,0 +1,283 @@
+//! Showing an answer: head, what was held, and every byte as it comes, to one of three ends.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use log::warn;
+use pingora::Result;
+use pingora_proxy::Session;
+use tokio::time::{Instant, Sleep};
+
+use crate::openai::sse::{Ending, SseScanner};
+use crate::openai::{ApiError, Dialect};
+use crate::pool::{Fault, Lease, Outcome};
+use crate::upstream::{Connection, ReadError};
+
+use super::attempt::{Answer, joined};
+use super::ctx::{End, RequestCtx};
+use super::respond::{self, Framing};
+
+/// h2: RST_STREAM overtakes DATA that was just written, so the error event gets a moment to leave.
+const H2_RESET_DELAY: Duration = Duration::from_millis(20);
+/// HTTP/1.0: an RST drops what the peer has not taken yet, so the error event gets a moment.
+const H1_RESET_DELAY: Duration = Duration::from_millis(100);
+
+/// Why a stream that was being shown did not come to its own end.
+enum Broken {
+    Upstream { fault: Fault, detail: String },
+    /// The engine said so itself, in an event that the client has.
+    Told,
+    Client(Box<pingora::Error>),
+}
+
+/// Passes the answer to the client. `Err` ends the client's connection uncleanly.
+pub async fn pass(
+    session: &mut Session,
+    ctx: &mut RequestCtx,
+    answer: Answer,
+    lease: Lease,
+    dialect: Dialect,
+) -> Result<()> {
+    let Answer { mut connection, head, held, is_whole, mut scanner, has_failed, first_content, .. } =
+        answer;
+    let is_head = session.req_header().method == http::Method::HEAD;
+    let framing = framing(&head, &connection, is_head, is_whole, &held);
+    ctx.is_stream = Some(scanner.is_some());
+    ctx.status = Some(head.status);
+    let response = respond::relayed_head(&head, session, framing, &ctx.request_id)?;
+    if scanner.is_some() {
+        ctx.ttft = first_content.map(|at| at - ctx.started);
+    }
+    let client = ctx.connection.clone();
+    let cork = |on: bool| {
+        if let Some(client) = &client {
+            client.cork(on);
+        }
+    };
+    let shown = show(session, ctx, response, &held, is_whole && !has_failed, &cork).await;
+    let result = match shown {
+        Err(e) => Err(Broken::Client(e)),
+        Ok(()) if has_failed => Err(Broken::Told),
+        Ok(()) if is_whole => check_end(scanner.as_mut()),
+        Ok(()) => relay(session, ctx, &mut connection, scanner.as_mut(), &lease, &cork).await,
+    };
+    match result {
+        Ok(()) => {
+            let now = Instant::now();
+            super::give_back(&lease, connection, now);
+            lease.settle(Outcome::Completed, now);
+            ctx.end = End::Complete;
+            Ok(())
+        }
+        Err(Broken::Client(e)) => {
+            lease.settle(Outcome::Abandoned, Instant::now());
+            ctx.fail(End::ClientLeft, "the client left");
+            Err(e)
+        }
+        Err(Broken::Told) => {
+            lease.settle(Outcome::Failed(Fault::ErrorEvent), Instant::now());
+            drop(connection);
+            ctx.fail(End::UpstreamCut, "error_event");
+            end_unclean(session, ctx).await
+        }
+        Err(Broken::Upstream { fault, detail }) => {
+            warn!(
+                "endpoint {}: {} in the middle of an answer: {detail}",
+                lease.endpoint().name,
+                fault.reason()
+            );
+            lease.settle(Outcome::Failed(fault), Instant::now());
+            drop(connection);
+            ctx.fail(End::UpstreamCut, fault.reason());
+            if scanner.is_some() {
+                tell(session, ctx, fault, dialect).await;
+            }
+            end_unclean(session, ctx).await
+        }
+    }
+}
+
+/// A held answer is sent with its length, whatever the engine's framing was.
+fn framing(
+    head: &crate::upstream::ResponseHead,
+    connection: &Connection,
+    is_head: bool,
+    is_whole: bool,
+    held: &[Bytes],
+) -> Framing {
+    let declared = head.declared_length();
+    if is_head || head.status == 304 {
+        return Framing::NoBody(declared);
+    }
+    if head.status == 204 {
+        return Framing::NoBody(None);
+    }
+    match connection.content_length() {
+        Some(length) => Framing::Length(length),
+        None if is_whole && !head.content_type_is_event_stream() => {
+            Framing::Length(held.iter().map(|piece| piece.len() as u64).sum())
+        }
+        None => Framing::Open,
+    }
+}
+
+/// Writes the head and what was held, in one send with each other and, when that is all, with the end
+/// of the answer, which Pingora writes.
+async fn show(
+    session: &mut Session,
+    ctx: &mut RequestCtx,
+    response: Box<pingora::http::ResponseHeader>,
+    held: &[Bytes],
+    is_all: bool,
+    cork: &impl Fn(bool),
+) -> Result<()> {
+    let downstream = session.as_downstream_mut();
+    cork(is_all || !held.is_empty());
+    let mut written = downstream.write_response_header(response).await;
+    cork(is_all);
+    if written.is_ok() && !held.is_empty() {
+        let first = joined(held);
+        ctx.bytes_out += first.len() as u64;
+        written = downstream.write_response_body(first, false).await;
+    }
+    cork(false);
+    written
+}
+
+/// The middle of an answer: one piece in, one piece out.
+async fn relay(
+    session: &mut Session,
+    ctx: &mut RequestCtx,
+    connection: &mut Connection,
+    mut scanner: Option<&mut SseScanner>,
+    lease: &Lease,
+    cork: &impl Fn(bool),
+) -> std::result::Result<(), Broken> {
+    let read_timeout = lease.pool().timeouts.read;
+    let state = &lease.endpoint().state;
+    let mut deadline = Instant::now() + read_timeout;
+    let alarm = tokio::time::sleep_until(deadline);
+    tokio::pin!(alarm);
+    loop {
+        let piece = {
+            let downstream = session.as_downstream_mut();
+            tokio::select! {
+                biased;
+                piece = connection.read_body() => piece,
+                left = downstream.read_body_or_idle(true) => return Err(Broken::Client(left_error(left))),
+                () = passed(alarm.as_mut(), deadline) => {
+                    return Err(Broken::Upstream {
+                        fault: Fault::ReadTimedOut,
+                        detail: format!("nothing came for {} s", read_timeout.as_secs()),
+                    });
+                }
+            }
+        };
+        let piece = match piece {
+            Ok(Some(piece)) => piece,
+            Ok(None) => return check_end(scanner),
+            Err(e) => return Err(broken(&e)),
+        };
+        let now = Instant::now();
+        let mut told = false;
+        match scanner.as_deref_mut() {
+            // For a stream of events only content is progress: engines send comments while they hang.
+            Some(scanner) => {
+                let seen = scanner.feed(&piece);
+                if seen.data_events > 0 || seen.overflow {
+                    deadline = now + read_timeout;
+                    state.progressed(now);
+                }
+                told = seen.error.is_some() || seen.aborted;
+            }
+            None => {
+                deadline = now + read_timeout;
+                state.progressed(now);
+            }
+        }
+        ctx.bytes_out += piece.len() as u64;
+        let is_last = connection.body_is_done() && !told;
+        if is_last {
+            // The last bytes wait for the end of the answer, to leave in one send with it.
+            cork(true);
+        }
+        let written = session.as_downstream_mut().write_response_body(piece, false).await;
+        if is_last {
+            cork(false);
+        }
+        written.map_err(Broken::Client)?;
+        if told {
+            return Err(Broken::Told);
+        }
+    }
+}
+
+/// A stream that ends without its end is cut, however cleanly the connection did.
+fn check_end(scanner: Option<&mut SseScanner>) -> std::result::Result<(), Broken> {
+    match scanner.map(SseScanner::finish) {
+        Some(Ending::Cut) => Err(Broken::Upstream {
+            fault: Fault::ConnectionLost,
+            detail: "the stream ended without finish_reason or its last event".into(),
+        }),
+        None | Some(Ending::Whole | Ending::Unknown) => Ok(()),
+    }
+}
+
+fn broken(error: &ReadError) -> Broken {
+    let fault = match error {
+        ReadError::Closed | ReadError::Io(_) => Fault::ConnectionLost,
+        ReadError::Malformed(_) | ReadError::HeadTooLarge => Fault::BadResponse,
+    };
+    Broken::Upstream { fault, detail: error.to_string() }
+}
+
+/// Tells the client in its API's own way that the rest will not come.
+async fn tell(session: &mut Session, ctx: &mut RequestCtx, fault: Fault, dialect: Dialect) {
+    let error = match fault {
+        Fault::ReadTimedOut => ApiError::UpstreamTimeout { after: Duration::ZERO },
+        _ => ApiError::UpstreamFailed,
+    };
+    // A blank line first: the engine may have died inside an event.
+    let mut event = b"\n\n".to_vec();
+    event.extend_from_slice(&error.event(dialect));
+    ctx.bytes_out += event.len() as u64;
+    // If the client is gone as well, there is nobody to tell.
+    let _ = session.as_downstream_mut().write_response_body(event.into(), false).await;
+}
+
+/// Ends the answer so that no client can take it for a whole one.
+async fn end_unclean(session: &mut Session, ctx: &RequestCtx) -> Result<()> {
+    if session.is_http2() {
+        tokio::time::sleep(H2_RESET_DELAY).await;
+        session.as_downstream_mut().shutdown_with_reason(h2::Reason::INTERNAL_ERROR);
+    } else if session.req_header().version < http::Version::HTTP_11 {
+        tokio::time::sleep(H1_RESET_DELAY).await;
+        if let Some(connection) = &ctx.connection {
+            connection.reset_on_close();
+        }
+    }
+    Err(respond::unclean())
+}
+
+/// Resolves when `deadline` has passed. The timer is armed once and looked at again when it fires, in
+/// place of a new one for every piece.
+async fn passed(mut alarm: std::pin::Pin<&mut Sleep>, deadline: Instant) {
+    loop {
+        alarm.as_mut().await;
+        if Instant::now() >= deadline {
+            return;
+        }
+        alarm.as_mut().reset(deadline);
+    }
+}
+
+/// The error of a client that left, whichever way the session told it.
+pub fn left_error(left: Result<Option<Bytes>>) -> Box<pingora::Error> {
+    match left {
+        Err(e) => e,
+        Ok(_) => pingora::Error::explain(
+            pingora::ErrorType::ConnectionClosed,
+            "the client sent data after its request",
+        ),
+    }
+}
