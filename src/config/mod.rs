@@ -1,7 +1,34 @@
 //! The configuration: what an operator may write, checked and with every default filled in.
 //!
 //! [`load`] reads a file into a [`Config`] or reports every mistake at once. Nothing here touches
-//! the network; a test of name resolution belongs to `-t` (see `warnings`).
+//! the network but [`Config::check`], which does what `-t` does beyond reading the file.
+//!
+//! The way of a file: `parse` (YAML to a tree with positions), `reader` (a tree by the rules of
+//! `schema`), `decode` and `pools` (sections to types), `validate` (rules between keys).
+
+mod check;
+mod decode;
+mod diagnostic;
+mod effective;
+mod endpoint_url;
+mod environment;
+mod expose;
+mod listen;
+mod parse;
+mod pools;
+mod reader;
+mod reload;
+mod schema;
+mod source;
+mod units;
+mod unknown_key;
+mod validate;
+
+pub use check::{LookUp, look_up};
+pub use diagnostic::{Diagnostic, Diagnostics, Severity};
+pub use reader::Places;
+pub use reload::restart_needed;
+pub use source::{from_command_line, load, parse_str};
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -40,6 +67,8 @@ pub struct Config {
     pub keepalive: Keepalive,
     /// At least one; exactly one until `models` exists.
     pub pools: Vec<Pool>,
+    /// Where the file has what, for messages; empty when there was no file. Any two are equal.
+    pub places: Places,
 }
 
 /// One listening address.
@@ -152,7 +181,9 @@ pub struct Pool {
     pub name: Arc<str>,
     pub endpoints: Vec<Endpoint>,
     pub policy: PolicyName,
-    /// Requests per request, on other endpoints, after the first try.
+    /// What its endpoints have that have no `max_in_flight` of their own.
+    pub max_in_flight: Option<u32>,
+    /// Further tries per request, on other endpoints.
     pub retries: u32,
     pub retry_budget: RetryBudget,
     pub tls: UpstreamTls,

@@ -1,0 +1,221 @@
+//! The whole configuration as text, for `-T`: every key with the value that is in force.
+
+use std::fmt::{Display, Write};
+
+use super::environment;
+use super::reader::Named;
+use super::units::{show_duration, show_size};
+use super::{Config, Endpoint, Expose, Listen, Pool};
+
+impl Config {
+    /// The effective configuration as YAML that reads back as the same. Secrets are `***`, and
+    /// what came from the environment is filled in.
+    pub fn to_yaml(&self) -> String {
+        let mut yaml = Yaml::default();
+        self.listeners(&mut yaml);
+        yaml.list("status_allow", self.status_allow.iter().map(text));
+        yaml.list("trusted_proxies", self.trusted_proxies.iter().map(text));
+        yaml.key(0, "threads", self.threads.map_or("auto".into(), number));
+        let pid_file = self.pid_file.as_ref().map(|path| text(path.display()));
+        yaml.key(0, "pid_file", or_null(pid_file));
+        yaml.key(0, "resolve", show_duration(&self.resolve));
+        yaml.key(0, "shutdown_grace", show_duration(&self.shutdown_grace));
+        yaml.section(0, "log");
+        yaml.key(1, "level", name(self.log.level));
+        yaml.key(1, "format", name(self.log.format));
+        match &self.access_log {
+            None => yaml.key(0, "access_log", "null"),
+            Some(log) => {
+                let path = log.path.as_ref().map(|path| text(path.display()));
+                yaml.section(0, "access_log");
+                yaml.key(1, "path", path.unwrap_or_else(|| text("-")));
+                yaml.key(1, "format", name(log.format));
+            }
+        }
+        match &self.expose {
+            Expose::All => yaml.key(0, "expose", "all"),
+            Expose::Inference { extra } if extra.is_empty() => yaml.key(0, "expose", "inference"),
+            Expose::Inference { extra } => yaml.list("expose", extra.iter().map(text)),
+        }
+        self.sections(&mut yaml);
+        yaml.section(0, "pools");
+        for pool in &self.pools {
+            one_pool(&mut yaml, pool);
+        }
+        yaml.0
+    }
+
+    fn listeners(&self, yaml: &mut Yaml) {
+        yaml.section(0, "listen");
+        for Listen {
+            address,
+            tls,
+            http2,
+        } in &self.listen
+        {
+            yaml.line(1, format_args!("- address: {}", text(address)));
+            match tls {
+                None => yaml.key(2, "tls", "null"),
+                Some(tls) => {
+                    yaml.section(2, "tls");
+                    yaml.key(3, "certificate", text(tls.certificate.display()));
+                    yaml.key(3, "key", text(tls.key.display()));
+                }
+            }
+            yaml.key(2, "http2", http2);
+        }
+        if self.admin.is_empty() {
+            yaml.key(0, "admin", "null");
+        } else {
+            yaml.list("admin", self.admin.iter().map(|l| text(&l.address)));
+        }
+    }
+
+    fn sections(&self, yaml: &mut Yaml) {
+        let limits = &self.limits;
+        yaml.section(0, "limits");
+        yaml.key(1, "connections", limits.connections);
+        let per_client = limits.connections_per_client.map(number);
+        yaml.key(1, "connections_per_client", or_null(per_client));
+        for (key, bytes) in [
+            ("header", limits.header),
+            ("body", limits.body),
+            ("response_header", limits.response_header),
+            ("answer", limits.answer),
+            ("event", limits.event),
+            ("body_memory", limits.body_memory),
+        ] {
+            yaml.key(1, key, show_size(bytes as u64));
+        }
+        let client = &self.client;
+        yaml.section(0, "client");
+        for (key, duration) in [
+            ("header_timeout", client.header_timeout),
+            ("body_timeout", client.body_timeout),
+            ("send_timeout", client.send_timeout),
+            ("idle_timeout", client.idle_timeout),
+        ] {
+            yaml.key(1, key, show_duration(&duration));
+        }
+        // Each pool below has its own, which may be those of this section.
+        yaml.section(0, "keepalive");
+        yaml.key(1, "idle", show_duration(&self.keepalive.idle));
+        yaml.key(1, "connections", self.keepalive.connections);
+    }
+}
+
+fn one_pool(yaml: &mut Yaml, pool: &Pool) {
+    yaml.section(1, &pool.name);
+    yaml.section(2, "endpoints");
+    for endpoint in &pool.endpoints {
+        one_endpoint(yaml, endpoint);
+    }
+    yaml.key(2, "policy", name(pool.policy));
+    yaml.key(2, "max_in_flight", or_null(pool.max_in_flight.map(number)));
+    yaml.key(2, "retries", pool.retries);
+    yaml.section(2, "retry_budget");
+    yaml.key(3, "ratio", pool.retry_budget.ratio);
+    yaml.key(3, "min_per_second", pool.retry_budget.min_per_second);
+    let tls = &pool.tls;
+    yaml.section(2, "tls");
+    yaml.key(
+        3,
+        "ca",
+        or_null(tls.ca.as_ref().map(|path| text(path.display()))),
+    );
+    yaml.key(3, "verify", tls.verify);
+    yaml.key(
+        3,
+        "server_name",
+        or_null(tls.server_name.as_ref().map(text)),
+    );
+    let health = &pool.health;
+    yaml.section(2, "health");
+    yaml.key(3, "path", text(&health.path));
+    yaml.key(3, "interval", show_duration(&health.interval));
+    yaml.key(3, "timeout", show_duration(&health.timeout));
+    yaml.key(3, "fall", health.fall);
+    yaml.key(3, "rise", health.rise);
+    yaml.key(3, "eject_after", health.eject_after);
+    yaml.key(3, "eject_for", show_duration(&health.eject_for));
+    let timeouts = &pool.timeouts;
+    yaml.section(2, "timeouts");
+    for (key, duration) in [
+        ("connect", timeouts.connect),
+        ("first_byte", timeouts.first_byte),
+        ("read", timeouts.read),
+        ("send", timeouts.send),
+    ] {
+        yaml.key(3, key, show_duration(&duration));
+    }
+}
+
+fn one_endpoint(yaml: &mut Yaml, endpoint: &Endpoint) {
+    yaml.line(3, format_args!("- url: {}", text(&endpoint.url)));
+    yaml.key(4, "weight", endpoint.weight);
+    yaml.key(
+        4,
+        "max_in_flight",
+        or_null(endpoint.max_in_flight.map(number)),
+    );
+    yaml.key(4, "backup", endpoint.backup);
+    let api_key = endpoint.api_key.as_ref().map(|_| text("***"));
+    yaml.key(4, "api_key", or_null(api_key));
+}
+
+#[derive(Default)]
+struct Yaml(String);
+
+impl Yaml {
+    fn line(&mut self, depth: usize, content: impl Display) {
+        // Writing to a string cannot fail.
+        let _ = writeln!(self.0, "{:depth$}{content}", "", depth = depth * 2);
+    }
+
+    fn key(&mut self, depth: usize, key: &str, value: impl Display) {
+        self.line(depth, format_args!("{key}: {value}"));
+    }
+
+    fn section(&mut self, depth: usize, key: &str) {
+        self.line(depth, format_args!("{key}:"));
+    }
+
+    fn list(&mut self, key: &str, items: impl Iterator<Item = String>) {
+        let items: Vec<String> = items.collect();
+        self.key(0, key, format_args!("[{}]", items.join(", ")));
+    }
+}
+
+fn or_null(value: Option<String>) -> String {
+    value.unwrap_or_else(|| "null".into())
+}
+
+fn number<T: Display>(n: T) -> String {
+    n.to_string()
+}
+
+fn name<T: Named + PartialEq>(value: T) -> &'static str {
+    T::NAMES
+        .iter()
+        .find_map(|(name, known)| (*known == value).then_some(*name))
+        .unwrap_or_default()
+}
+
+/// In double quotes, with YAML's escapes, and the environment kept out.
+fn text(value: impl Display) -> String {
+    let value = value.to_string();
+    let mut quoted = String::with_capacity(value.len() + 2);
+    quoted.push('"');
+    for c in environment::escape(&value).chars() {
+        match c {
+            '"' | '\\' => quoted.extend(['\\', c]),
+            ' '..='~' => quoted.push(c),
+            c if c.is_alphanumeric() => quoted.push(c),
+            c => {
+                let _ = write!(quoted, "\\U{:08x}", u32::from(c));
+            }
+        }
+    }
+    quoted.push('"');
+    quoted
+}
