@@ -1,0 +1,407 @@
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::fault::{Fault, ProbeFailure, Reason};
+use super::health::{Change, FULL, Health, Phase};
+use crate::config::{self, Secret};
+use crate::upstream::{IdlePool, Target};
+
+/// One epoch's view of an endpoint, in one pool.
+pub struct Endpoint {
+    pub state: Arc<EndpointState>,
+    /// `node0:8000`; `node0:8000@10.0.0.1` when the host has several addresses; `unix:/path`.
+    pub name: Arc<str>,
+    /// 1 to 1000.
+    pub weight: u32,
+    /// Of [`EndpointState::in_flight`], which all pools and epochs share; `None` = no cap.
+    pub max_in_flight: Option<u32>,
+    /// Only used when no other is left.
+    pub backup: bool,
+    pub api_key: Option<Secret>,
+}
+
+impl fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Endpoint")
+            .field("name", &self.name)
+            .field("weight", &self.weight)
+            .field("in_flight", &self.state.in_flight())
+            .finish_non_exhaustive()
+    }
+}
+
+/// What all pools and epochs share of an endpoint: its load, its health, its idle connections. It
+/// lives as long as a snapshot or a lease holds it, and a reload finds it again by its identity.
+pub struct EndpointState {
+    /// Unique in this process.
+    pub id: u64,
+    pub target: Target,
+    pub idle: IdlePool,
+    /// Shared by the endpoints of one url and address that differ in their TLS settings.
+    in_flight: Arc<AtomicU32>,
+    requests: AtomicU64,
+    resolved: bool,
+    /// The origin of the times below.
+    born: Instant,
+    /// Milliseconds, plus one; 0 = never.
+    last_bytes: AtomicU64,
+    /// What [`Self::health`] comes to, for those who choose: see [`Gate`].
+    gate: AtomicU8,
+    /// When the ramp began, in milliseconds, plus one; 0 = full share.
+    ramp_from: AtomicU64,
+    /// A success would change something.
+    note_success: AtomicBool,
+    settings: ArcSwap<Settings>,
+    inner: Mutex<Inner>,
+    /// The next probe may be sooner than the prober thinks.
+    pub(crate) rescheduled: Notify,
+}
+
+/// What an endpoint's health goes by. Replaced on reload.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Settings {
+    /// For logs, as [`Endpoint::name`].
+    pub name: Arc<str>,
+    pub health: config::Health,
+    /// For the probe.
+    pub api_key: Option<Secret>,
+}
+
+struct Inner {
+    health: Health,
+    rng: fastrand::Rng,
+    /// By reason, few of them.
+    ejections: Vec<(&'static str, u64)>,
+}
+
+/// Whether an endpoint may be chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Gate {
+    Usable,
+    /// Fails its probes, yet accepts connections: the first to be tried when all are out.
+    FailsProbes,
+    /// Fails requests, yet accepts connections: the second.
+    FailsRequests,
+    /// The last connect was refused or timed out.
+    Unreachable,
+}
+
+/// The public names of an endpoint's states.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    Up,
+    /// Up, with a share that grows after an outage.
+    Ramping,
+    Down,
+    Ejected,
+}
+
+impl State {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            State::Up => "up",
+            State::Ramping => "ramping",
+            State::Down => "down",
+            State::Ejected => "ejected",
+        }
+    }
+
+    /// Whether requests go there without need.
+    pub fn is_up(self) -> bool {
+        matches!(self, State::Up | State::Ramping)
+    }
+}
+
+/// A picture of an endpoint, for `/endpoints` and the metrics.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EndpointStatus {
+    pub state: State,
+    /// Why it is out.
+    pub reason: Option<Reason>,
+    /// When it entered its state.
+    pub since: SystemTime,
+    /// `None` = it has no address to probe.
+    pub next_probe: Option<SystemTime>,
+    pub in_flight: u32,
+    /// Leases ever taken.
+    pub requests: u64,
+    /// In a row, until now.
+    pub consecutive_faults: u32,
+    /// By [`Fault::reason`], since it is known.
+    pub ejections: Vec<(&'static str, u64)>,
+    /// Its part of its weight, in thousandths.
+    pub share: u32,
+}
+
+impl EndpointState {
+    /// A new endpoint is usable until a probe says otherwise.
+    pub fn new(target: Target, settings: Arc<Settings>, now: Instant) -> Self {
+        Self::build(target, settings, Health::new(now), true, now)
+    }
+
+    /// An endpoint whose name has never resolved: down, and never connected to.
+    pub fn unresolved(target: Target, settings: Arc<Settings>, now: Instant) -> Self {
+        Self::build(target, settings, Health::unresolved(now), false, now)
+    }
+
+    fn build(
+        target: Target,
+        settings: Arc<Settings>,
+        health: Health,
+        resolved: bool,
+        now: Instant,
+    ) -> Self {
+        static IDS: AtomicU64 = AtomicU64::new(0);
+        let state = Self {
+            id: IDS.fetch_add(1, Ordering::Relaxed),
+            target,
+            idle: IdlePool::new(),
+            in_flight: Arc::default(),
+            requests: AtomicU64::new(0),
+            resolved,
+            born: now,
+            last_bytes: AtomicU64::new(0),
+            gate: AtomicU8::new(Gate::Usable as u8),
+            ramp_from: AtomicU64::new(0),
+            note_success: AtomicBool::new(true),
+            settings: ArcSwap::new(settings),
+            inner: Mutex::new(Inner {
+                health,
+                rng: fastrand::Rng::new(),
+                ejections: Vec::new(),
+            }),
+            rescheduled: Notify::new(),
+        };
+        state.publish(&state.inner.lock().health);
+        state
+    }
+
+    /// Counts together with `other`, which is the same engine reached with other TLS settings. Only
+    /// before the first lease.
+    pub(crate) fn counting_with(mut self, other: &EndpointState) -> Self {
+        self.in_flight = Arc::clone(&other.in_flight);
+        self
+    }
+
+    /// Requests it holds: exactly the number of its live leases.
+    pub fn in_flight(&self) -> u32 {
+        self.in_flight.load(Ordering::Acquire)
+    }
+
+    /// Leases ever taken.
+    pub fn requests(&self) -> u64 {
+        self.requests.load(Ordering::Relaxed)
+    }
+
+    /// Whether it has an address.
+    pub fn is_resolved(&self) -> bool {
+        self.resolved
+    }
+
+    /// Whether requests go there without need.
+    pub fn is_up(&self) -> bool {
+        self.gate() == Gate::Usable
+    }
+
+    /// Bytes of an answer arrived. One store, and none within the same millisecond.
+    pub fn progressed(&self, now: Instant) {
+        let stamp = self.stamp(now);
+        if self.last_bytes.load(Ordering::Relaxed) != stamp {
+            self.last_bytes.store(stamp, Ordering::Relaxed);
+        }
+    }
+
+    /// A request was answered well. No lock unless there was something wrong before.
+    pub fn success(&self, _now: Instant) {
+        if !self.note_success.load(Ordering::Acquire) {
+            return;
+        }
+        let mut inner = self.inner.lock();
+        inner.health.success();
+        self.publish(&inner.health);
+    }
+
+    /// A request met `fault`. A 5xx is one only if another endpoint then answered the same request
+    /// well: the relay calls this then, and not before.
+    pub fn fault(&self, fault: Fault, now: Instant) {
+        let settings = self.settings.load();
+        let mut inner = self.inner.lock();
+        let Inner {
+            health,
+            rng,
+            ejections,
+        } = &mut *inner;
+        let change = health.fault(fault, now, &settings.health, rng);
+        if let Some(Change {
+            phase: Phase::Ejected { .. },
+            ..
+        }) = change
+        {
+            count(ejections, fault.reason());
+        }
+        self.publish(health);
+        drop(inner);
+        self.rescheduled.notify_one();
+        report(&settings.name, change, now);
+    }
+
+    /// When the next probe is due; `None` = never.
+    pub fn next_probe(&self) -> Option<Instant> {
+        self.inner.lock().health.next_probe()
+    }
+
+    /// What the probe and the log go by.
+    pub fn settings(&self) -> Arc<Settings> {
+        self.settings.load_full()
+    }
+
+    /// A probe begins.
+    pub fn probe_started(&self, now: Instant) {
+        self.inner.lock().health.probe_started(now);
+    }
+
+    /// A probe ended.
+    pub fn probed(&self, result: Result<(), ProbeFailure>, now: Instant) {
+        let settings = self.settings.load();
+        let flowing = self.bytes_since(now, settings.health.interval);
+        let mut inner = self.inner.lock();
+        let Inner { health, rng, .. } = &mut *inner;
+        let change = health.probed(result, flowing, now, &settings.health, rng);
+        self.publish(health);
+        drop(inner);
+        report(&settings.name, change, now);
+    }
+
+    /// Puts a new epoch's settings into effect.
+    pub fn configure(&self, settings: &Arc<Settings>, now: Instant) {
+        if **self.settings.load() == **settings {
+            return;
+        }
+        self.settings.store(Arc::clone(settings));
+        let mut inner = self.inner.lock();
+        inner.health.reconfigured(now, &settings.health);
+        drop(inner);
+        self.rescheduled.notify_one();
+    }
+
+    pub fn status(&self, now: Instant) -> EndpointStatus {
+        let inner = self.inner.lock();
+        let health = &inner.health;
+        let share = self.share(now);
+        let wall = SystemTime::now();
+        EndpointStatus {
+            state: match health.phase() {
+                Phase::Up if share < FULL => State::Ramping,
+                Phase::Up => State::Up,
+                Phase::Down => State::Down,
+                Phase::Ejected { .. } => State::Ejected,
+            },
+            reason: health.reason(),
+            since: wall - now.saturating_duration_since(health.since()),
+            next_probe: health
+                .next_probe()
+                .map(|next| wall + next.saturating_duration_since(now)),
+            in_flight: self.in_flight(),
+            requests: self.requests(),
+            consecutive_faults: health.faults(),
+            ejections: inner.ejections.clone(),
+            share,
+        }
+    }
+
+    /// One more in flight, unless that were more than `cap`.
+    pub(super) fn take(&self, cap: Option<u32>) -> bool {
+        let cap = cap.unwrap_or(u32::MAX);
+        let taken = self
+            .in_flight
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |count| {
+                (count < cap).then(|| count + 1)
+            })
+            .is_ok();
+        if taken {
+            self.requests.fetch_add(1, Ordering::Relaxed);
+        }
+        taken
+    }
+
+    pub(super) fn give_back(&self) {
+        self.in_flight.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    pub(super) fn gate(&self) -> Gate {
+        match self.gate.load(Ordering::Acquire) {
+            0 => Gate::Usable,
+            1 => Gate::FailsProbes,
+            2 => Gate::FailsRequests,
+            _ => Gate::Unreachable,
+        }
+    }
+
+    /// Its part of its weight, in thousandths.
+    pub(super) fn share(&self, now: Instant) -> u32 {
+        match self.ramp_from.load(Ordering::Acquire) {
+            0 => FULL,
+            from => Health::ramp(Duration::from_millis(self.stamp(now).saturating_sub(from))),
+        }
+    }
+
+    fn bytes_since(&self, now: Instant, window: Duration) -> bool {
+        match self.last_bytes.load(Ordering::Relaxed) {
+            0 => false,
+            at => u128::from(self.stamp(now).saturating_sub(at)) <= window.as_millis(),
+        }
+    }
+
+    /// Milliseconds since birth, plus one.
+    fn stamp(&self, at: Instant) -> u64 {
+        let millis = at.saturating_duration_since(self.born).as_millis();
+        u64::try_from(millis).map_or(u64::MAX, |millis| millis.saturating_add(1))
+    }
+
+    /// Makes the atomics say what `health` says. Called with its lock held.
+    fn publish(&self, health: &Health) {
+        let gate = match health.phase() {
+            Phase::Up => Gate::Usable,
+            _ if health.unreachable() => Gate::Unreachable,
+            Phase::Down => Gate::FailsProbes,
+            Phase::Ejected { .. } => Gate::FailsRequests,
+        };
+        let ramp = health.ramp_from().map_or(0, |from| self.stamp(from));
+        self.ramp_from.store(ramp, Ordering::Release);
+        self.note_success
+            .store(health.would_note_success(), Ordering::Release);
+        self.gate.store(gate as u8, Ordering::Release);
+    }
+}
+
+fn count(counts: &mut Vec<(&'static str, u64)>, reason: &'static str) {
+    match counts.iter_mut().find(|(known, _)| *known == reason) {
+        Some((_, count)) => *count += 1,
+        None => counts.push((reason, 1)),
+    }
+}
+
+fn report(name: &str, change: Option<Change>, now: Instant) {
+    let Some(change) = change else { return };
+    let why = change.reason.map(|reason| reason.to_string());
+    let why = why.as_deref().unwrap_or("new");
+    let after = change.after.as_secs_f32();
+    match change.phase {
+        Phase::Up => log::info!("endpoint {name} is up again after {after:.1} s ({why})"),
+        Phase::Down => log::warn!("endpoint {name} is down: {why}"),
+        Phase::Ejected { until } => {
+            let left = until.saturating_duration_since(now).as_secs_f32();
+            log::warn!("endpoint {name} is ejected for {left:.1} s: {why}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
