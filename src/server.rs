@@ -1,1 +1,285 @@
+//! The composition root: what a running gateway is made of, and the order in which it starts and stops.
 
+mod shared;
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use log::{info, warn};
+use pingora::apps::HttpServerApp;
+use pingora::server::configuration::ServerConf;
+use pingora_proxy::HttpProxy;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use crate::config::{Config, Listen, ListenAddress, restart_needed};
+use crate::listener::{self, Bound, Certificates, Role, Service, Workers};
+use crate::proxy::Gateway;
+use crate::snapshot::{Snapshot, SnapshotCell};
+use crate::tasks::{prober, resolver, sweeper};
+use crate::telemetry::AccessLog;
+
+pub use shared::Shared;
+
+/// How often a draining gateway looks whether it is empty.
+const DRAIN_POLL: Duration = Duration::from_millis(20);
+/// Connections that have not begun a request hold a drain up no longer than this.
+const DRAIN_IDLE: Duration = Duration::from_secs(1);
+/// How long the last lines of the access log may take to be written.
+const LOG_FLUSH: Duration = Duration::from_secs(2);
+
+/// A running gateway. Dropping it without [`Server::stop`] leaves its threads running.
+pub struct Server {
+    shared: Arc<Shared>,
+    proxy: Arc<HttpProxy<Gateway>>,
+    workers: Workers,
+    addresses: Vec<(Role, ListenAddress)>,
+    socket_files: Vec<PathBuf>,
+    certificates: Vec<(ListenAddress, Arc<Certificates>)>,
+    tasks: Vec<JoinHandle<()>>,
+    end_tasks: watch::Sender<bool>,
+}
+
+/// Why the gateway did not start.
+#[derive(Debug)]
+pub struct StartError(String);
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for StartError {}
+
+impl StartError {
+    fn because(what: &str, why: &dyn fmt::Display) -> Self {
+        Self(format!("{what}: {why}"))
+    }
+}
+
+impl Server {
+    /// Binds every socket, looks up every name, probes every endpoint once, then accepts. Background
+    /// tasks run on the calling runtime.
+    pub async fn start(config: Config) -> Result<Server, StartError> {
+        // Two rustls providers are in the tree through Pingora; ours is installed first. An error
+        // only means that another gateway of this process has done so.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let bound = bind_all(&config)?;
+        let access_log = open_access_log(&config)?;
+        let resolved = resolver::resolve_all(&config, &resolver::System).await;
+        for name in resolved.missing(&config) {
+            warn!("{name} does not resolve yet; its endpoint is down until it does");
+        }
+        let threads = config.threads.unwrap_or_else(cpus);
+        let config = Arc::new(config);
+        let (snapshot, _) = Snapshot::build(Arc::clone(&config), &resolved, None)
+            .map_err(|e| StartError(e.to_string()))?;
+        let shared = Arc::new(Shared::new(SnapshotCell::new(snapshot), access_log));
+        let mut certificates = Vec::new();
+        let mut listeners = Vec::new();
+        for one in bound {
+            let mut acceptor = None;
+            if let Some(tls) = &one.listen.tls {
+                let (shown, expires) =
+                    Certificates::load(tls).map_err(|e| StartError(e.to_string()))?;
+                note_expiry(&shared, &one.listen, expires);
+                let made = shown.acceptor(one.listen.http2).map_err(|e| StartError(e.to_string()))?;
+                acceptor = Some(Arc::new(made));
+                certificates.push((one.listen.address.clone(), shown));
+            }
+            listeners.push((one, acceptor));
+        }
+        let first_probes = config.pools.iter().map(|pool| pool.health.timeout).max();
+        prober::first_round(&shared.snapshot, first_probes.unwrap_or_default()).await;
+
+        let addresses = listeners.iter().map(|(l, _)| (l.role, l.address())).collect();
+        let socket_files = listeners.iter().filter_map(|(l, _)| l.socket_file()).collect();
+        let proxy = Arc::new(pingora_proxy::http_proxy(
+            &Arc::new(server_conf(threads)),
+            Gateway::new(Arc::clone(&shared)),
+        ));
+        let service = Arc::new(Service { proxy: Arc::clone(&proxy), gateway: Arc::clone(&shared) });
+        let workers = listener::start(threads, &listeners, &service)
+            .map_err(|e| StartError::because("the worker threads could not be started", &e))?;
+        let (end_tasks, end) = watch::channel(false);
+        let tasks = vec![
+            tokio::spawn(prober::run(Arc::clone(&shared.snapshot), ended(end.clone()))),
+            tokio::spawn(resolver::run(Arc::clone(&shared.snapshot), ended(end.clone()))),
+            tokio::spawn(sweeper::run(Arc::clone(&shared.snapshot), ended(end))),
+        ];
+        Ok(Server { shared, proxy, workers, addresses, socket_files, certificates, tasks, end_tasks })
+    }
+
+    pub fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// Where it listens, with the ports that the kernel chose.
+    pub fn addresses(&self) -> &[(Role, ListenAddress)] {
+        &self.addresses
+    }
+
+    /// The first TCP address for `role`.
+    pub fn tcp_address(&self, role: Role) -> Option<std::net::SocketAddr> {
+        self.addresses.iter().find_map(|(of, address)| match address {
+            ListenAddress::Tcp(address) if *of == role => Some(*address),
+            _ => None,
+        })
+    }
+
+    /// Puts a new configuration into effect: all of it or, on an error, nothing. Returns what is
+    /// different, in words. What needs a restart is named in a warning.
+    pub async fn reload(&self, config: Config) -> Result<String, StartError> {
+        let reloaded = self.try_reload(config).await;
+        let result = if reloaded.is_ok() { "ok" } else { "refused" };
+        self.shared.metrics.config_reload(result);
+        reloaded
+    }
+
+    async fn try_reload(&self, config: Config) -> Result<String, StartError> {
+        let current = self.shared.snapshot.load_full();
+        let mut renewed = Vec::new();
+        for (address, shown) in &self.certificates {
+            let listen = config.listen.iter().chain(&config.admin).find(|l| l.address == *address);
+            if let Some((listen, tls)) = listen.and_then(|l| Some((l, l.tls.as_ref()?))) {
+                let read = Certificates::read(tls).map_err(|e| StartError(e.to_string()))?;
+                renewed.push((shown, listen.clone(), read));
+            }
+        }
+        let new_log = match config.access_log == current.config.access_log {
+            true => None,
+            false => Some(open_access_log(&config)?),
+        };
+        let resolved = resolver::resolve_all(&config, &resolver::System).await;
+        let restart = restart_needed(&current.config, &config);
+        let log = config.log.clone();
+        let diff = self
+            .shared
+            .snapshot
+            .apply(Arc::new(config), &resolved)
+            .map_err(|e| StartError(e.to_string()))?;
+        for (shown, listen, (key, expires)) in renewed {
+            shown.show(key);
+            note_expiry(&self.shared, &listen, expires);
+        }
+        if let Some(access_log) = new_log {
+            self.shared.replace_access_log(access_log);
+        }
+        crate::telemetry::logging::set_level(log.level);
+        if !restart.is_empty() {
+            warn!("these changes take effect after a restart: {}", restart.join(", "));
+        }
+        Ok(diff.to_string())
+    }
+
+    /// Stops accepting and closes idle connections; resolves when the last request is done, or after
+    /// `grace`. Returns whether all were done.
+    pub async fn drain(&self, grace: Duration) -> bool {
+        self.shared.start_draining();
+        self.workers.drain();
+        self.proxy.http_cleanup().await;
+        let begun = Instant::now();
+        let mut quiet_since = begun;
+        loop {
+            if self.workers.connections() == 0 {
+                return true;
+            }
+            if self.shared.counts.snapshot().writing > 0 {
+                quiet_since = Instant::now();
+            } else if quiet_since.elapsed() >= DRAIN_IDLE {
+                return true;
+            }
+            if begun.elapsed() >= grace {
+                return false;
+            }
+            tokio::time::sleep(DRAIN_POLL).await;
+        }
+    }
+
+    /// Ends everything at once. Requests in hand are cut.
+    pub async fn stop(self) {
+        self.end_tasks.send_replace(true);
+        for task in self.tasks {
+            if task.await.is_err() {
+                warn!("a background task panicked");
+            }
+        }
+        let workers = self.workers;
+        // Joining threads blocks.
+        let stopped = tokio::task::spawn_blocking(move || workers.stop()).await;
+        if stopped.is_err() {
+            warn!("a worker could not be stopped");
+        }
+        self.shared.flush_access_log(LOG_FLUSH);
+        for file in &self.socket_files {
+            // Somebody else may have removed it.
+            let _ = std::fs::remove_file(file);
+        }
+        info!("stopped");
+    }
+}
+
+async fn ended(mut end: watch::Receiver<bool>) {
+    // An error means that the sender is gone, which ends the tasks as well.
+    let _ = end.wait_for(|end| *end).await;
+}
+
+fn cpus() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// Pingora's own settings: it has no listener, no upstream pool and no thread of ours to configure.
+fn server_conf(threads: usize) -> ServerConf {
+    ServerConf { threads, ..ServerConf::default() }
+}
+
+fn bind_all(config: &Config) -> Result<Vec<Bound>, StartError> {
+    let mut bound = Vec::new();
+    for listen in &config.listen {
+        bound.push(listener::bind(listen, Role::Public).map_err(|e| StartError(e.to_string()))?);
+    }
+    for listen in &config.admin {
+        if let ListenAddress::Unix(path) = &listen.address
+            && let Some(directory) = path.parent()
+            && !directory.exists()
+            // Under systemd the directory is there already; elsewhere the socket is a convenience.
+            && let Err(e) = std::fs::create_dir(directory)
+        {
+            warn!("no admin socket at {}: {}: {e}", path.display(), directory.display());
+            continue;
+        }
+        match listener::bind(listen, Role::Admin) {
+            Ok(one) => bound.push(one),
+            Err(e) if matches!(listen.address, ListenAddress::Unix(_)) && e.is_permission() => {
+                warn!("no admin socket: {e}");
+            }
+            Err(e) => return Err(StartError(e.to_string())),
+        }
+    }
+    Ok(bound)
+}
+
+fn open_access_log(config: &Config) -> Result<Option<AccessLog>, StartError> {
+    let Some(log) = &config.access_log else {
+        return Ok(None);
+    };
+    AccessLog::open(log.path.as_deref(), log.format).map(Some).map_err(|e: io::Error| {
+        let path = log.path.as_deref().map_or("-".into(), |p| p.display().to_string());
+        StartError::because(&format!("cannot open the access log {path}"), &e)
+    })
+}
+
+fn note_expiry(shared: &Shared, listen: &Listen, expires: Option<SystemTime>) {
+    let name = match &listen.address {
+        ListenAddress::Tcp(address) => address.to_string(),
+        ListenAddress::Unix(path) => format!("unix:{}", path.display()),
+    };
+    if let Some(since) = expires.and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok()) {
+        shared.metrics.certificate_expiry(&name, since.as_secs_f64());
+    }
+}

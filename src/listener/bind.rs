@@ -58,6 +58,12 @@ impl fmt::Display for BindError {
 
 impl std::error::Error for BindError {}
 
+impl BindError {
+    pub fn is_permission(&self) -> bool {
+        self.source.kind() == io::ErrorKind::PermissionDenied
+    }
+}
+
 impl Bound {
     /// Where it listens; for TCP with the port the kernel chose.
     pub fn address(&self) -> ListenAddress {

@@ -14,4 +14,4 @@ mod worker;
 pub use bind::{BindError, Bound, bind};
 pub use connection::{ClientCounts, Connection, Phase, Role};
 pub use tls::{CertificateError, Certificates};
-pub use worker::{Workers, start};
+pub use worker::{Service, Workers, start};

@@ -36,11 +36,14 @@ impl Certificates {
         Ok((Arc::new(Self(ArcSwap::from_pointee(key))), expires))
     }
 
-    /// Takes the files as they are now; on an error the old certificate stays.
-    pub fn replace(&self, tls: &ListenTls) -> Result<Option<SystemTime>, CertificateError> {
-        let (key, expires) = read(tls)?;
+    /// Reads and checks the files without showing them yet. The time is when the certificate expires.
+    pub fn read(tls: &ListenTls) -> Result<(CertifiedKey, Option<SystemTime>), CertificateError> {
+        read(tls)
+    }
+
+    /// Shows another certificate from the next handshake on.
+    pub fn show(&self, key: CertifiedKey) {
         self.0.store(Arc::new(key));
-        Ok(expires)
     }
 
     /// The acceptor Pingora handshakes with.

@@ -10,7 +10,6 @@ use pingora::http::RequestHeader;
 use pingora_proxy::Session;
 use tokio::time::Instant;
 
-use crate::balance::RequestFacts;
 use crate::config::Config;
 use crate::listener::{Connection, Role};
 use crate::local::access;
@@ -196,11 +195,9 @@ pub(super) async fn read_body(
 /// What every try of this request has in common.
 pub(super) fn parts<'a>(
     request: &'a RequestHeader,
-    ctx: &RequestCtx,
+    ctx: &'a RequestCtx,
     config: &Config,
     call: Call,
-    request_id: &'a HeaderValue,
-    body_len: usize,
 ) -> Parts<'a> {
     let (authority, path_and_query) = request::split_target(request.raw_path());
     // The target's own authority wins over Host (RFC 9112 §3.2.2). For h2 Pingora has made Host of
@@ -219,9 +216,8 @@ pub(super) fn parts<'a>(
         peer,
         peer_is_trusted: peer.is_some_and(|peer| access::contains(&config.trusted_proxies, peer)),
         tls: connection.is_some_and(|c| c.tls),
-        request_id,
-        body_len,
-        facts: RequestFacts::default(),
+        request_id: &ctx.request_id,
+        body_len: ctx.body.len,
     }
 }
 
@@ -240,4 +236,9 @@ fn invalid(problem: &'static str) -> ApiError {
 /// How long a client may idle after this request.
 pub(super) fn idle_timeout(ctx: &RequestCtx) -> Duration {
     ctx.snapshot.as_ref().map_or(Duration::from_secs(65), |s| s.config.client.idle_timeout)
+}
+
+/// A head that cannot be sent to an engine as it is.
+pub(super) fn unsendable(error: crate::upstream::HeadError) -> Stop {
+    Stop::Refused(ApiError::InvalidValue { param: None, problem: error.to_string().into() })
 }

@@ -68,14 +68,15 @@ async fn answer(
     intake::read_body(shared, session, ctx, &snapshot.config).await?;
 
     let pool = Arc::clone(snapshot.default_pool());
-    let exchange_body = std::mem::take(&mut ctx.body);
-    let request_id = ctx.request_id.clone();
-    let request = session.req_header().clone();
-    let parts = intake::parts(&request, ctx, &snapshot.config, call, &request_id, exchange_body.len);
+    let request = session.req_header();
+    let hide_credentials = pool.endpoints.iter().any(|endpoint| endpoint.api_key.is_some());
+    let parts = intake::parts(request, ctx, &snapshot.config, call);
+    let prepared = request::prepare(&parts, hide_credentials).map_err(intake::unsendable)?;
+    let body = std::mem::take(&mut ctx.body);
     let exchange = Exchange {
         call,
         is_head: request.method == http::Method::HEAD,
-        body: &exchange_body.pieces,
+        body: &body.pieces,
         limits: &snapshot.config.limits,
     };
     let mut rng = thread_rng();
@@ -83,13 +84,13 @@ async fn answer(
         let downstream = session.as_downstream_mut();
         tokio::select! {
             biased;
-            chosen = retry::choose(&pool, &parts, &exchange, ctx, &mut rng) => chosen,
+            chosen = retry::choose(&pool, prepared, &exchange, ctx, &mut rng) => chosen,
             left = downstream.read_body_or_idle(true) => {
                 return Err(Stop::ClientLeft(stream::left_error(left)));
             }
         }
     };
-    ctx.body = exchange_body;
+    ctx.body = body;
     let passed = match chosen {
         Chosen::Refused(error) => return Err(Stop::Refused(error)),
         Chosen::Answer(answer, lease) => {

@@ -8,7 +8,6 @@ use http::header::{self, HeaderName};
 use http::{HeaderMap, HeaderValue, Version};
 use pingora::http::RequestHeader;
 
-use crate::balance::RequestFacts;
 use crate::openai::ApiError;
 use crate::pool::Endpoint;
 use crate::upstream::{HeadError, RequestHead, connection_options, is_hop_by_hop};
@@ -28,7 +27,6 @@ pub struct Parts<'a> {
     pub tls: bool,
     pub request_id: &'a HeaderValue,
     pub body_len: usize,
-    pub facts: RequestFacts,
 }
 
 /// The target in two pieces, because some calls get `/v1` in front.
@@ -97,60 +95,86 @@ thread_local! {
     static SPARE: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// A built head; its memory goes back to the thread when dropped.
-pub struct BuiltHead(Vec<u8>);
+/// The head of a request, all but what depends on the endpoint. Its memory goes back to the thread
+/// when it is dropped.
+pub struct Prepared {
+    head: Option<RequestHead>,
+    mark: usize,
+    has_host: bool,
+    content_length: Option<u64>,
+    /// The client's own credentials, for endpoints without a key of their own.
+    credentials: Vec<(HeaderName, HeaderValue)>,
+}
 
-impl std::ops::Deref for BuiltHead {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        &self.0
+impl Prepared {
+    /// The whole head for one endpoint.
+    pub fn for_endpoint(&mut self, endpoint: &Endpoint) -> Result<&[u8], HeadError> {
+        let Some(head) = &mut self.head else {
+            return Err(HeadError::Target);
+        };
+        head.rewind(self.mark);
+        if !self.has_host {
+            head.field("Host", &endpoint.state.target.authority)?;
+        }
+        if let Some(key) = &endpoint.api_key {
+            let mut bearer = b"Bearer ".to_vec();
+            bearer.extend_from_slice(key.reveal().as_bytes());
+            head.field("Authorization", bearer)?;
+        } else {
+            for (name, value) in &self.credentials {
+                head.field(name.as_str(), value.as_bytes())?;
+            }
+        }
+        Ok(head.complete(self.content_length))
     }
 }
 
-impl Drop for BuiltHead {
+impl Drop for Prepared {
     fn drop(&mut self) {
         const KEEP: usize = 16 * 1024;
-        if self.0.capacity() <= KEEP {
-            SPARE.set(std::mem::take(&mut self.0));
+        if let Some(head) = self.head.take() {
+            let buf = head.into_buffer();
+            if buf.capacity() <= KEEP {
+                SPARE.set(buf);
+            }
         }
     }
 }
 
-/// Builds the head for one endpoint. Our own fields come first, as nginx's do, then the client's in
-/// their order, without what belongs to one hop.
-pub fn head(parts: &Parts<'_>, endpoint: &Endpoint) -> Result<BuiltHead, HeadError> {
+/// Builds the head. Our own fields come first, as nginx's do, then the client's in their order, without
+/// what belongs to one hop. `hide_credentials`: some endpoint has a key of its own, so that the
+/// client's must not reach that one.
+pub fn prepare(parts: &Parts<'_>, hide_credentials: bool) -> Result<Prepared, HeadError> {
     let request = parts.request;
-    let mut buf = SPARE.take();
-    buf.clear();
+    let buf = SPARE.take();
+    let method = request.method.as_str();
     let mut head = if parts.target.prefix.is_empty() {
-        RequestHead::start(buf, request.method.as_str(), parts.target.path_and_query)?
+        RequestHead::start(buf, method, parts.target.path_and_query)?
     } else {
         let mut target = parts.target.prefix.as_bytes().to_vec();
         target.extend_from_slice(parts.target.path_and_query);
-        RequestHead::start(buf, request.method.as_str(), &target)?
+        RequestHead::start(buf, method, &target)?
     };
     match parts.host {
         Some(Host(host)) if host.iter().any(u8::is_ascii_uppercase) => {
             head.field("Host", host.to_ascii_lowercase())?;
         }
         Some(Host(host)) => head.field("Host", host)?,
-        None => head.field("Host", &endpoint.state.target.authority)?,
+        None => {}
     }
     forwarding_fields(&mut head, parts)?;
     head.field("X-Request-Id", parts.request_id.as_bytes())?;
-    if let Some(key) = &endpoint.api_key {
-        let mut bearer = b"Bearer ".to_vec();
-        bearer.extend_from_slice(key.reveal().as_bytes());
-        head.field("Authorization", bearer)?;
-    }
-    let has_own_key = endpoint.api_key.is_some();
     let nominated = nominated(&request.headers);
+    let mut credentials = Vec::new();
     let mut each = |name: &HeaderName, as_sent: &[u8], value: &HeaderValue| {
-        if is_replaced(name, has_own_key) || is_hop_by_hop(name.as_str().as_bytes()) {
+        if is_replaced(name) || is_hop_by_hop(name.as_str().as_bytes()) {
             return Ok(());
         }
         if !nominated.is_empty() && nominated.iter().any(|n| n.eq_ignore_ascii_case(name.as_str())) {
+            return Ok(());
+        }
+        if hide_credentials && matches!(name.as_str(), "authorization" | "x-api-key") {
+            credentials.push((name.clone(), value.clone()));
             return Ok(());
         }
         head.field(as_sent, value.as_bytes())
@@ -164,10 +188,17 @@ pub fn head(parts: &Parts<'_>, endpoint: &Endpoint) -> Result<BuiltHead, HeadErr
             each(name, name.as_str().as_bytes(), value)?;
         }
     }
-    let has_length = parts.body_len > 0 || request.headers.contains_key(header::CONTENT_LENGTH)
+    let has_length = parts.body_len > 0
+        || request.headers.contains_key(header::CONTENT_LENGTH)
         || request.headers.contains_key(header::TRANSFER_ENCODING)
-        || matches!(request.method.as_str(), "POST" | "PUT" | "PATCH");
-    Ok(BuiltHead(head.finish(has_length.then_some(parts.body_len as u64))))
+        || matches!(method, "POST" | "PUT" | "PATCH");
+    Ok(Prepared {
+        mark: head.mark(),
+        head: Some(head),
+        has_host: parts.host.is_some(),
+        content_length: has_length.then_some(parts.body_len as u64),
+        credentials,
+    })
 }
 
 fn forwarding_fields(head: &mut RequestHead, parts: &Parts<'_>) -> Result<(), HeadError> {
@@ -203,13 +234,12 @@ fn forwarding_fields(head: &mut RequestHead, parts: &Parts<'_>) -> Result<(), He
 }
 
 /// Fields that we write ourselves or that end here.
-fn is_replaced(name: &HeaderName, has_own_key: bool) -> bool {
-    match name.as_str() {
+fn is_replaced(name: &HeaderName) -> bool {
+    matches!(
+        name.as_str(),
         "host" | "content-length" | "expect" | "x-real-ip" | "x-forwarded-for"
-        | "x-forwarded-proto" | "x-request-id" => true,
-        "authorization" | "x-api-key" => has_own_key,
-        _ => false,
-    }
+            | "x-forwarded-proto" | "x-request-id"
+    )
 }
 
 fn nominated(headers: &HeaderMap) -> Vec<&str> {

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use log::warn;
 use tokio::time::Instant;
 
+use crate::balance::RequestFacts;
 use crate::openai::ApiError;
 use crate::openai::sse::ErrorEvent;
 use crate::pool::{EndpointState, Fault, Lease, Outcome, Pool, Tried, Unavailable};
@@ -14,7 +15,7 @@ use crate::upstream::ResponseHead;
 
 use super::attempt::{Answer, Exchange, Failure, attempt, joined};
 use super::ctx::RequestCtx;
-use super::request;
+use super::request::Prepared;
 
 /// What a client is told to wait when no endpoint can take its request.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -62,12 +63,13 @@ struct Journey<'a> {
 /// Chooses, sends and waits, endpoint after endpoint, until there is something to show.
 pub async fn choose(
     pool: &Arc<Pool>,
-    parts: &request::Parts<'_>,
+    mut prepared: Prepared,
     exchange: &Exchange<'_>,
     ctx: &mut RequestCtx,
     rng: &mut fastrand::Rng,
 ) -> Chosen {
     pool.retry_budget.deposit(Instant::now());
+    let facts = RequestFacts::default();
     let mut journey = Journey {
         pool,
         ctx,
@@ -79,21 +81,21 @@ pub async fn choose(
     };
     loop {
         let now = Instant::now();
-        let lease = match pool.lease(&parts.facts, &journey.tried, now, rng) {
+        let lease = match pool.lease(&facts, &journey.tried, now, rng) {
             Ok(lease) => lease,
             Err(unavailable) => return journey.give_up(unavailable),
         };
         journey.tried.insert(lease.index());
         journey.ctx.attempts += 1;
         journey.ctx.endpoint = Some(Arc::clone(&lease.endpoint().metrics));
-        let head = match request::head(parts, lease.endpoint()) {
+        let head = match prepared.for_endpoint(lease.endpoint()) {
             Ok(head) => head,
             Err(problem) => {
                 let problem = problem.to_string().into();
                 return Chosen::Refused(ApiError::InvalidValue { param: None, problem });
             }
         };
-        let result = attempt(&lease, exchange, &head, pool.keepalive.idle).await;
+        let result = attempt(&lease, exchange, head, pool.keepalive.idle).await;
         match journey.judge(result, lease, exchange) {
             Step::Show(chosen) => return chosen,
             Step::Next => {}

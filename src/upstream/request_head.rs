@@ -57,12 +57,34 @@ impl RequestHead {
     /// The finished head. `content_length`: bytes of the body that will be sent; `None` = the request
     /// has none and says nothing about it (GET).
     pub fn finish(mut self, content_length: Option<u64>) -> Vec<u8> {
+        self.complete(content_length);
+        self.buf
+    }
+
+    /// The finished head, to be sent now. After [`rewind`](Self::rewind) it can be finished again, for
+    /// another endpoint.
+    pub fn complete(&mut self, content_length: Option<u64>) -> &[u8] {
         if let Some(length) = content_length {
             self.buf.extend_from_slice(b"Content-Length: ");
             push_decimal(&mut self.buf, length);
             self.buf.extend_from_slice(b"\r\n");
         }
         self.buf.extend_from_slice(b"\r\n");
+        &self.buf
+    }
+
+    /// The place reached, for [`rewind`](Self::rewind).
+    pub fn mark(&self) -> usize {
+        self.buf.len()
+    }
+
+    /// Takes back everything that came after `mark`.
+    pub fn rewind(&mut self, mark: usize) {
+        self.buf.truncate(mark);
+    }
+
+    /// The memory, to be used for the next head.
+    pub fn into_buffer(self) -> Vec<u8> {
         self.buf
     }
 }
