@@ -60,6 +60,8 @@ pub enum ProbeFailure {
     Status(u16),
     /// Closed early, or not HTTP.
     BadResponse,
+    /// `health.path` or the endpoint's `api_key` cannot stand in a request.
+    Unsendable,
 }
 
 /// Why an endpoint is out.
@@ -82,6 +84,7 @@ impl Reason {
             Reason::Probe(ProbeFailure::TimedOut) => "probe_timeout",
             Reason::Probe(ProbeFailure::Status(_)) => "probe_status",
             Reason::Probe(ProbeFailure::BadResponse) => "probe_bad_response",
+            Reason::Probe(ProbeFailure::Unsendable) => "probe_unsendable",
             Reason::Unresolved => "unresolved",
         }
     }
@@ -107,6 +110,9 @@ impl fmt::Display for Reason {
             Reason::Probe(ProbeFailure::TimedOut) => f.write_str("probe: no answer in time"),
             Reason::Probe(ProbeFailure::Status(code)) => write!(f, "probe: answered {code}"),
             Reason::Probe(ProbeFailure::BadResponse) => f.write_str("probe: malformed answer"),
+            Reason::Probe(ProbeFailure::Unsendable) => {
+                f.write_str("probe: health.path or api_key cannot stand in a request")
+            }
             Reason::Unresolved => f.write_str("does not resolve"),
         }
     }

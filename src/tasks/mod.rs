@@ -1,1 +1,5 @@
+//! What runs beside the requests.
 
+pub mod prober;
+pub mod resolver;
+pub mod sweeper;

@@ -1,0 +1,179 @@
+//! Active health checks: asks every endpoint for `health.path`, when its
+//! [health](crate::pool::health) says it is time.
+//!
+//! The request goes over the gateway's own upstream leg and not over `pingora-load-balancing`'s
+//! `HttpHealthCheck`, which can be called from a prober of one's own and would do for plain HTTP. It
+//! does not hold up for the rest. It verifies TLS by other rules than the requests that follow it: an
+//! empty SNI switches verification off, an underscore in the first label is sent as a hyphen, and
+//! each check has a root store of its own, so a node can be up for the probe and out of reach for
+//! requests, or the reverse. `HttpHealthCheck::new` reads the system's roots twice for each
+//! endpoint, also for plain HTTP, and panics when one of them cannot be parsed; so does a CA
+//! certificate with bad DER. And it reports the end of a unix socket (ENOENT) and a full backlog
+//! (EAGAIN) alike, of which only the first may take a node out at once. A probe has to travel as
+//! requests do: same connect, same TLS client, same parser and limits.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
+
+use crate::pool::{EndpointState, ProbeFailure};
+use crate::snapshot::SnapshotCell;
+use crate::upstream::{ConnectError, Connection, HeadError, HeadLimits, RequestHead};
+
+/// Asks an endpoint whether it is well.
+#[async_trait]
+pub trait Probe: Send + Sync + 'static {
+    /// Has its answer by `deadline`; after that the prober drops it and takes it for
+    /// [`ProbeFailure::TimedOut`].
+    async fn probe(&self, endpoint: &EndpointState, deadline: Instant) -> Result<(), ProbeFailure>;
+}
+
+/// GET `health.path` on a fresh connection; well means a 2xx head. A fresh one, because an idle one
+/// proves nothing of the listener.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct HttpProbe;
+
+#[async_trait]
+impl Probe for HttpProbe {
+    async fn probe(&self, endpoint: &EndpointState, deadline: Instant) -> Result<(), ProbeFailure> {
+        let head = request(endpoint).map_err(|_| ProbeFailure::Unsendable)?;
+        let left = deadline.saturating_duration_since(Instant::now());
+        let mut connection = Connection::connect(&endpoint.target, left)
+            .await
+            .map_err(|error| match error {
+                ConnectError::Refused => ProbeFailure::Refused,
+                ConnectError::TimedOut => ProbeFailure::ConnectTimedOut,
+                ConnectError::Busy | ConnectError::Tls(_) | ConnectError::Io(_) => {
+                    ProbeFailure::ConnectFailed
+                }
+            })?;
+        let exchange = async {
+            // An early answer makes the sending fail, and is an answer.
+            let _ = connection.send(&head, &[]).await;
+            connection.read_head(HeadLimits::default()).await
+        };
+        match timeout_at(deadline, exchange).await {
+            Err(_) => Err(ProbeFailure::TimedOut),
+            Ok(Err(_)) => Err(ProbeFailure::BadResponse),
+            Ok(Ok(head)) if (200..300).contains(&head.status) => Ok(()),
+            Ok(Ok(head)) => Err(ProbeFailure::Status(head.status)),
+        }
+    }
+}
+
+fn request(endpoint: &EndpointState) -> Result<Vec<u8>, HeadError> {
+    let settings = endpoint.settings();
+    let mut head = RequestHead::start(Vec::new(), "GET", settings.health.path.as_bytes())?;
+    head.field("Host", &endpoint.target.authority)?;
+    head.field("User-Agent", "sluicegate")?;
+    head.field("Accept", "*/*")?;
+    head.field("Connection", "close")?;
+    if let Some(key) = &settings.api_key {
+        head.field("Authorization", format!("Bearer {}", key.reveal()))?;
+    }
+    Ok(head.finish(None))
+}
+
+/// Probes every endpoint of the current snapshot once, all at the same time, and returns when each
+/// has its verdict, `at_most` later at the latest. To be awaited before the gateway says it is
+/// ready: a new endpoint is usable until a probe says otherwise, and this is that probe.
+pub async fn first_round(cell: &SnapshotCell, probe: &Arc<dyn Probe>, at_most: Duration) {
+    let mut probes = JoinSet::new();
+    for endpoint in cell.load().endpoints() {
+        if endpoint.is_resolved() {
+            let (endpoint, probe) = (Arc::clone(endpoint), Arc::clone(probe));
+            probes.spawn(async move { once(&endpoint, &*probe, at_most).await });
+        }
+    }
+    while probes.join_next().await.is_some() {}
+}
+
+/// Keeps one loop per endpoint going, as snapshots come and go, until `shutdown`.
+pub async fn run(
+    cell: Arc<SnapshotCell>,
+    probe: Arc<dyn Probe>,
+    shutdown: impl Future<Output = ()>,
+) {
+    tokio::pin!(shutdown);
+    let mut changes = cell.changes();
+    let mut loops = Loops::default();
+    loop {
+        changes.mark_unchanged();
+        loops.follow(&cell, &probe);
+        tokio::select! {
+            () = &mut shutdown => return,
+            changed = changes.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+            }
+            Some(ended) = loops.tasks.join_next() => {
+                if let Err(error) = ended && error.is_panic() {
+                    log::error!("a health check panicked and is begun again: {error}");
+                }
+            }
+        }
+    }
+}
+
+#[derive(Default)]
+struct Loops {
+    tasks: JoinSet<()>,
+    /// By [`EndpointState::id`].
+    running: HashMap<u64, AbortHandle>,
+}
+
+impl Loops {
+    fn follow(&mut self, cell: &SnapshotCell, probe: &Arc<dyn Probe>) {
+        let snapshot = cell.load();
+        self.running.retain(|id, task| {
+            let wanted = snapshot.endpoints().any(|endpoint| endpoint.id == *id);
+            if !wanted {
+                task.abort();
+            }
+            wanted && !task.is_finished()
+        });
+        for endpoint in snapshot.endpoints() {
+            if endpoint.is_resolved() && !self.running.contains_key(&endpoint.id) {
+                let task = watch(Arc::clone(endpoint), Arc::clone(probe));
+                self.running.insert(endpoint.id, self.tasks.spawn(task));
+            }
+        }
+    }
+}
+
+async fn watch(endpoint: Arc<EndpointState>, probe: Arc<dyn Probe>) {
+    loop {
+        let rescheduled = endpoint.rescheduled.notified();
+        let Some(next) = endpoint.next_probe() else {
+            rescheduled.await;
+            continue;
+        };
+        tokio::select! {
+            biased;
+            () = sleep_until(next) => {
+                let at_most = endpoint.settings().health.timeout;
+                once(&endpoint, &*probe, at_most).await;
+            }
+            () = rescheduled => {}
+        }
+    }
+}
+
+async fn once(endpoint: &EndpointState, probe: &dyn Probe, at_most: Duration) {
+    let at_most = at_most.min(endpoint.settings().health.timeout);
+    let began = Instant::now();
+    endpoint.probe_started(began);
+    let verdict = timeout(at_most, probe.probe(endpoint, began + at_most)).await;
+    endpoint.probed(
+        verdict.unwrap_or(Err(ProbeFailure::TimedOut)),
+        Instant::now(),
+    );
+}
+
+#[cfg(test)]
+mod tests;
