@@ -1,1 +1,23 @@
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser;
+use sluicegate::cli::Cli;
+use sluicegate::tasks::supervisor::Signals;
+
+#[cfg(feature = "mimalloc")]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+#[cfg(all(feature = "jemalloc", not(feature = "mimalloc")))]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+fn main() -> ExitCode {
+    match Signals::take() {
+        Ok(signals) => Cli::parse().execute(signals),
+        Err(e) => {
+            eprintln!("the signals of the process cannot be handled: {e}");
+            ExitCode::FAILURE
+        }
+    }
+}

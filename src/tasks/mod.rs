@@ -2,4 +2,5 @@
 
 pub mod prober;
 pub mod resolver;
+pub mod supervisor;
 pub mod sweeper;

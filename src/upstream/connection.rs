@@ -15,6 +15,7 @@ use bytes::Bytes;
 use super::connect::{Transport, connect};
 use super::decoder::{Decoder, Event, HeadLimits, RequestKind};
 use super::error::{ConnectError, ReadError};
+use super::idle_pool;
 use super::response_head::ResponseHead;
 use super::target::Target;
 
@@ -39,6 +40,8 @@ pub struct Connection {
     phase: Phase,
     reused: bool,
     received_any: bool,
+    /// The worker whose runtime polls it.
+    place: usize,
     /// Read, but not asked for yet.
     head: Option<ResponseHead>,
     /// Payload read, but not asked for yet.
@@ -63,6 +66,7 @@ impl Connection {
             phase: Phase::Idle,
             reused: false,
             received_any: false,
+            place: idle_pool::place(),
             head: None,
             payload: Bytes::new(),
         })
@@ -72,6 +76,11 @@ impl Connection {
     /// by the peer at the moment it was picked: see [`received_any`](Self::received_any).
     pub fn is_reused(&self) -> bool {
         self.reused
+    }
+
+    /// The worker whose runtime polls it.
+    pub(super) fn place(&self) -> usize {
+        self.place
     }
 
     /// Sends a request, in one vectored write if the socket takes it.

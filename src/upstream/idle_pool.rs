@@ -1,18 +1,40 @@
 //! Connections to one endpoint between two exchanges.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use super::connection::Connection;
 
+/// Threads told apart; more share places.
+const PLACES: usize = 16;
+
+thread_local! {
+    static PLACE: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Says which worker this thread is. A connection is polled by the runtime that opened it, so one that
+/// is reused on its own worker spares a wake-up across threads for every event.
+pub fn set_worker(index: usize) {
+    PLACE.set(index % PLACES);
+}
+
+/// The place of this thread's connections.
+pub(super) fn place() -> usize {
+    PLACE.get()
+}
+
 /// The idle connections of one endpoint, last in, first out, so that a quiet endpoint keeps few of
-/// them warm. Connections are closed outside the lock.
+/// them warm; those of the same worker first. Connections are closed outside the lock.
 #[derive(Debug, Default)]
 pub struct IdlePool {
-    /// The longest idle at the front.
-    idle: Mutex<VecDeque<Idle>>,
+    /// By worker; the longest idle at the front.
+    places: [Mutex<VecDeque<Idle>>; PLACES],
+    count: AtomicUsize,
 }
 
 #[derive(Debug)]
@@ -30,28 +52,37 @@ impl IdlePool {
     /// by the peer, or has bytes waiting that no request asked for: those are closed, and the next
     /// is looked at.
     pub fn take(&self, now: Instant, idle: Duration) -> Option<Connection> {
-        loop {
-            let mut picked = self.idle.lock().pop_back()?;
-            if picked.is_fit(now, idle) {
-                return Some(picked.connection);
+        let own = place();
+        for place in (0..PLACES).map(|step| (own + step) % PLACES) {
+            while self.count.load(Relaxed) > 0 {
+                let Some(mut picked) = self.places[place].lock().pop_back() else {
+                    break;
+                };
+                self.count.fetch_sub(1, Relaxed);
+                if picked.is_fit(now, idle) {
+                    return Some(picked.connection);
+                }
             }
         }
+        None
     }
 
     /// Keeps a connection for the next exchange, if it is [reusable](Connection::reusable). Beyond
-    /// `cap`, the longest idle ones are closed (nginx `keepalive`).
+    /// `cap`, the longest idle ones of its worker are closed (nginx `keepalive`).
     pub fn put(&self, mut connection: Connection, now: Instant, cap: usize) {
         if cap == 0 || !connection.reusable() {
             return;
         }
         connection.renew();
-        let mut idle = self.idle.lock();
-        let beyond = (idle.len() + 1).saturating_sub(cap);
+        let mut idle = self.places[connection.place()].lock();
+        let beyond = (self.count.load(Relaxed) + 1).saturating_sub(cap).min(idle.len());
         let surplus: Vec<Idle> = idle.drain(..beyond).collect();
         idle.push_back(Idle {
             since: now,
             connection,
         });
+        self.count.fetch_add(1, Relaxed);
+        self.count.fetch_sub(surplus.len(), Relaxed);
         drop(idle);
         drop(surplus);
     }
@@ -59,29 +90,33 @@ impl IdlePool {
     /// Closes the connections that [`take`](Self::take) would not give out; returns how many.
     pub fn sweep(&self, now: Instant, limit: Duration) -> usize {
         let mut unfit = Vec::new();
-        let mut idle = self.idle.lock();
-        for _ in 0..idle.len() {
-            let Some(mut next) = idle.pop_front() else {
-                break;
-            };
-            if next.is_fit(now, limit) {
-                idle.push_back(next);
-            } else {
-                unfit.push(next);
+        for place in &self.places {
+            let mut idle = place.lock();
+            for _ in 0..idle.len() {
+                let Some(mut next) = idle.pop_front() else {
+                    break;
+                };
+                if next.is_fit(now, limit) {
+                    idle.push_back(next);
+                } else {
+                    unfit.push(next);
+                }
             }
         }
-        drop(idle);
+        self.count.fetch_sub(unfit.len(), Relaxed);
         unfit.len()
     }
 
     /// Closes all.
     pub fn clear(&self) {
-        let all = std::mem::take(&mut *self.idle.lock());
-        drop(all);
+        for place in &self.places {
+            let all = std::mem::take(&mut *place.lock());
+            self.count.fetch_sub(all.len(), Relaxed);
+        }
     }
 
     pub fn len(&self) -> usize {
-        self.idle.lock().len()
+        self.count.load(Relaxed)
     }
 
     pub fn is_empty(&self) -> bool {

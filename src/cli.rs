@@ -1,0 +1,191 @@
+//! The command line. A person's nginx habits keep working: `-c`, `-t`, `-T`, `-s`.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::SystemTime;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::config::{self, Config, Diagnostics, look_up};
+use crate::demo;
+use crate::run;
+use crate::tasks::supervisor::Signals;
+
+/// Where the configuration is when nothing else is said.
+pub const DEFAULT_FILE: &str = "/etc/sluicegate/sluicegate.yaml";
+
+/// The gateway in front of a pool of LLM inference servers.
+#[derive(Debug, Parser)]
+#[command(name = "sluicegate", version, disable_version_flag = true)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct Cli {
+    /// The configuration file
+    #[arg(short, long = "config", value_name = "FILE", default_value = DEFAULT_FILE)]
+    config: PathBuf,
+    /// Test the configuration and exit: 0 = successful
+    #[arg(short)]
+    test: bool,
+    /// Test the configuration, print it with every default, and exit
+    #[arg(short = 'T')]
+    print: bool,
+    /// With -t: a warning counts as a failure (exit status 2)
+    #[arg(long, requires = "test")]
+    strict: bool,
+    /// Signal the running gateway through its pid file
+    #[arg(short, value_name = "SIGNAL")]
+    signal: Option<Order>,
+    /// Print the version and exit
+    #[arg(short = 'V', long = "version", action = clap::ArgAction::Version)]
+    version: Option<bool>,
+    /// Listen here, without a configuration file: PORT, :PORT, ADDR:PORT or unix:/path
+    #[arg(long, value_name = "ADDRESS", conflicts_with_all = ["config", "print", "signal"])]
+    listen: Vec<String>,
+    /// With --listen: the admin listener, ADDR:PORT or off [default: a free port of 127.0.0.1]
+    #[arg(long, value_name = "ADDRESS", requires = "listen")]
+    admin: Option<String>,
+    /// With --listen: the inference servers
+    #[arg(value_name = "HOST:PORT", requires = "listen")]
+    endpoints: Vec<String>,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Order {
+    /// Read the configuration again
+    Reload,
+    /// Open the access log again
+    Reopen,
+    /// Finish the requests in hand, then exit
+    Quit,
+    /// Exit now
+    Stop,
+    /// Upgrade the binary in place
+    Upgrade,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Start two simulated engines and the gateway, and say what to try
+    Demo(demo::Demo),
+    /// Exit 0 when the gateway at URL is ready, else 1
+    Ready(Ready),
+    /// One simulated engine of the demo
+    #[command(hide = true)]
+    DemoEngine(demo::DemoEngine),
+}
+
+#[derive(Debug, Args)]
+struct Ready {
+    /// Where the gateway is; only http
+    #[arg(default_value = "http://127.0.0.1:9180")]
+    url: String,
+}
+
+impl Cli {
+    /// Does what was asked.
+    pub fn execute(self, signals: Signals) -> ExitCode {
+        match self.command {
+            Some(Command::Demo(demo)) => return demo.run(signals),
+            Some(Command::DemoEngine(engine)) => return engine.run(),
+            Some(Command::Ready(ready)) => return crate::ready::check(&ready.url),
+            None => {}
+        }
+        let loaded = if self.listen.is_empty() {
+            config::load(&self.config, &environment)
+        } else {
+            config::from_command_line(&self.listen, &self.endpoints, self.admin.as_deref())
+        };
+        if let Some(order) = self.signal {
+            return order.give(&self.config, loaded);
+        }
+        let config = match loaded {
+            Ok(config) => config,
+            Err(mistakes) => {
+                eprintln!("{mistakes}");
+                if self.test || self.print {
+                    eprintln!("configuration file {} test failed", self.config.display());
+                }
+                return ExitCode::FAILURE;
+            }
+        };
+        if self.test || self.print {
+            return self.report(&config);
+        }
+        let file = self.listen.is_empty().then_some(self.config.as_path());
+        run::run(config, file, signals)
+    }
+
+    fn report(&self, config: &Config) -> ExitCode {
+        let findings = config.check(SystemTime::now(), &look_up);
+        if !findings.is_empty() {
+            eprintln!("{findings}");
+        }
+        let file = self.config.display();
+        if findings.has_errors() {
+            eprintln!("configuration file {file} test failed");
+            return ExitCode::FAILURE;
+        }
+        eprintln!("configuration file {file} test is successful");
+        if self.print {
+            print!("{}", config.to_yaml());
+        }
+        if self.strict && !findings.is_empty() {
+            return ExitCode::from(2);
+        }
+        ExitCode::SUCCESS
+    }
+}
+
+impl Order {
+    fn signal(self) -> Signal {
+        match self {
+            Self::Reload => Signal::SIGHUP,
+            Self::Reopen => Signal::SIGUSR1,
+            Self::Quit => Signal::SIGQUIT,
+            Self::Stop => Signal::SIGINT,
+            Self::Upgrade => Signal::SIGUSR2,
+        }
+    }
+
+    fn give(self, file: &Path, loaded: Result<Config, Diagnostics>) -> ExitCode {
+        if self == Self::Upgrade {
+            eprintln!("upgrading in place is not supported yet; restart to upgrade");
+            return ExitCode::FAILURE;
+        }
+        let config = match loaded {
+            Ok(config) => config,
+            Err(mistakes) => {
+                eprintln!("{mistakes}");
+                return ExitCode::FAILURE;
+            }
+        };
+        let Some(pid_file) = &config.pid_file else {
+            eprintln!("{} has `pid_file: null`: send the signal with kill", file.display());
+            return ExitCode::FAILURE;
+        };
+        match signal_by(pid_file, self.signal()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(problem) => {
+                eprintln!("{problem}");
+                ExitCode::FAILURE
+            }
+        }
+    }
+}
+
+fn signal_by(pid_file: &Path, signal: Signal) -> Result<(), String> {
+    let text = std::fs::read_to_string(pid_file)
+        .map_err(|e| format!("cannot read the pid file {}: {e}; is it running?", pid_file.display()))?;
+    let pid = text.trim().parse::<i32>().ok().filter(|pid| *pid > 1);
+    let Some(pid) = pid else {
+        return Err(format!("the pid file {} holds no process id", pid_file.display()));
+    };
+    kill(Pid::from_raw(pid), signal).map_err(|e| format!("process {pid} cannot be signalled: {e}"))
+}
+
+fn environment(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
