@@ -1,1 +1,24 @@
+//! What the gateway knows of the APIs it carries: which paths are inference, what an error looks
+//! like, and what the events of a streamed answer mean. Pure: bytes in, facts out.
 
+pub mod error;
+pub mod paths;
+pub mod sse;
+
+pub use error::ApiError;
+pub use paths::{Call, Verdict};
+
+/// The API a call speaks, which decides what its stream's events mean.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Dialect {
+    /// OpenAI's chat completions.
+    Chat,
+    /// OpenAI's (legacy) completions.
+    Completions,
+    /// Anthropic's messages.
+    Messages,
+    /// OpenAI's responses.
+    Responses,
+    /// Anything else: any event is content, and only `[DONE]` is a known end.
+    Other,
+}
