@@ -16,6 +16,8 @@ pub mod telemetry;
 
 pub mod snapshot;
 
+pub mod listener;
+
 pub mod relay;
 
 pub mod local;
@@ -25,3 +27,11 @@ pub mod proxy;
 pub mod tasks;
 
 pub mod server;
+
+pub mod run;
+
+pub mod ready;
+
+pub mod demo;
+
+pub mod cli;

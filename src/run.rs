@@ -15,7 +15,7 @@ use crate::telemetry::logging;
 
 /// Runs the gateway until a signal ends it. `file` is what HUP reads again.
 pub fn run(config: Config, file: Option<&Path>, signals: Signals) -> ExitCode {
-    logging::init(config.log.level, config.log.format);
+    logging::start(config.log.level, config.log.format);
     raise_file_limit();
     let runtime = match runtime() {
         Ok(runtime) => runtime,

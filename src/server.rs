@@ -20,8 +20,10 @@ use crate::config::{Config, Listen, ListenAddress, restart_needed};
 use crate::listener::{self, Bound, Certificates, Role, Service, Workers};
 use crate::proxy::Gateway;
 use crate::snapshot::{Snapshot, SnapshotCell};
-use crate::tasks::{prober, resolver, sweeper};
-use crate::telemetry::AccessLog;
+use crate::tasks::prober::{self, HttpProbe, Probe};
+use crate::tasks::resolver::{self, Failing, Resolve, SystemResolver};
+use crate::tasks::sweeper;
+use crate::telemetry::{AccessLog, Metrics};
 
 pub use shared::Shared;
 
@@ -70,16 +72,17 @@ impl Server {
         // only means that another gateway of this process has done so.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let bound = bind_all(&config)?;
-        let access_log = open_access_log(&config)?;
-        let resolved = resolver::resolve_all(&config, &resolver::System).await;
-        for name in resolved.missing(&config) {
-            warn!("{name} does not resolve yet; its endpoint is down until it does");
-        }
+        let metrics = Metrics::new(env!("CARGO_PKG_VERSION"));
+        let access_log = open_access_log(&config, &metrics)?;
+        let names: Arc<dyn Resolve> = Arc::new(SystemResolver::default());
+        let round = resolver::resolve(&config, &names).await;
+        let mut failing = Failing::default();
+        failing.note(&round);
         let threads = config.threads.unwrap_or_else(cpus);
         let config = Arc::new(config);
-        let (snapshot, _) = Snapshot::build(Arc::clone(&config), &resolved, None)
+        let (snapshot, _) = Snapshot::build(Arc::clone(&config), &round.resolved, None)
             .map_err(|e| StartError(e.to_string()))?;
-        let shared = Arc::new(Shared::new(SnapshotCell::new(snapshot), access_log));
+        let shared = Arc::new(Shared::new(SnapshotCell::new(snapshot), metrics, access_log));
         let mut certificates = Vec::new();
         let mut listeners = Vec::new();
         for one in bound {
@@ -95,7 +98,8 @@ impl Server {
             listeners.push((one, acceptor));
         }
         let first_probes = config.pools.iter().map(|pool| pool.health.timeout).max();
-        prober::first_round(&shared.snapshot, first_probes.unwrap_or_default()).await;
+        let probe: Arc<dyn Probe> = Arc::new(HttpProbe);
+        prober::first_round(&shared.snapshot, &probe, first_probes.unwrap_or_default()).await;
 
         let addresses = listeners.iter().map(|(l, _)| (l.role, l.address())).collect();
         let socket_files = listeners.iter().filter_map(|(l, _)| l.socket_file()).collect();
@@ -108,8 +112,13 @@ impl Server {
             .map_err(|e| StartError::because("the worker threads could not be started", &e))?;
         let (end_tasks, end) = watch::channel(false);
         let tasks = vec![
-            tokio::spawn(prober::run(Arc::clone(&shared.snapshot), ended(end.clone()))),
-            tokio::spawn(resolver::run(Arc::clone(&shared.snapshot), ended(end.clone()))),
+            tokio::spawn(prober::run(Arc::clone(&shared.snapshot), probe, ended(end.clone()))),
+            tokio::spawn(resolver::run(
+                Arc::clone(&shared.snapshot),
+                names,
+                failing,
+                ended(end.clone()),
+            )),
             tokio::spawn(sweeper::run(Arc::clone(&shared.snapshot), ended(end))),
         ];
         Ok(Server { shared, proxy, workers, addresses, socket_files, certificates, tasks, end_tasks })
@@ -136,8 +145,7 @@ impl Server {
     /// different, in words. What needs a restart is named in a warning.
     pub async fn reload(&self, config: Config) -> Result<String, StartError> {
         let reloaded = self.try_reload(config).await;
-        let result = if reloaded.is_ok() { "ok" } else { "refused" };
-        self.shared.metrics.config_reload(result);
+        self.shared.metrics.config_reloaded(reloaded.is_ok());
         reloaded
     }
 
@@ -153,15 +161,17 @@ impl Server {
         }
         let new_log = match config.access_log == current.config.access_log {
             true => None,
-            false => Some(open_access_log(&config)?),
+            false => Some(open_access_log(&config, &self.shared.metrics)?),
         };
-        let resolved = resolver::resolve_all(&config, &resolver::System).await;
+        let names: Arc<dyn Resolve> = Arc::new(SystemResolver::default());
+        let round = resolver::resolve(&config, &names).await;
+        Failing::default().note(&round);
         let restart = restart_needed(&current.config, &config);
         let log = config.log.clone();
         let diff = self
             .shared
             .snapshot
-            .apply(Arc::new(config), &resolved)
+            .apply(Arc::new(config), &round.resolved)
             .map_err(|e| StartError(e.to_string()))?;
         for (shown, listen, (key, expires)) in renewed {
             shown.show(key);
@@ -170,6 +180,8 @@ impl Server {
         if let Some(access_log) = new_log {
             self.shared.replace_access_log(access_log);
         }
+        let epoch = self.shared.snapshot.load().epoch;
+        self.shared.metrics.config_epoch.set(i64::try_from(epoch).unwrap_or(i64::MAX));
         crate::telemetry::logging::set_level(log.level);
         if !restart.is_empty() {
             warn!("these changes take effect after a restart: {}", restart.join(", "));
@@ -189,7 +201,7 @@ impl Server {
             if self.workers.connections() == 0 {
                 return true;
             }
-            if self.shared.counts.snapshot().writing > 0 {
+            if self.shared.metrics.connection_counts.now().writing > 0 {
                 quiet_since = Instant::now();
             } else if quiet_since.elapsed() >= DRAIN_IDLE {
                 return true;
@@ -264,11 +276,12 @@ fn bind_all(config: &Config) -> Result<Vec<Bound>, StartError> {
     Ok(bound)
 }
 
-fn open_access_log(config: &Config) -> Result<Option<AccessLog>, StartError> {
+fn open_access_log(config: &Config, metrics: &Metrics) -> Result<Option<AccessLog>, StartError> {
     let Some(log) = &config.access_log else {
         return Ok(None);
     };
-    AccessLog::open(log.path.as_deref(), log.format).map(Some).map_err(|e: io::Error| {
+    let dropped = metrics.log_lines_dropped.clone();
+    AccessLog::open(log.path.as_deref(), log.format, dropped).map(Some).map_err(|e: io::Error| {
         let path = log.path.as_deref().map_or("-".into(), |p| p.display().to_string());
         StartError::because(&format!("cannot open the access log {path}"), &e)
     })
@@ -279,7 +292,7 @@ fn note_expiry(shared: &Shared, listen: &Listen, expires: Option<SystemTime>) {
         ListenAddress::Tcp(address) => address.to_string(),
         ListenAddress::Unix(path) => format!("unix:{}", path.display()),
     };
-    if let Some(since) = expires.and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok()) {
-        shared.metrics.certificate_expiry(&name, since.as_secs_f64());
+    if let Some(at) = expires {
+        shared.metrics.certificate_expires(&name, at);
     }
 }

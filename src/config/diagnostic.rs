@@ -78,6 +78,11 @@ impl Diagnostics {
         self.list.iter()
     }
 
+    /// Whether there is more than warnings.
+    pub fn has_errors(&self) -> bool {
+        self.list.iter().any(|diagnostic| diagnostic.severity == Severity::Error)
+    }
+
     pub fn len(&self) -> usize {
         self.list.len()
     }

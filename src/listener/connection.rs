@@ -10,7 +10,8 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use crate::local::ConnectionCounts;
+use crate::telemetry::ConnectionCounts;
+use crate::telemetry::connections::{ConnectionGuard, RequestGuard};
 
 /// Whom a listener serves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,7 +46,9 @@ pub struct Connection {
     deadline_ms: AtomicU64,
     corked: AtomicBool,
     reset_on_close: AtomicBool,
-    counts: Arc<ConnectionCounts>,
+    /// Only of the public listeners, as stub_status counts them.
+    counts: Option<Arc<ConnectionCounts>>,
+    _open: Option<ConnectionGuard>,
 }
 
 impl Connection {
@@ -54,9 +57,8 @@ impl Connection {
         peer: Option<SocketAddr>,
         tls: bool,
         header_timeout: Duration,
-        counts: Arc<ConnectionCounts>,
+        counts: Option<Arc<ConnectionCounts>>,
     ) -> Self {
-        counts.opened();
         let connection = Self {
             role,
             peer,
@@ -67,6 +69,7 @@ impl Connection {
             deadline_ms: AtomicU64::new(0),
             corked: AtomicBool::new(false),
             reset_on_close: AtomicBool::new(false),
+            _open: counts.as_ref().map(ConnectionCounts::connection),
             counts,
         };
         connection.close_after(header_timeout);
@@ -77,7 +80,9 @@ impl Connection {
     pub(super) fn bytes_arrived(&self) {
         if self.phase.load(Relaxed) == Phase::Waiting as u8 {
             self.phase.store(Phase::Reading as u8, Relaxed);
-            self.counts.reading();
+            if let Some(counts) = &self.counts {
+                counts.reading_began();
+            }
             let timeout = u64::from(self.header_timeout_ms.load(Relaxed));
             self.close_after(Duration::from_millis(timeout));
         }
@@ -88,10 +93,13 @@ impl Connection {
         self.header_timeout_ms.store(clamp_ms(header_timeout), Relaxed);
         if self.requests.fetch_add(1, Relaxed) == 0 {
             self.leave(self.phase.swap(Phase::Writing as u8, Relaxed));
-            self.counts.writing();
             self.deadline_ms.store(0, Relaxed);
         }
-        self.counts.request();
+    }
+
+    /// Counts one more request, until the guard is dropped.
+    pub fn count_request(&self) -> Option<RequestGuard> {
+        self.counts.as_ref().map(ConnectionCounts::request)
     }
 
     /// The last request in hand is done: the connection may idle for `idle_timeout`.
@@ -152,10 +160,10 @@ impl Connection {
     }
 
     fn leave(&self, phase: u8) {
-        if phase == Phase::Reading as u8 {
-            self.counts.reading_done();
-        } else if phase == Phase::Writing as u8 {
-            self.counts.writing_done();
+        if phase == Phase::Reading as u8
+            && let Some(counts) = &self.counts
+        {
+            counts.reading_ended();
         }
     }
 }
@@ -163,7 +171,6 @@ impl Connection {
 impl Drop for Connection {
     fn drop(&mut self) {
         self.leave(self.phase.load(Relaxed));
-        self.counts.closed();
     }
 }
 

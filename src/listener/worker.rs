@@ -231,14 +231,16 @@ impl Worker {
         let limits = &snapshot.config.limits;
         let open: usize = self.loads.iter().map(|l| l.load(Relaxed)).sum();
         if role == Role::Public && open >= limits.connections {
-            gateway.metrics.refused("connections").inc();
+            gateway.metrics.refused("connections");
+            gateway.metrics.connection_counts.refused_connection();
             return;
         }
         let mut claim = None;
         if let (Role::Public, Some(limit), Some(peer)) = (role, limits.connections_per_client, peer) {
             claim = self.clients.claim(peer.ip(), limit);
             if claim.is_none() {
-                gateway.metrics.refused("connections_per_client").inc();
+                gateway.metrics.refused("connections_per_client");
+                gateway.metrics.connection_counts.refused_connection();
                 return;
             }
         }
@@ -301,7 +303,7 @@ impl Worker {
             peer,
             acceptor.is_some(),
             header_timeout,
-            Arc::clone(&gateway.counts),
+            (role == Role::Public).then(|| Arc::clone(&gateway.metrics.connection_counts)),
         ));
         let proxy = Arc::clone(&self.service.proxy);
         let draining = self.draining.clone();

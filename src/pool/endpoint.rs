@@ -1,5 +1,5 @@
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
@@ -11,7 +11,8 @@ use tokio::time::Instant;
 use super::fault::{Fault, ProbeFailure, Reason};
 use super::health::{Change, FULL, Health, Phase};
 use crate::config::{self, Secret};
-use crate::upstream::{IdlePool, Target};
+use crate::telemetry::metrics::EndpointMetrics;
+use crate::upstream::{Address, IdlePool, Target};
 
 /// One epoch's view of an endpoint, in one pool.
 pub struct Endpoint {
@@ -25,6 +26,8 @@ pub struct Endpoint {
     /// Only used when no other is left.
     pub backup: bool,
     pub api_key: Option<Secret>,
+    /// Filled at its first use.
+    pub metrics: OnceLock<EndpointMetrics>,
 }
 
 impl fmt::Debug for Endpoint {
@@ -190,6 +193,15 @@ impl EndpointState {
         self
     }
 
+    /// `http://node0:8000`, `https://…` or `unix:/path`.
+    pub fn url(&self) -> String {
+        match (&self.target.address, &self.target.tls) {
+            (Address::Unix(path), _) => format!("unix:{}", path.display()),
+            (Address::Tcp(_), None) => format!("http://{}", self.target.authority),
+            (Address::Tcp(_), Some(_)) => format!("https://{}", self.target.authority),
+        }
+    }
+
     /// Requests it holds: exactly the number of its live leases.
     pub fn in_flight(&self) -> u32 {
         self.in_flight.load(Ordering::Acquire)
@@ -239,17 +251,18 @@ impl EndpointState {
             ejections,
         } = &mut *inner;
         let change = health.fault(fault, now, &settings.health, rng);
-        if let Some(Change {
-            phase: Phase::Ejected { .. },
-            ..
-        }) = change
-        {
+        if change.as_ref().is_some_and(|change| !matches!(change.phase, Phase::Up)) {
             count(ejections, fault.reason());
         }
         self.publish(health);
         drop(inner);
         self.rescheduled.notify_one();
         report(&settings.name, change, now);
+    }
+
+    /// How often it was taken out, by reason, since it is known.
+    pub fn removals(&self) -> Vec<(&'static str, u64)> {
+        self.inner.lock().ejections.clone()
     }
 
     /// When the next probe is due; `None` = never.
@@ -272,8 +285,11 @@ impl EndpointState {
         let settings = self.settings.load();
         let flowing = self.bytes_since(now, settings.health.interval);
         let mut inner = self.inner.lock();
-        let Inner { health, rng, .. } = &mut *inner;
+        let Inner { health, rng, ejections } = &mut *inner;
         let change = health.probed(result, flowing, now, &settings.health, rng);
+        if change.as_ref().is_some_and(|change| !matches!(change.phase, Phase::Up)) {
+            count(ejections, "probe");
+        }
         self.publish(health);
         drop(inner);
         report(&settings.name, change, now);

@@ -25,6 +25,11 @@ pub enum Fault {
 }
 
 impl Fault {
+    /// No connection was made, so nothing was sent.
+    pub fn is_connect(self) -> bool {
+        matches!(self, Fault::ConnectRefused | Fault::ConnectTimedOut | Fault::ConnectFailed)
+    }
+
     /// For logs and the `reason` label of metrics.
     pub fn reason(self) -> &'static str {
         match self {

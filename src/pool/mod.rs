@@ -14,7 +14,7 @@ mod retry_budget;
 mod tried;
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -27,6 +27,7 @@ pub use tried::Tried;
 
 use crate::balance::{self, Candidate, Candidates, Policy, RequestFacts, Rotation};
 use crate::config::{self, Keepalive, PolicyName, Timeouts};
+use crate::telemetry::metrics::PoolMetrics;
 use endpoint::Gate;
 
 /// One epoch's view of a pool.
@@ -40,6 +41,8 @@ pub struct Pool {
     pub keepalive: Keepalive,
     /// Shared by all epochs.
     pub retry_budget: Arc<RetryBudget>,
+    /// Filled at its first use.
+    pub metrics: OnceLock<PoolMetrics>,
     policy: Box<dyn Policy>,
     rotation: Arc<Rotation>,
     /// Held from looking at the counts to taking the lease. Holds the list of candidates between
@@ -92,6 +95,7 @@ impl Pool {
                 || Arc::new(RetryBudget::new(&config.retry_budget, now)),
                 |pool| Arc::clone(&pool.retry_budget),
             ),
+            metrics: OnceLock::new(),
             policy: balance::policy(config.policy, &rotation),
             rotation,
             turn: Mutex::new(Vec::with_capacity(endpoints.len())),
@@ -125,6 +129,11 @@ impl Pool {
             }
         }
         Err(Unavailable::AllAtCap)
+    }
+
+    /// Whether there is an endpoint that was not tried.
+    pub fn has_untried(&self, tried: &Tried) -> bool {
+        (0..self.endpoints.len()).any(|index| !tried.contains(index))
     }
 
     /// Whether an endpoint is up.

@@ -9,6 +9,7 @@ use crate::config::Limits;
 use crate::openai::sse::{ErrorEvent, SseScanner};
 use crate::openai::{Call, Dialect};
 use crate::pool::{Fault, Lease};
+use crate::telemetry::metrics::EndpointMetrics;
 use crate::upstream::{
     ConnectError, Connection, HeadLimits, ReadError, RequestKind, ResponseHead,
 };
@@ -60,10 +61,11 @@ pub async fn attempt(
     lease: &Lease,
     exchange: &Exchange<'_>,
     head: &[u8],
-    idle: Duration,
+    metrics: &EndpointMetrics,
 ) -> Result<Answer, Failure> {
-    if let Some(connection) = lease.endpoint().state.idle.take(Instant::now(), idle) {
-        lease.endpoint().metrics.connections_reused.inc();
+    let idle = lease.pool().keepalive.idle;
+    if let Some(connection) = lease.state.idle.take(Instant::now(), idle) {
+        metrics.connections_reused.inc();
         match run(lease, exchange, head, connection, None).await {
             Err(Stopped::Stale) => {}
             Err(Stopped::Failed(failure)) => return Err(failure),
@@ -75,7 +77,7 @@ pub async fn attempt(
     let connection = Connection::connect(&endpoint.state.target, lease.pool().timeouts.connect)
         .await
         .map_err(connect_failure)?;
-    endpoint.metrics.connections_new.inc();
+    metrics.connections_new.inc();
     match run(lease, exchange, head, connection, Some(begun.elapsed())).await {
         Ok(answer) => Ok(answer),
         Err(Stopped::Failed(failure)) => Err(failure),
@@ -123,7 +125,7 @@ async fn run(
         // An engine may answer (413) and close before it has read everything: the answer counts.
         Ok(Ok(head)) => head,
         Ok(Err(e)) => {
-            let is_lost = matches!(e, ReadError::Closed | ReadError::Io(_));
+            let is_lost = matches!(e, ReadError::Closed | ReadError::Reset | ReadError::Io(_));
             if is_lost && connection.is_reused() && !connection.received_any() {
                 return Err(Stopped::Stale);
             }
@@ -267,7 +269,7 @@ async fn hold_until_content(
 
 fn lost(error: ReadError) -> Stopped {
     let fault = match error {
-        ReadError::Closed | ReadError::Io(_) => Fault::ConnectionLost,
+        ReadError::Closed | ReadError::Reset | ReadError::Io(_) => Fault::ConnectionLost,
         ReadError::Malformed(_) | ReadError::HeadTooLarge => Fault::BadResponse,
     };
     Stopped::sent(fault, error)

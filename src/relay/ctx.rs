@@ -10,8 +10,9 @@ use tokio::time::Instant;
 
 use crate::listener::Connection;
 use crate::openai::Call;
-use crate::pool::EndpointMetricsHandle;
+use crate::pool::Pool;
 use crate::snapshot::Snapshot;
+use crate::telemetry::connections::RequestGuard;
 
 use super::body::Body;
 
@@ -24,6 +25,8 @@ pub struct RequestCtx {
     pub started: Instant,
     pub snapshot: Option<Arc<Snapshot>>,
     pub connection: Option<Arc<Connection>>,
+    /// Counts the request as one that is being answered.
+    pub counted: Option<RequestGuard>,
     pub request_id: HeaderValue,
     pub client: Option<IpAddr>,
     /// Answered by the gateway itself: not counted among the pool's requests.
@@ -34,7 +37,8 @@ pub struct RequestCtx {
     pub body_read: Option<Instant>,
     // pick, lease, send, classify
     pub attempts: u32,
-    pub endpoint: Option<EndpointMetricsHandle>,
+    /// The endpoint asked last.
+    pub endpoint: Option<(Arc<Pool>, usize)>,
     pub connect: Option<Duration>,
     /// Time of ours before the request was handed to the engine that answered.
     pub overhead: Option<Duration>,
@@ -45,6 +49,8 @@ pub struct RequestCtx {
     // finish
     pub status: Option<u16>,
     pub end: End,
+    /// The `reason` of `sluicegate_refused_total`.
+    pub refusal: Option<&'static str>,
     pub error: Option<Cow<'static, str>>,
 }
 
@@ -54,6 +60,7 @@ impl RequestCtx {
             started: now,
             snapshot: None,
             connection: None,
+            counted: None,
             request_id: HeaderValue::from_static(""),
             client: None,
             local: false,
@@ -69,6 +76,7 @@ impl RequestCtx {
             bytes_out: 0,
             status: None,
             end: End::Complete,
+            refusal: None,
             error: None,
         }
     }

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use crate::config::Config;
 use crate::listener::{Connection, Role};
-use crate::local::access;
+use crate::local::access::{self, Origin};
 use crate::openai::{ApiError, Call, Verdict, paths};
 use crate::server::Shared;
 use crate::snapshot::Snapshot;
@@ -20,6 +20,7 @@ use crate::snapshot::Snapshot;
 use super::Stop;
 use super::body::{Body, BodyError};
 use super::ctx::RequestCtx;
+use super::local;
 use super::request::{self, Host, Parts, Target};
 use super::respond::Local;
 
@@ -32,7 +33,7 @@ const NO_TIMER: Option<u64> = Some(0);
 pub fn start(shared: &Shared, session: &mut Session, ctx: &mut RequestCtx) {
     let snapshot = shared.snapshot.load_full();
     ctx.connection = connection_of(session);
-    ctx.client = ctx.connection.as_ref().and_then(|c| c.peer).map(|peer| peer.ip().to_canonical());
+    ctx.client = client_of(session.req_header(), ctx.connection.as_deref(), &snapshot.config);
     ctx.request_id = request_id(session.req_header());
     session.set_pipelining_enabled(true);
     session.set_write_timeout(Some(snapshot.config.client.send_timeout));
@@ -44,6 +45,7 @@ pub fn start(shared: &Shared, session: &mut Session, ctx: &mut RequestCtx) {
     }
     if let Some(connection) = &ctx.connection {
         connection.request_started(snapshot.config.client.header_timeout);
+        ctx.counted = connection.count_request();
     }
     ctx.snapshot = Some(snapshot);
 }
@@ -56,6 +58,23 @@ pub(super) fn snapshot(ctx: &RequestCtx) -> Arc<Snapshot> {
 fn connection_of(session: &Session) -> Option<Arc<Connection>> {
     let digest = session.digest()?.proxy_digest.as_ref()?;
     digest.user_data.as_ref()?.downcast_ref::<Arc<Connection>>().map(Arc::clone)
+}
+
+/// The client's address, through the proxies that are trusted.
+fn client_of(
+    request: &RequestHeader,
+    connection: Option<&Connection>,
+    config: &Config,
+) -> Option<IpAddr> {
+    let peer = connection?.peer?.ip();
+    if config.trusted_proxies.is_empty() {
+        return Some(peer.to_canonical());
+    }
+    let forwarded_for: Vec<&[u8]> =
+        request.headers.get_all("x-forwarded-for").iter().map(HeaderValue::as_bytes).collect();
+    let origin =
+        Origin { peer: Some(peer), forwarded_for: &forwarded_for, forwarded_otherwise: false };
+    Some(access::client_address(origin, &config.trusted_proxies))
 }
 
 fn request_id(request: &RequestHeader) -> HeaderValue {
@@ -87,13 +106,13 @@ pub(super) fn answer_locally(
     let request = session.req_header();
     let (_, path_and_query) = request::split_target(request.raw_path());
     let on_admin = ctx.connection.as_ref().is_some_and(|c| c.role == Role::Admin);
-    let local = shared
-        .answer_locally(ctx, request, path_of(path_and_query), on_admin)
+    let snapshot = snapshot(ctx);
+    let path = path_of(path_and_query);
+    let local = local::answer(shared, &snapshot, ctx, request, path, on_admin)
         .map_err(Stop::Refused)?;
     ctx.local = local.is_some() || on_admin;
     if on_admin && local.is_none() {
-        let error =
-            ApiError::path_not_exposed(request.method.as_str(), path_of(path_and_query));
+        let error = ApiError::path_not_exposed(request.method.as_str(), path);
         return Err(Stop::Refused(error));
     }
     Ok(local)
@@ -214,7 +233,7 @@ pub(super) fn parts<'a>(
         target: Target { prefix: call.prefix, path_and_query },
         host,
         peer,
-        peer_is_trusted: peer.is_some_and(|peer| access::contains(&config.trusted_proxies, peer)),
+        peer_is_trusted: peer.is_some_and(|peer| config.trusted_proxies.iter().any(|net| net.contains(&peer))),
         tls: connection.is_some_and(|c| c.tls),
         request_id: &ctx.request_id,
         body_len: ctx.body.len,

@@ -9,6 +9,7 @@ mod body;
 mod ctx;
 mod finish;
 mod intake;
+mod local;
 mod request;
 mod respond;
 mod retry;
@@ -84,7 +85,7 @@ async fn answer(
         let downstream = session.as_downstream_mut();
         tokio::select! {
             biased;
-            chosen = retry::choose(&pool, prepared, &exchange, ctx, &mut rng) => chosen,
+            chosen = retry::choose(shared, &pool, prepared, &exchange, ctx, &mut rng) => chosen,
             left = downstream.read_body_or_idle(true) => {
                 return Err(Stop::ClientLeft(stream::left_error(left)));
             }

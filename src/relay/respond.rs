@@ -35,7 +35,7 @@ pub fn relayed_head(
     framing: Framing,
     request_id: &HeaderValue,
 ) -> Result<Box<ResponseHeader>> {
-    let mut response = ResponseHeader::build_no_case(head.status, Some(head.len() + 6))?;
+    let mut response = ResponseHeader::build_no_case(head.status, Some(head.iter().len() + 6))?;
     let canonical = response.status.canonical_reason().unwrap_or_default();
     if !head.reason().is_empty()
         && head.reason() != canonical.as_bytes()
@@ -173,7 +173,9 @@ async fn drain(session: &mut Session) {
 
 /// Answers with an error of the gateway's own.
 pub async fn refuse(session: &mut Session, ctx: &mut RequestCtx, error: &ApiError) -> Result<()> {
-    ctx.fail(End::Refused, error.code());
+    let end = if ctx.attempts == 0 { End::Refused } else { End::Failed };
+    ctx.refusal = Some(error.code());
+    ctx.fail(end, error.code());
     let local = Local {
         status: error.status(),
         content_type: "application/json",

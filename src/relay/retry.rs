@@ -11,6 +11,8 @@ use crate::balance::RequestFacts;
 use crate::openai::ApiError;
 use crate::openai::sse::ErrorEvent;
 use crate::pool::{EndpointState, Fault, Lease, Outcome, Pool, Tried, Unavailable};
+use crate::server::Shared;
+use crate::telemetry::metrics::PoolMetrics;
 use crate::upstream::ResponseHead;
 
 use super::attempt::{Answer, Exchange, Failure, attempt, joined};
@@ -40,7 +42,11 @@ impl Held {
     fn is_full_queue(&self) -> bool {
         match self {
             Self::Answer { head, body } => {
-                head.status == 503 && crate::openai::sse::is_overloaded(body)
+                // vLLM's and SGLang's own words; a 503 may mean other things.
+                head.status == 503
+                    && [&b"currently busy"[..], b"queue is full"]
+                        .iter()
+                        .any(|words| memchr::memmem::find(body, words).is_some())
             }
             Self::Event(event) => event.overloaded,
         }
@@ -50,6 +56,7 @@ impl Held {
 /// One request's way from endpoint to endpoint.
 struct Journey<'a> {
     pool: &'a Arc<Pool>,
+    metrics: &'a PoolMetrics,
     ctx: &'a mut RequestCtx,
     tried: Tried,
     /// The last failure an engine answered with.
@@ -62,6 +69,7 @@ struct Journey<'a> {
 
 /// Chooses, sends and waits, endpoint after endpoint, until there is something to show.
 pub async fn choose(
+    shared: &Shared,
     pool: &Arc<Pool>,
     mut prepared: Prepared,
     exchange: &Exchange<'_>,
@@ -72,6 +80,7 @@ pub async fn choose(
     let facts = RequestFacts::default();
     let mut journey = Journey {
         pool,
+        metrics: shared.pool_metrics(pool),
         ctx,
         tried: Tried::new(),
         last: None,
@@ -87,7 +96,7 @@ pub async fn choose(
         };
         journey.tried.insert(lease.index());
         journey.ctx.attempts += 1;
-        journey.ctx.endpoint = Some(Arc::clone(&lease.endpoint().metrics));
+        journey.ctx.endpoint = Some((Arc::clone(pool), lease.index()));
         let head = match prepared.for_endpoint(lease.endpoint()) {
             Ok(head) => head,
             Err(problem) => {
@@ -95,7 +104,7 @@ pub async fn choose(
                 return Chosen::Refused(ApiError::InvalidValue { param: None, problem });
             }
         };
-        let result = attempt(&lease, exchange, head, pool.keepalive.idle).await;
+        let result = attempt(&lease, exchange, head, shared.endpoint_metrics(pool, &lease)).await;
         match journey.judge(result, lease, exchange) {
             Step::Show(chosen) => return chosen,
             Step::Next => {}
@@ -142,7 +151,7 @@ impl Journey<'_> {
                 // Nothing was done and nothing was sent: only waiting costs a retry.
                 let is_free = fault == Fault::ConnectRefused;
                 if is_free || self.may_retry(fault.reason(), now) {
-                    self.pool.metrics.retries(fault.reason()).inc();
+                    self.metrics.retried(fault.reason());
                     Step::Next
                 } else {
                     Step::Show(self.exhausted())
@@ -152,7 +161,7 @@ impl Journey<'_> {
                 self.note(&lease, fault, &detail);
                 lease.settle(Outcome::Failed(fault), now);
                 if repeatable && self.may_retry(fault.reason(), now) {
-                    self.pool.metrics.retries(fault.reason()).inc();
+                    self.metrics.retried(fault.reason());
                     Step::Next
                 } else {
                     Step::Show(self.exhausted())
@@ -184,7 +193,7 @@ impl Journey<'_> {
         self.last = Some(held);
         let reason = if is_full { "queue_full" } else { reason };
         if repeatable && self.may_retry(reason, now) {
-            self.pool.metrics.retries(reason).inc();
+            self.metrics.retried(reason);
             Step::Next
         } else {
             Step::Show(self.exhausted())
@@ -197,7 +206,7 @@ impl Journey<'_> {
         }
         let allowed = self.pool.retry_budget.withdraw(now);
         if !allowed {
-            self.pool.metrics.budget_exhausted.inc();
+            self.metrics.retry_budget_exhausted.inc();
             log::debug!("the retry budget of pool {} is spent ({reason})", self.pool.name);
         }
         allowed

@@ -105,7 +105,7 @@ fn framing(
     is_whole: bool,
     held: &[Bytes],
 ) -> Framing {
-    let declared = head.declared_length();
+    let declared = connection.content_length();
     if is_head || head.status == 304 {
         return Framing::NoBody(declared);
     }
@@ -225,7 +225,7 @@ fn check_end(scanner: Option<&mut SseScanner>) -> std::result::Result<(), Broken
 
 fn broken(error: &ReadError) -> Broken {
     let fault = match error {
-        ReadError::Closed | ReadError::Io(_) => Fault::ConnectionLost,
+        ReadError::Closed | ReadError::Reset | ReadError::Io(_) => Fault::ConnectionLost,
         ReadError::Malformed(_) | ReadError::HeadTooLarge => Fault::BadResponse,
     };
     Broken::Upstream { fault, detail: error.to_string() }

@@ -3,6 +3,7 @@ use std::fmt;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::sync::{Arc, Weak};
 
 use tokio::time::Instant;
@@ -179,6 +180,7 @@ impl<'a> Builder<'a> {
                 max_in_flight: endpoint.max_in_flight,
                 backup: endpoint.backup,
                 api_key: endpoint.api_key.clone(),
+                metrics: OnceLock::new(),
                 state: Arc::clone(&state),
             });
             if self.listed.insert(state.id) {

@@ -100,7 +100,7 @@ async fn reload(server: &Server, file: Option<&Path>) {
     match config::load(file, &|name| std::env::var(name).ok()) {
         Ok(config) => take(server, config).await,
         Err(diagnostics) => {
-            server.shared().metrics.config_reload("refused");
+            server.shared().metrics.config_reloaded(false);
             for line in diagnostics.to_string().lines() {
                 error!("{line}");
             }

@@ -1,0 +1,135 @@
+//! The paths the gateway answers itself, on the public listeners and on the admin's.
+
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use http::{HeaderValue, header};
+use pingora::http::RequestHeader;
+use tokio::time::Instant;
+
+use crate::local::access::{self, Origin};
+use crate::local::endpoints::{self, EndpointView};
+use crate::local::health::{self, Health};
+use crate::local::{LocalPath, Route, route, stub_status};
+use crate::openai::ApiError;
+use crate::server::Shared;
+use crate::snapshot::Snapshot;
+
+use super::ctx::RequestCtx;
+use super::respond::Local;
+
+const TEXT: &str = "text/plain";
+const JSON: &str = "application/json";
+/// Prometheus' text format.
+const EXPOSITION: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// Answers a path of the gateway's own; `None`: it is not one.
+pub fn answer(
+    shared: &Shared,
+    snapshot: &Snapshot,
+    ctx: &RequestCtx,
+    request: &RequestHeader,
+    path: &[u8],
+    on_admin: bool,
+) -> Result<Option<Local>, ApiError> {
+    let method = request.method.as_str();
+    let local = match route(path, method, on_admin) {
+        None => return Ok(None),
+        Some(Route::MethodNotAllowed(allow)) => {
+            return Err(ApiError::method_not_allowed(method, allow.into()));
+        }
+        Some(Route::Answer(local)) => local,
+    };
+    let wants_json = local == LocalPath::Health && accepts_json(request);
+    if !on_admin && (local.is_guarded() || wants_json) {
+        judge(snapshot, ctx, request)?;
+    }
+    Ok(Some(match local {
+        LocalPath::Health if wants_json => whole(200, JSON, litellm_health(snapshot)),
+        LocalPath::Health => whole(200, TEXT, Bytes::from_static(health::HEALTHY)),
+        LocalPath::Live => whole(200, JSON, Bytes::from_static(health::ALIVE)),
+        LocalPath::Ready => {
+            let now = Instant::now();
+            let pools = snapshot.pools.iter().map(|pool| (&*pool.name, pool.ready(now)));
+            let draining = shared.is_draining();
+            let (status, body) = health::ready(pools);
+            whole(if draining { 503 } else { status }, TEXT, body)
+        }
+        LocalPath::StubStatus => {
+            let now = shared.metrics.connection_counts.now();
+            whole(200, stub_status::CONTENT_TYPE, stub_status::render(now))
+        }
+        LocalPath::Metrics => whole(200, EXPOSITION, shared.metrics.render().into()),
+        LocalPath::Endpoints => whole(200, JSON, list_endpoints(snapshot)),
+    }))
+}
+
+fn whole(status: u16, content_type: &'static str, body: Bytes) -> Local {
+    Local { status, content_type, body, allow: None, retry_after: None }
+}
+
+fn accepts_json(request: &RequestHeader) -> bool {
+    request.headers.get(header::ACCEPT).is_some_and(|accept| {
+        accept.to_str().is_ok_and(|accept| accept.to_ascii_lowercase().contains(JSON))
+    })
+}
+
+fn judge(snapshot: &Snapshot, ctx: &RequestCtx, request: &RequestHeader) -> Result<(), ApiError> {
+    let config = &snapshot.config;
+    let forwarded_for: Vec<&[u8]> =
+        request.headers.get_all("x-forwarded-for").iter().map(HeaderValue::as_bytes).collect();
+    let origin = Origin {
+        peer: ctx.connection.as_ref().and_then(|c| c.peer).map(|peer| peer.ip()),
+        forwarded_for: &forwarded_for,
+        forwarded_otherwise: request.headers.keys().any(|name| access::says_forwarded(name.as_str())),
+    };
+    access::may_read_status(origin, &config.status_allow, &config.trusted_proxies).map_err(|denied| {
+        ApiError::NotAllowedHere { address: denied.address(), key: denied.key() }
+    })
+}
+
+fn litellm_health(snapshot: &Snapshot) -> Bytes {
+    let urls: Vec<(String, bool)> = snapshot
+        .pools
+        .iter()
+        .flat_map(|pool| pool.endpoints.iter())
+        .map(|endpoint| (endpoint.state.url(), endpoint.state.is_up()))
+        .collect();
+    let list: Vec<Health<'_>> =
+        urls.iter().map(|(url, healthy)| Health { model: None, url, healthy: *healthy }).collect();
+    health::litellm(&list)
+}
+
+fn list_endpoints(snapshot: &Snapshot) -> Bytes {
+    let now = Instant::now();
+    let each: Vec<_> = snapshot
+        .pools
+        .iter()
+        .flat_map(|pool| pool.endpoints.iter().map(move |endpoint| (pool, endpoint)))
+        .map(|(pool, endpoint)| {
+            let status = endpoint.state.status(now);
+            let reason = status.reason.map(|reason| reason.to_string());
+            (pool, endpoint, status, reason, endpoint.state.url())
+        })
+        .collect();
+    let views: Vec<EndpointView<'_>> = each
+        .iter()
+        .map(|(pool, endpoint, status, reason, url)| EndpointView {
+            pool: &pool.name,
+            endpoint: &endpoint.name,
+            url,
+            state: status.state.as_str(),
+            reason: reason.as_deref(),
+            since: status.since,
+            in_flight: u64::from(status.in_flight),
+            weight: endpoint.weight,
+            max_in_flight: endpoint.max_in_flight,
+            backup: endpoint.backup,
+            next_probe: status
+                .next_probe
+                .map(|at| at.duration_since(SystemTime::now()).unwrap_or_default()),
+            idle_connections: endpoint.state.idle.len(),
+        })
+        .collect();
+    endpoints::render(&views)
+}
