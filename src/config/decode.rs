@@ -8,7 +8,8 @@ use log::LevelFilter;
 use super::diagnostic::{Fault, quoted};
 use super::listen::{self, Audience};
 use super::parse::Value;
-use super::reader::{Field, Named, Section, file_path};
+use super::reader::Field;
+use super::section::{Named, Section, file_path};
 use super::{
     AccessLog, AccessLogFormat, ClientTimeouts, Config, Expose, Keepalive, Limits, Listen,
     ListenAddress, ListenTls, Log, LogFormat, Places, Timeouts, expose, pools,
@@ -264,6 +265,12 @@ impl Named for LevelFilter {
         ("info", Self::Info),
         ("debug", Self::Debug),
         ("trace", Self::Trace),
+    ];
+    const OTHERS: &'static [(&'static str, &'static str)] = &[
+        ("warning", "is called warn here"),
+        ("notice", "is called info here"),
+        ("crit", "is called error here"),
+        ("off", "is not possible: errors are always said"),
     ];
 }
 

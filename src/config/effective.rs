@@ -3,7 +3,7 @@
 use std::fmt::{Display, Write};
 
 use super::environment;
-use super::reader::Named;
+use super::section::Named;
 use super::units::{show_duration, show_size};
 use super::{Config, Endpoint, Expose, Listen, Pool};
 

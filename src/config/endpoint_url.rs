@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::Url;
 use super::diagnostic::Fault;
-use super::listen::unix_path;
+use super::listen::{unix_path, with_brackets};
 
 /// How an endpoint is written, for a message.
 pub(super) const FORM: &str = "write HOST:PORT, http://HOST:PORT, https://HOST:PORT or unix:/path";
@@ -29,15 +29,14 @@ pub(super) fn parse(text: &str, base: &Path) -> Result<Url, Fault> {
         None => (false, text, None),
         Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => (false, rest, Some(80)),
         Some((scheme, rest)) if scheme.eq_ignore_ascii_case("https") => (true, rest, Some(443)),
-        Some((scheme, rest)) => {
-            let fault = Fault::new("has a scheme that is not http, https or unix");
-            return Err(if scheme == "unix" {
-                fault.fix(format!("write unix:{rest}"))
-            } else {
-                fault
-            });
+        Some(_) => {
+            return Err(Fault::new("has a scheme that is not http, https or unix"));
         }
     };
+    // nginx's `http://unix:/path`.
+    if rest.starts_with("unix:") {
+        return Err(Fault::new("has a scheme before its \"unix:\"").fix(format!("write {rest}")));
+    }
     let scheme = &text[..text.len() - rest.len()];
     let (authority, tail) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
     if !matches!(tail, "" | "/") {
@@ -88,14 +87,14 @@ fn split_port(authority: &str) -> Result<(&str, Option<&str>), Fault> {
     }
     if authority.matches(':').count() > 1 {
         let fault = Fault::new("has more than one colon");
-        return Err(match authority.rsplit_once(':') {
-            _ if authority.parse::<Ipv6Addr>().is_ok() => fault.fix(format!(
+        return Err(match with_brackets(authority) {
+            Some(bracketed) => {
+                fault.fix(format!("put an IPv6 address in brackets: \"{bracketed}\""))
+            }
+            None if authority.parse::<Ipv6Addr>().is_ok() => fault.fix(format!(
                 "put an IPv6 address in brackets, as in \"[{authority}]:8000\""
             )),
-            Some((host, port)) if host.parse::<Ipv6Addr>().is_ok() => fault.fix(format!(
-                "put an IPv6 address in brackets: \"[{host}]:{port}\""
-            )),
-            _ => fault,
+            None => fault,
         });
     }
     Ok(match authority.split_once(':') {
@@ -220,7 +219,7 @@ mod tests {
             ("node0:65536", "has a port that is not", ""),
             (":8000", "has no host", ""),
             ("http://:8000", "has no host", ""),
-            ("::1:8000", "has more than one colon", "[::1:8000]"),
+            ("::1:8000", "has more than one colon", "\"[::1]:8000\""),
             (
                 "2001:db8:1:2:3:4:5:6:8000",
                 "has more than one colon",
@@ -240,6 +239,7 @@ mod tests {
             ("http://me:secret@node0:8000", "password", "api_key"),
             ("grpc://node0:8000", "scheme", ""),
             ("unix:", "no path", ""),
+            ("http://unix:/run/x", "scheme", "write unix:/run/x"),
             ("10.0.0.256:80", "IPv4", ""),
             ("10.0.1:80", "IPv4", ""),
             ("nöde:80", "ASCII", "xn--"),

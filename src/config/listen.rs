@@ -36,7 +36,7 @@ pub(super) fn parse(text: &str, base: &Path, audience: Audience) -> Result<Liste
     let bare = text.strip_prefix(':').unwrap_or(text);
     if !bare.is_empty() && bare.bytes().all(|b| b.is_ascii_digit()) {
         let Ok(port) = bare.parse() else {
-            return Err(Fault::new("is no port").fix("a port is at most 65535"));
+            return Err(Fault::new("is too large for a port").fix("a port is at most 65535"));
         };
         if audience == Audience::Admin {
             return Err(Fault::new("has no address").fix(format!(
@@ -63,6 +63,10 @@ fn wrong(text: &str) -> Fault {
     if text.contains("://") {
         return Fault::new("is a URL").fix("write ADDRESS:PORT; TLS is switched on by tls");
     }
+    if let Some(bracketed) = with_brackets(text) {
+        return Fault::new("has an IPv6 address without brackets")
+            .fix(format!("write \"{bracketed}\""));
+    }
     if let Ok(ip) = text.trim_matches(['[', ']']).parse::<IpAddr>() {
         return Fault::new("has no port").fix(match ip {
             IpAddr::V4(ip) => format!("write {ip}:80"),
@@ -72,10 +76,6 @@ fn wrong(text: &str) -> Fault {
     let Some((host, port)) = text.rsplit_once(':') else {
         return Fault::new("is no address to listen on");
     };
-    if host.parse::<Ipv6Addr>().is_ok() {
-        return Fault::new("has an IPv6 address without brackets")
-            .fix(format!("write \"[{host}]:{port}\""));
-    }
     if port.parse::<u16>().is_err() {
         return Fault::new("has a port that is not a number up to 65535");
     }
@@ -90,6 +90,13 @@ fn wrong(text: &str) -> Fault {
     }
 }
 
+/// `::1:8000` as it was most likely meant: `[::1]:8000`, although it is a valid address by itself.
+pub(super) fn with_brackets(text: &str) -> Option<String> {
+    let (host, port) = text.rsplit_once(':')?;
+    let is_port = port.bytes().all(|b| b.is_ascii_digit()) && port.parse::<u16>().ok()? >= 80;
+    (is_port && host.parse::<Ipv6Addr>().is_ok()).then(|| format!("[{host}]:{port}"))
+}
+
 /// The path after `unix:`, joined to `base` when it is relative.
 pub(super) fn unix_path(path: &str, base: &Path) -> Result<PathBuf, Fault> {
     // sun_path of unix(7) has 108 bytes with the NUL.
@@ -97,6 +104,16 @@ pub(super) fn unix_path(path: &str, base: &Path) -> Result<PathBuf, Fault> {
     if path.is_empty() {
         return Err(Fault::new("has no path").fix("write unix:/run/NAME.sock"));
     }
+    // `unix:///path` is how others write it, and `unix://path` how that goes wrong.
+    let path = match path.strip_prefix("//") {
+        Some(rest) if rest.starts_with('/') => rest,
+        Some(rest) => {
+            return Err(
+                Fault::new("has two slashes after \"unix:\"").fix(format!("write unix:/{rest}"))
+            );
+        }
+        None => path,
+    };
     if path.starts_with('@') {
         return Err(Fault::new(
             "names an abstract socket, which is not supported",
@@ -161,6 +178,7 @@ mod tests {
             ("[0:0::1]:80", "[::1]:80"),
             ("unix:/run/x.sock", "unix:/run/x.sock"),
             ("unix:x.sock", "unix:/etc/x.sock"),
+            ("unix:///run/x.sock", "unix:/run/x.sock"),
         ] {
             assert_eq!(parsed(text).as_deref(), Ok(normal), "{text}");
         }
@@ -173,6 +191,8 @@ mod tests {
             ("127.0.0.1", "127.0.0.1:80"),
             ("[::1]", "\"[::1]:80\""),
             ("::1", "\"[::1]:80\""),
+            ("::1:8080", "\"[::1]:8080\""),
+            ("unix://run/x.sock", "unix:/run/x.sock"),
             ("localhost:80", "127.0.0.1:80"),
             ("*:80", "0.0.0.0:80"),
             ("gateway:80", "0.0.0.0:80"),

@@ -19,6 +19,7 @@ mod pools;
 mod reader;
 mod reload;
 mod schema;
+mod section;
 mod source;
 mod units;
 mod unknown_key;
@@ -268,3 +269,6 @@ impl std::fmt::Debug for Secret {
         f.write_str("***")
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use super::diagnostic::{Fault, quoted};
 use super::parse::{Node, Position, Value};
-use super::reader::{Field, Named, Section};
+use super::reader::Field;
+use super::section::{Named, Section};
 use super::{
     Endpoint, Health, PolicyName, Pool, RetryBudget, Secret, Timeouts, UpstreamTls, Url, decode,
     endpoint_url,
@@ -19,18 +20,21 @@ pub(super) fn pools(root: &Section<'_>, inherited: &Timeouts) -> Vec<Pool> {
     let reader = root.reader;
     match (root.has("endpoints"), root.has("pools")) {
         (true, true) => {
+            // Both are read, for the mistakes in them.
+            let _ = shorthand(root, inherited);
             reader.problem_at(
                 "endpoints",
                 "is short for a pool named default, and there are pools as well",
                 "move these endpoints into one of the pools",
             );
-            // Both are still read, for the mistakes in them.
-            let _ = shorthand(root, inherited);
             named(root, inherited)
         }
         (true, false) => shorthand(root, inherited).into_iter().collect(),
         (false, true) => named(root, inherited),
         (false, false) => {
+            if root.is_something_else() {
+                return Vec::new();
+            }
             reader.problem_at(
                 "",
                 "there are no endpoints to send requests to",

@@ -107,7 +107,20 @@ pub fn from_command_line(
     // Relative socket paths are the shell's.
     let base = std::env::current_dir().unwrap_or_default();
     let reader = Reader::new("command line", &base, &|_| None);
-    read_tree(reader, &node(Value::Map(entries)))
+    read_tree(reader, &node(Value::Map(entries))).map_err(as_options)
+}
+
+/// Names the options in place of the keys.
+fn as_options(mistakes: Diagnostics) -> Diagnostics {
+    let named = mistakes.into_iter().map(|mut mistake| {
+        for key in ["listen", "admin"] {
+            if mistake.path.starts_with(key) {
+                mistake.path = format!("--{key}");
+            }
+        }
+        mistake
+    });
+    Diagnostics::new(named.collect(), 0)
 }
 
 fn read_tree(reader: Reader<'_>, root: &Node) -> Result<Config, Diagnostics> {

@@ -35,11 +35,14 @@ fn names_are_free(section: &str) -> bool {
 }
 
 fn remedy(section: &'static str, name: &str) -> String {
+    if let Some((_, here)) = HABITS.iter().find(|(habit, _)| *habit == name) {
+        return format!("here it is called {here}");
+    }
     if let Some(near) = nearest(name, schema::names(section)) {
         return format!("did you mean {near}?");
     }
-    if let Some((_, here)) = HABITS.iter().find(|(habit, _)| *habit == name) {
-        return format!("here it is called {here}");
+    if let Some(part) = schema::names(section).find(|own| own.len() > 3 && name.contains(own)) {
+        return format!("did you mean {part}?");
     }
     let elsewhere = KEYS.iter().find_map(|key| {
         let (within, other) = schema::split(key.path);
@@ -48,7 +51,7 @@ fn remedy(section: &'static str, name: &str) -> String {
     match elsewhere {
         Some("") => format!("{name} belongs at the top of the file, without indentation"),
         Some(within) => {
-            let within = within.replace("pools.*", "pools.NAME");
+            let within = within.replace("pools.*", "pools.NAME").replace("[]", "");
             format!("{name} belongs in {within}")
         }
         None => {
