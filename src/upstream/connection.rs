@@ -321,4 +321,4 @@ impl<'a> Unsent<'a> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
