@@ -330,4 +330,4 @@ impl<'a> Unsent<'a> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

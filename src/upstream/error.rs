@@ -3,7 +3,6 @@
 
 use std::fmt;
 use std::io;
-use std::path::PathBuf;
 
 /// Why there is no connection.
 #[derive(Debug)]
@@ -134,35 +133,3 @@ impl fmt::Display for HeadError {
 }
 
 impl std::error::Error for HeadError {}
-
-/// Why a TLS client cannot be set up.
-#[derive(Debug)]
-pub enum TlsError {
-    /// Neither a DNS name nor an IP address.
-    ServerName(String),
-    /// The CA file cannot be read or parsed, or holds no certificate.
-    Ca {
-        file: PathBuf,
-        reason: String,
-    },
-    /// The system has no usable root certificates.
-    SystemRoots(String),
-    Rustls(rustls::Error),
-}
-
-impl fmt::Display for TlsError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            TlsError::ServerName(name) => {
-                write!(f, "'{name}' is neither a DNS name nor an IP address")
-            }
-            TlsError::Ca { file, reason } => write!(f, "{}: {reason}", file.display()),
-            TlsError::SystemRoots(reason) => {
-                write!(f, "no root certificates of the system: {reason}")
-            }
-            TlsError::Rustls(error) => write!(f, "{error}"),
-        }
-    }
-}
-
-impl std::error::Error for TlsError {}

@@ -26,9 +26,13 @@ pub mod tls;
 
 pub use connection::Connection;
 pub use decoder::{HeadLimits, RequestKind};
-pub use error::{ConnectError, HeadError, ReadError, TlsError};
+pub use error::{ConnectError, HeadError, ReadError};
 pub use idle_pool::{IdlePool, set_worker};
 pub use request_head::{RequestHead, connection_options, is_hop_by_hop};
 pub use response_head::ResponseHead;
 pub use target::{Address, Target};
-pub use tls::TlsClient;
+pub use tls::{TlsClient, TlsError};
+
+#[cfg(test)]
+#[path = "../../tests/fuzz/src/differential.rs"]
+mod differential;

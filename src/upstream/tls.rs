@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::client::WebPkiServerVerifier;
@@ -15,7 +15,6 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::connect::Socket;
-use super::error::TlsError;
 
 /// How to speak TLS to one endpoint. Keeps sessions for resumption, so it is worth sharing.
 pub struct TlsClient {
@@ -73,6 +72,38 @@ impl fmt::Debug for TlsClient {
             .finish_non_exhaustive()
     }
 }
+
+/// Why a TLS client cannot be set up.
+#[derive(Debug)]
+pub enum TlsError {
+    /// Neither a DNS name nor an IP address.
+    ServerName(String),
+    /// The CA file cannot be read or parsed, or holds no certificate.
+    Ca {
+        file: PathBuf,
+        reason: String,
+    },
+    /// The system has no usable root certificates.
+    SystemRoots(String),
+    Rustls(rustls::Error),
+}
+
+impl fmt::Display for TlsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            TlsError::ServerName(name) => {
+                write!(f, "'{name}' is neither a DNS name nor an IP address")
+            }
+            TlsError::Ca { file, reason } => write!(f, "{}: {reason}", file.display()),
+            TlsError::SystemRoots(reason) => {
+                write!(f, "no root certificates of the system: {reason}")
+            }
+            TlsError::Rustls(error) => write!(f, "{error}"),
+        }
+    }
+}
+
+impl std::error::Error for TlsError {}
 
 fn roots_of_file(file: &Path) -> Result<RootCertStore, TlsError> {
     let fail = |reason: String| TlsError::Ca {
@@ -164,3 +195,6 @@ impl ServerCertVerifier for AcceptAny {
         self.0.signature_verification_algorithms.supported_schemes()
     }
 }
+
+#[cfg(test)]
+mod tests;
