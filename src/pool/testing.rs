@@ -7,10 +7,11 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{Endpoint, EndpointState, Pool, Settings};
-use crate::config::{self, Keepalive, PolicyName, Timeouts, UpstreamTls};
+use crate::config::{self, Config, Keepalive, PolicyName, Timeouts, UpstreamTls, Url};
+use crate::snapshot::Resolved;
 use crate::upstream::{Address, Target};
 
-/// The defaults, without the stall detection.
+/// The defaults.
 pub(crate) fn health() -> config::Health {
     config::Health {
         path: "/health".to_owned(),
@@ -100,4 +101,78 @@ pub(crate) fn endpoints(count: usize, now: Instant) -> Vec<Endpoint> {
 pub(crate) fn pool(policy: PolicyName, endpoints: Vec<Endpoint>, now: Instant) -> Arc<Pool> {
     let config = pool_config(policy);
     Arc::new(Pool::new(&config, &keepalive(), endpoints, None, now))
+}
+
+/// A configuration with this one pool of these endpoints.
+pub(crate) fn config(urls: &[&str]) -> Config {
+    let mut pool = pool_config(PolicyName::LeastInflight);
+    pool.endpoints = urls.iter().map(|url| config_endpoint(url)).collect();
+    Config {
+        file: None,
+        listen: Vec::new(),
+        admin: Vec::new(),
+        status_allow: Vec::new(),
+        trusted_proxies: Vec::new(),
+        threads: None,
+        pid_file: None,
+        resolve: Duration::from_secs(30),
+        shutdown_grace: Duration::from_secs(300),
+        log: config::Log {
+            level: log::LevelFilter::Info,
+            format: config::LogFormat::Text,
+        },
+        access_log: None,
+        expose: config::Expose::All,
+        limits: config::Limits {
+            connections: 65535,
+            connections_per_client: None,
+            header: 64 << 10,
+            body: 64 << 20,
+            response_header: 64 << 10,
+            answer: 1 << 20,
+            event: 4 << 20,
+            body_memory: 1 << 30,
+        },
+        client: config::ClientTimeouts {
+            header_timeout: Duration::from_secs(60),
+            body_timeout: Duration::from_secs(60),
+            send_timeout: Duration::from_secs(60),
+            idle_timeout: Duration::from_secs(65),
+        },
+        keepalive: keepalive(),
+        pools: vec![pool],
+    }
+}
+
+/// `host:port`, `https://host:port` or `unix:/path`.
+pub(crate) fn config_endpoint(url: &str) -> config::Endpoint {
+    let url = match url.strip_prefix("unix:") {
+        Some(path) => Url::Unix(path.into()),
+        None => {
+            let rest = url.strip_prefix("https://");
+            let (host, port) = rest.unwrap_or(url).rsplit_once(':').unwrap();
+            Url::Tcp {
+                tls: rest.is_some(),
+                host: host.trim_matches(['[', ']']).to_owned(),
+                port: port.parse().unwrap(),
+            }
+        }
+    };
+    config::Endpoint {
+        url,
+        weight: 1,
+        max_in_flight: None,
+        backup: false,
+        api_key: None,
+    }
+}
+
+/// Answers in place of a name server: `host`, port 8000, and its IPv4 addresses.
+pub(crate) fn resolved(answers: &[(&str, &[[u8; 4]])]) -> Resolved {
+    let mut resolved = Resolved::default();
+    for (host, addresses) in answers {
+        let addresses = addresses.iter().map(|ip| (*ip, 8000).into()).collect();
+        resolved.insert(host, 8000, addresses);
+    }
+    resolved
 }
