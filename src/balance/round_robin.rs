@@ -136,7 +136,8 @@ mod tests {
         let list = candidates(&[1, 1, 1]);
         assert_eq!(picks(&policy, &list, 1), [0]);
         let two = [list[0], list[2]];
-        assert_eq!(picks(&policy, &two, 4), [2, 0, 2, 0]);
+        // The first has had its turn of this round, the third has not.
+        assert_eq!(picks(&policy, &two, 6), [2, 2, 0, 2, 0, 2]);
     }
 
     #[test]

@@ -2,15 +2,15 @@
 //! [health](crate::pool::health) says it is time.
 //!
 //! The request goes over the gateway's own upstream leg and not over `pingora-load-balancing`'s
-//! `HttpHealthCheck`, which can be called from a prober of one's own and would do for plain HTTP. It
-//! does not hold up for the rest. It verifies TLS by other rules than the requests that follow it: an
-//! empty SNI switches verification off, an underscore in the first label is sent as a hyphen, and
-//! each check has a root store of its own, so a node can be up for the probe and out of reach for
-//! requests, or the reverse. `HttpHealthCheck::new` reads the system's roots twice for each
-//! endpoint, also for plain HTTP, and panics when one of them cannot be parsed; so does a CA
-//! certificate with bad DER. And it reports the end of a unix socket (ENOENT) and a full backlog
-//! (EAGAIN) alike, of which only the first may take a node out at once. A probe has to travel as
-//! requests do: same connect, same TLS client, same parser and limits.
+//! `HttpHealthCheck`. That one can be called from a prober of one's own, and would do for plain HTTP
+//! over TCP, but not for the rest. It verifies TLS by rules of its own (a root store that it loads
+//! itself, an underscore in the first label of the server name sent as a hyphen), so a node can be up
+//! for its probes and out of reach for requests, or the reverse. `HttpHealthCheck::new` reads the
+//! system's roots twice for each endpoint, also for plain HTTP (20 ms each in a debug build), and
+//! panics when a single one of them is not to rustls' liking. And it gives a unix socket that is
+//! gone (ENOENT) and one whose backlog is full (EAGAIN) the same error type, of which only the first
+//! may take a node out at once. A probe has to travel as requests do: same connect, same TLS client,
+//! same parser and limits.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -42,15 +42,16 @@ impl Probe for HttpProbe {
     async fn probe(&self, endpoint: &EndpointState, deadline: Instant) -> Result<(), ProbeFailure> {
         let head = request(endpoint).map_err(|_| ProbeFailure::Unsendable)?;
         let left = deadline.saturating_duration_since(Instant::now());
-        let mut connection = Connection::connect(&endpoint.target, left)
-            .await
-            .map_err(|error| match error {
-                ConnectError::Refused => ProbeFailure::Refused,
-                ConnectError::TimedOut => ProbeFailure::ConnectTimedOut,
-                ConnectError::Busy | ConnectError::Tls(_) | ConnectError::Io(_) => {
-                    ProbeFailure::ConnectFailed
-                }
-            })?;
+        let mut connection =
+            Connection::connect(&endpoint.target, left)
+                .await
+                .map_err(|error| match error {
+                    ConnectError::Refused => ProbeFailure::Refused,
+                    ConnectError::TimedOut => ProbeFailure::ConnectTimedOut,
+                    ConnectError::Busy | ConnectError::Tls(_) | ConnectError::Io(_) => {
+                        ProbeFailure::ConnectFailed
+                    }
+                })?;
         let exchange = async {
             // An early answer makes the sending fail, and is an answer.
             let _ = connection.send(&head, &[]).await;

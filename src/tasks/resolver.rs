@@ -138,7 +138,11 @@ pub async fn run(
     let mut last = Instant::now();
     loop {
         let every = cell.load().config.resolve.clamp(SHORTEST, LONGEST);
-        let pause = if failing.0.is_empty() { every } else { retry.min(every) };
+        let pause = if failing.0.is_empty() {
+            every
+        } else {
+            retry.min(every)
+        };
         tokio::select! {
             () = &mut shutdown => return,
             // Another configuration may want another pause, and may have brought names that fail.
@@ -156,7 +160,11 @@ pub async fn run(
             round = resolve(&config, &resolver) => round,
         };
         last = Instant::now();
-        retry = if round.failed.is_empty() { FIRST_RETRY } else { retry.saturating_mul(2).min(LONGEST) };
+        retry = if round.failed.is_empty() {
+            FIRST_RETRY
+        } else {
+            retry.saturating_mul(2).min(LONGEST)
+        };
         failing.note(&round);
         match cell.readdress(&round.resolved) {
             Ok(Some(diff)) => log::info!("{diff}"),
