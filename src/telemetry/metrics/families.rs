@@ -1,0 +1,101 @@
+//! The one table of metrics: names, labels and what they mean.
+
+use prometheus::core::Collector;
+use prometheus::proto::MetricFamily;
+use prometheus::{
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+};
+
+/// One family. The name stands without its prefix.
+pub(super) struct Family {
+    pub name: &'static str,
+    pub labels: &'static [&'static str],
+    pub help: &'static str,
+}
+
+const fn family(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Family {
+    Family { name, labels, help }
+}
+
+pub(super) const PREFIX: &str = "sluicegate";
+
+#[rustfmt::skip]
+pub(super) const FAMILIES: &[Family] = &[
+    family("body_bytes", &[], "Bytes of request bodies and answers held in memory."),
+    family("build_info", &["version"], "Always 1; the label is the version that runs."),
+    family("certificate_expiry_timestamp_seconds", &["listener"], "When the listener's certificate expires, as Unix time."),
+    family("config_epoch", &[], "Number of the configuration in force; 1 at the start, one more with every reload that succeeds."),
+    family("config_reloads_total", &["result"], "Reloads of the configuration, by result (success, failure)."),
+    family("connections", &["state"], "Open connections of clients: reading, writing (a request is being answered), waiting (idle)."),
+    family("connections_total", &[], "Connections accepted from clients."),
+    family("ejections_total", &["pool", "endpoint", "reason"], "Times an endpoint was taken out of its pool, by reason."),
+    family("endpoint_in_flight", &["pool", "endpoint"], "Requests the endpoint has from this gateway now."),
+    family("endpoint_up", &["pool", "endpoint"], "1 while the endpoint may be chosen, else 0."),
+    family("log_lines_dropped_total", &[], "Lines of the access log that were lost because they could not be written."),
+    family("overhead_seconds", &[], "The gateway's own share of a request's time."),
+    family("refused_total", &["reason"], "Requests and connections the gateway refused itself, by the error's code or the limit's name."),
+    family("request_duration_seconds", &["pool"], "From a request's head to the end of its answer."),
+    family("requests_total", &["pool", "endpoint", "code"], "Requests by the endpoint that answered (none: no endpoint did) and the status sent to the client (499: it left)."),
+    family("retries_total", &["pool", "reason"], "Requests sent again to another endpoint, by what the try before died of."),
+    family("retry_budget_exhausted_total", &["pool"], "Requests not sent again because the pool's retry budget was used up."),
+    family("ttft_seconds", &["pool", "model"], "Time to first token: from a request's head to the first content of its answer."),
+    family("upstream_connections_total", &["pool", "endpoint", "state"], "Connections used for requests to the endpoint, by state (new, reused)."),
+];
+
+fn find(name: &str) -> &'static Family {
+    FAMILIES.iter().find(|family| family.name == name).expect("every metric is in the table")
+}
+
+pub(super) fn opts(name: &str) -> (Opts, &'static [&'static str]) {
+    let family = find(name);
+    (Opts::new(family.name, family.help).namespace(PREFIX), family.labels)
+}
+
+pub(super) fn counter(registry: &Registry, name: &str) -> IntCounter {
+    registered(registry, IntCounter::with_opts(opts(name).0))
+}
+
+pub(super) fn counters(registry: &Registry, name: &str) -> IntCounterVec {
+    let (opts, labels) = opts(name);
+    registered(registry, IntCounterVec::new(opts, labels))
+}
+
+pub(super) fn gauge(registry: &Registry, name: &str) -> IntGauge {
+    registered(registry, IntGauge::with_opts(opts(name).0))
+}
+
+pub(super) fn gauges(registry: &Registry, name: &str) -> IntGaugeVec {
+    let (opts, labels) = opts(name);
+    registered(registry, IntGaugeVec::new(opts, labels))
+}
+
+pub(super) fn histogram(registry: &Registry, name: &str, buckets: &[f64]) -> Histogram {
+    let opts = HistogramOpts::from(opts(name).0).buckets(buckets.to_vec());
+    registered(registry, Histogram::with_opts(opts))
+}
+
+pub(super) fn histograms(registry: &Registry, name: &str, buckets: &[f64]) -> HistogramVec {
+    let (opts, labels) = opts(name);
+    registered(registry, HistogramVec::new(HistogramOpts::from(opts).buckets(buckets.to_vec()), labels))
+}
+
+fn registered<C: Collector + Clone + 'static>(registry: &Registry, made: prometheus::Result<C>) -> C {
+    let collector = made.expect("the table's names and labels are valid");
+    registry.register(Box::new(collector.clone())).expect("the table's names are unique");
+    collector
+}
+
+/// Removes every series that carries all of `labels`.
+pub(super) fn remove(counters: &IntCounterVec, labels: &[(&str, &str)]) {
+    let families: Vec<MetricFamily> = counters.collect();
+    for metric in families.iter().flat_map(MetricFamily::get_metric) {
+        let pairs = metric.get_label();
+        let carries = |&(name, value): &(&str, &str)| pairs.iter().any(|p| p.name() == name && p.value() == value);
+        if !labels.iter().all(carries) {
+            continue;
+        }
+        let of_this: std::collections::HashMap<&str, &str> = pairs.iter().map(|p| (p.name(), p.value())).collect();
+        // It may be gone already; that is what was wanted.
+        let _ = counters.remove(&of_this);
+    }
+}

@@ -1,0 +1,146 @@
+use std::io::Write;
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use super::families::{FAMILIES, PREFIX};
+use super::*;
+
+fn filled() -> (Metrics, PoolMetrics, EndpointMetrics) {
+    let metrics = Metrics::new("1.2.3");
+    metrics.read_from(Sources {
+        endpoints: Box::new(|| {
+            let sample = |endpoint: &str, up| EndpointSample {
+                pool: "default".into(),
+                endpoint: endpoint.into(),
+                in_flight: 3,
+                up,
+            };
+            vec![sample("node0:8000", true), sample("node1:8000", false)]
+        }),
+        body_bytes: Box::new(|| 42),
+    });
+    let (pool, endpoint) = (metrics.pool("default"), metrics.endpoint("default", "node0:8000"));
+    endpoint.count(200);
+    endpoint.count(200);
+    endpoint.count(418);
+    endpoint.connections_new.inc();
+    endpoint.ejected("refused");
+    pool.count_unanswered(503);
+    pool.retried("reset");
+    pool.observe_duration(Duration::from_millis(300));
+    pool.observe_ttft(Duration::from_millis(30));
+    metrics.overhead.observe(0.000_07);
+    metrics.refused("path_not_exposed");
+    metrics.certificate_expires("0.0.0.0:443", UNIX_EPOCH + Duration::from_secs(1_800_000_000));
+    metrics.config_reloaded(true);
+    metrics.config_epoch.set(2);
+    (metrics, pool, endpoint)
+}
+
+fn ours(text: &str) -> Vec<&str> {
+    text.lines().filter(|line| line.starts_with(PREFIX)).collect()
+}
+
+#[test]
+fn everything_counted_is_shown() {
+    let (metrics, _pool, _endpoint) = filled();
+    let _open = metrics.connection_counts.connection();
+    let text = metrics.render();
+    for line in [
+        r#"sluicegate_requests_total{code="200",endpoint="node0:8000",pool="default"} 2"#,
+        r#"sluicegate_requests_total{code="418",endpoint="node0:8000",pool="default"} 1"#,
+        r#"sluicegate_requests_total{code="503",endpoint="none",pool="default"} 1"#,
+        r#"sluicegate_request_duration_seconds_bucket{pool="default",le="0.5"} 1"#,
+        r#"sluicegate_ttft_seconds_bucket{model="other",pool="default",le="0.025"} 0"#,
+        r#"sluicegate_ttft_seconds_count{model="other",pool="default"} 1"#,
+        r#"sluicegate_overhead_seconds_bucket{le="0.0001"} 1"#,
+        r#"sluicegate_endpoint_in_flight{endpoint="node0:8000",pool="default"} 3"#,
+        r#"sluicegate_endpoint_up{endpoint="node1:8000",pool="default"} 0"#,
+        r#"sluicegate_ejections_total{endpoint="node0:8000",pool="default",reason="refused"} 1"#,
+        r#"sluicegate_retries_total{pool="default",reason="reset"} 1"#,
+        r#"sluicegate_upstream_connections_total{endpoint="node0:8000",pool="default",state="new"} 1"#,
+        r#"sluicegate_upstream_connections_total{endpoint="node0:8000",pool="default",state="reused"} 0"#,
+        r#"sluicegate_refused_total{reason="path_not_exposed"} 1"#,
+        r#"sluicegate_retry_budget_exhausted_total{pool="default"} 0"#,
+        r"sluicegate_log_lines_dropped_total 0",
+        r#"sluicegate_certificate_expiry_timestamp_seconds{listener="0.0.0.0:443"} 1800000000"#,
+        r#"sluicegate_connections{state="waiting"} 1"#,
+        r#"sluicegate_connections{state="reading"} 0"#,
+        r"sluicegate_connections_total 1",
+        r"sluicegate_body_bytes 42",
+        r"sluicegate_config_epoch 2",
+        r#"sluicegate_config_reloads_total{result="success"} 1"#,
+        r#"sluicegate_config_reloads_total{result="failure"} 0"#,
+        r#"sluicegate_build_info{version="1.2.3"} 1"#,
+    ] {
+        assert!(text.lines().any(|shown| shown == line), "{line}\nin\n{text}");
+    }
+    assert!(text.contains("\nprocess_resident_memory_bytes "));
+}
+
+#[test]
+fn the_table_is_what_is_shown() {
+    let text = filled().0.render();
+    for family in FAMILIES {
+        assert!(text.contains(&format!("# HELP {PREFIX}_{} {}\n", family.name, family.help)), "{}", family.name);
+        assert!(family.help.ends_with('.'));
+    }
+    let shown = text.lines().filter(|line| line.starts_with(&format!("# TYPE {PREFIX}_"))).count();
+    assert_eq!(shown, FAMILIES.len());
+    assert!(FAMILIES.len() <= 40);
+}
+
+#[test]
+fn what_has_left_is_forgotten_and_comes_back_at_zero() {
+    let (metrics, pool, endpoint) = filled();
+    let other = metrics.endpoint("default", "node1:8000");
+    other.count(200);
+    metrics.forget_endpoint(&endpoint);
+    endpoint.count(200);
+    endpoint.count(502);
+    endpoint.count(418);
+    endpoint.ejected("refused");
+    let text = metrics.render();
+    let left: Vec<_> = ours(&text)
+        .into_iter()
+        .filter(|line| line.contains("node0") && !line.starts_with("sluicegate_endpoint_"))
+        .collect();
+    assert_eq!(left, Vec::<&str>::new());
+    assert!(text.contains(r#"sluicegate_requests_total{code="200",endpoint="node1:8000",pool="default"} 1"#));
+    metrics.endpoint("default", "node0:8000").count(200);
+    assert!(metrics.render().contains(r#"sluicegate_requests_total{code="200",endpoint="node0:8000",pool="default"} 1"#));
+    metrics.forget_pool(&pool);
+    let text = metrics.render();
+    assert!(!text.contains("sluicegate_ttft_seconds_count") && !text.contains("sluicegate_retries_total{"));
+}
+
+#[test]
+fn promtool_finds_nothing_to_complain_about() {
+    let text = filled().0.render();
+    let promtool = Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn();
+    let Ok(mut promtool) = promtool else {
+        return;
+    };
+    promtool.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+    let output = promtool.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    assert!(output.status.success() && said.is_empty(), "{said}");
+}
+
+/// Not a benchmark: catches a lookup or a lock that slips onto the request path.
+#[test]
+fn a_request_is_counted_without_a_lookup() {
+    let (_metrics, pool, endpoint) = filled();
+    let begin = Instant::now();
+    for _ in 0..10_000 {
+        endpoint.count(200);
+        pool.observe_ttft(Duration::from_millis(300));
+    }
+    let each = begin.elapsed() / 10_000;
+    assert!(each < Duration::from_micros(20), "{each:?}");
+}
