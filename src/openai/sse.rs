@@ -307,9 +307,7 @@ impl Lines {
             }
             let end = at + memchr2(b'\n', b'\r', &bytes[at..]).unwrap_or(bytes.len() - at);
             self.inside_line |= end > at;
-            let Some(&terminator) = bytes.get(end) else {
-                return None;
-            };
+            let &terminator = bytes.get(end)?;
             at = end + 1;
             self.after_return = terminator == b'\r';
             if std::mem::take(&mut self.inside_line) {
@@ -320,7 +318,11 @@ impl Lines {
             self.ended_lines = 0;
             let line_feed = usize::from(self.after_return && bytes.get(at) == Some(&b'\n'));
             self.after_return &= at == bytes.len();
-            return Some(Found { length: at, line_feed, only_line });
+            return Some(Found {
+                length: at,
+                line_feed,
+                only_line,
+            });
         }
         None
     }
@@ -353,7 +355,11 @@ fn field(line: &[u8]) -> Option<(&[u8], &[u8])> {
         return None;
     }
     // Nearly every line is this one, and a name is short: no search over the whole line.
-    let colon = if line.starts_with(b"data:") { Some(4) } else { line.iter().position(|&byte| byte == b':') };
+    let colon = if line.starts_with(b"data:") {
+        Some(4)
+    } else {
+        line.iter().position(|&byte| byte == b':')
+    };
     let Some(colon) = colon else {
         return Some((line, b""));
     };

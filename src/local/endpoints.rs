@@ -1,0 +1,88 @@
+//! `/endpoints`: every endpoint and why it is in the state it is in.
+
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use serde::{Serialize, Serializer};
+
+use crate::telemetry::rfc3339;
+
+/// One endpoint in one pool, as it is shown.
+#[derive(Debug, Clone, Serialize)]
+pub struct EndpointView<'a> {
+    pub pool: &'a str,
+    pub endpoint: &'a str,
+    pub url: &'a str,
+    /// `up`, `down`, `ejected`, `draining`.
+    pub state: &'a str,
+    /// What put it into this state.
+    pub reason: Option<&'a str>,
+    #[serde(serialize_with = "time")]
+    pub since: SystemTime,
+    pub in_flight: u64,
+    pub weight: u32,
+    pub max_in_flight: Option<u32>,
+    pub backup: bool,
+    #[serde(rename = "next_probe_ms", serialize_with = "milliseconds")]
+    pub next_probe: Option<Duration>,
+    pub idle_connections: usize,
+}
+
+/// A JSON array, one endpoint a line.
+pub fn render(endpoints: &[EndpointView<'_>]) -> Bytes {
+    let mut out = b"[".to_vec();
+    for (index, endpoint) in endpoints.iter().enumerate() {
+        out.extend_from_slice(if index == 0 { b"\n" } else { b",\n" });
+        out.extend(serde_json::to_vec(endpoint).unwrap_or_default());
+    }
+    out.extend_from_slice(b"\n]\n");
+    Bytes::from(out)
+}
+
+fn time<S: Serializer>(at: &SystemTime, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&rfc3339(*at))
+}
+
+fn milliseconds<S: Serializer>(
+    duration: &Option<Duration>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    duration
+        .map(|duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
+        .serialize(serializer)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::UNIX_EPOCH;
+
+    use super::*;
+
+    #[test]
+    fn an_endpoint_is_shown_with_all_it_has() {
+        let view = EndpointView {
+            pool: "default",
+            endpoint: "node0:8000",
+            url: "http://node0:8000",
+            state: "ejected",
+            reason: Some("5 faults in a row"),
+            since: UNIX_EPOCH + Duration::from_millis(1_795_509_909_123),
+            in_flight: 3,
+            weight: 1,
+            max_in_flight: None,
+            backup: false,
+            next_probe: Some(Duration::from_millis(1500)),
+            idle_connections: 2,
+        };
+        assert_eq!(
+            String::from_utf8(render(std::slice::from_ref(&view)).to_vec()).unwrap(),
+            "[\n{\"pool\":\"default\",\"endpoint\":\"node0:8000\",\"url\":\"http://node0:8000\",\"state\":\"ejected\",\
+             \"reason\":\"5 faults in a row\",\"since\":\"2026-11-24T08:45:09.123Z\",\"in_flight\":3,\"weight\":1,\
+             \"max_in_flight\":null,\"backup\":false,\"next_probe_ms\":1500,\"idle_connections\":2}\n]\n"
+        );
+        let two: Vec<serde_json::Value> =
+            serde_json::from_slice(&render(&[view.clone(), view])).unwrap();
+        assert_eq!(two.len(), 2);
+        assert_eq!(&render(&[])[..], b"[\n]\n");
+    }
+}
