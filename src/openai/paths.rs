@@ -1,7 +1,7 @@
 //! Which calls the public listeners let through to the engines.
 //!
 //! Engines leave their administration (weights, caches, profiling, pausing) on the port that
-//! serves inference, so what is not in [`TABLE`] or in the configuration's `expose` is not there.
+//! serves inference, so what is not in the table below or in the configuration's `expose` is not there.
 //! Matching is on the raw path, up to `?`, and only on paths that every HTTP stack reads alike:
 //! a path that could mean another one after decoding or normalising is never exposed.
 

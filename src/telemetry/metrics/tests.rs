@@ -1,6 +1,5 @@
 use std::io::Write;
 use std::process::{Command, Stdio};
-use std::time::Instant;
 
 use super::families::{FAMILIES, PREFIX};
 use super::*;
@@ -163,17 +162,4 @@ fn promtool_finds_nothing_to_complain_about() {
     let output = promtool.wait_with_output().unwrap();
     let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
     assert!(output.status.success() && said.is_empty(), "{said}");
-}
-
-/// Not a benchmark: catches a lookup or a lock that slips onto the request path.
-#[test]
-fn a_request_is_counted_without_a_lookup() {
-    let (_metrics, pool, endpoint) = filled();
-    let begin = Instant::now();
-    for _ in 0..10_000 {
-        endpoint.count(200);
-        pool.observe_ttft(Duration::from_millis(300));
-    }
-    let each = begin.elapsed() / 10_000;
-    assert!(each < Duration::from_micros(20), "{each:?}");
 }
