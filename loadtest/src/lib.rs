@@ -1,1 +1,13 @@
+//! Simulated inference engines, and load for trying and measuring gateways in front of them.
+//!
+//! - [`engine`]: an engine that answers as vLLM does, in this process or as `loadtest engine`.
+//! - [`load`]: a load generator on hyper, with honest latencies, as `loadtest load`.
+//! - [`compare`]: several gateways against the same engines and the same plan, as `loadtest compare`.
+//!
+//! The crate knows neither the gateway it measures nor the proxy library that one is built on.
 
+#[cfg(feature = "load")]
+pub mod compare;
+pub mod engine;
+#[cfg(feature = "load")]
+pub mod load;
