@@ -3,16 +3,17 @@
 use std::io::{Error, ErrorKind, Result};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::load;
+use crate::load::{self, Schedule};
 
 pub(super) const SHORT_PROMPT: usize = 60;
 
@@ -110,18 +111,18 @@ pub(super) struct Counts {
 /// Clients at work; they stop when this is dropped.
 pub(super) struct Clients {
     pub counts: Arc<Counts>,
-    /// Gaps between the events of a stream, microseconds; recorded while `timing`.
-    pub gaps: Arc<Mutex<Histogram<u64>>>,
+    /// Microseconds: gaps between the events of a stream, recorded while `timing`; or latencies.
+    pub times: Arc<Mutex<Histogram<u64>>>,
     pub timing: Arc<AtomicBool>,
     tasks: JoinSet<()>,
 }
 
 impl Clients {
     fn new() -> Self {
-        let gaps = Histogram::new_with_bounds(1, 60_000_000, 3).expect("fixed bounds are valid");
+        let times = Histogram::new_with_bounds(1, 60_000_000, 3).expect("fixed bounds are valid");
         Self {
             counts: Arc::default(),
-            gaps: Arc::new(Mutex::new(gaps)),
+            times: Arc::new(Mutex::new(times)),
             timing: Arc::default(),
             tasks: JoinSet::new(),
         }
@@ -167,6 +168,50 @@ impl Clients {
         running
     }
 
+    /// Requests that begin on this schedule whatever the answers do, at most `limit` connections at a time. Their
+    /// latencies count from when they should have begun.
+    pub(super) fn open(
+        address: SocketAddr,
+        request: &[u8],
+        schedule: Schedule,
+        duration: Duration,
+        limit: usize,
+    ) -> Self {
+        let mut running = Self::new();
+        let request: Arc<[u8]> = Arc::from(request);
+        let (counts, times) = (Arc::clone(&running.counts), Arc::clone(&running.times));
+        running.tasks.spawn(async move {
+            let idle = Arc::new(Mutex::new(Vec::new()));
+            let slots = Arc::new(Semaphore::new(limit));
+            let mut due = load::clock(schedule, Instant::now(), duration);
+            let mut tasks = JoinSet::new();
+            while let Some(intended) = due.recv().await {
+                // Waiting here is charged to those who wait: their times are already running.
+                let Ok(slot) = Arc::clone(&slots).acquire_owned().await else {
+                    break;
+                };
+                while tasks.try_join_next().is_some() {}
+                let (request, idle) = (Arc::clone(&request), Arc::clone(&idle));
+                let (counts, times) = (Arc::clone(&counts), Arc::clone(&times));
+                tasks.spawn(async move {
+                    let mut connection = pop(&idle);
+                    let mut buffer = Vec::with_capacity(1024);
+                    let answer = one(address, &mut connection, &request, &mut buffer);
+                    if matches!(timeout(ANSWER_TIMEOUT, answer).await, Ok(Ok(()))) {
+                        counts.done.fetch_add(1, Relaxed);
+                        record(&times, intended.elapsed());
+                        lock(&idle).extend(connection);
+                    } else {
+                        counts.failed.fetch_add(1, Relaxed);
+                    }
+                    drop(slot);
+                });
+            }
+            while tasks.join_next().await.is_some() {}
+        });
+        running
+    }
+
     /// So many streams, opened over `ramp`, each read until this is dropped.
     pub(super) fn streams(
         address: SocketAddr,
@@ -178,15 +223,15 @@ impl Clients {
         let request: Arc<[u8]> = Arc::from(request);
         for number in 0..streams {
             let request = Arc::clone(&request);
-            let (counts, gaps, timing) = (
+            let (counts, times, timing) = (
                 Arc::clone(&running.counts),
-                Arc::clone(&running.gaps),
+                Arc::clone(&running.times),
                 Arc::clone(&running.timing),
             );
             let delay = ramp.mul_f64(number as f64 / streams as f64);
             running.tasks.spawn(async move {
                 sleep(delay).await;
-                if read_stream(address, &request, &counts, &gaps, &timing)
+                if read_stream(address, &request, &counts, &times, &timing)
                     .await
                     .is_err()
                 {
@@ -195,6 +240,11 @@ impl Clients {
             });
         }
         running
+    }
+
+    /// A quantile of the times, in milliseconds.
+    pub(super) fn time(&self, quantile: f64) -> f64 {
+        lock(&self.times).value_at_quantile(quantile) as f64 / 1e3
     }
 
     /// Waits until all have finished by themselves.
@@ -217,6 +267,18 @@ impl Clients {
     }
 }
 
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn pop(idle: &Mutex<Vec<TcpStream>>) -> Option<TcpStream> {
+    lock(idle).pop()
+}
+
+fn record(times: &Mutex<Histogram<u64>>, time: Duration) {
+    lock(times).saturating_record((time.as_micros() as u64).max(1));
+}
+
 async fn one(
     address: SocketAddr,
     connection: &mut Option<TcpStream>,
@@ -237,7 +299,7 @@ async fn read_stream(
     address: SocketAddr,
     request: &[u8],
     counts: &Counts,
-    gaps: &Mutex<Histogram<u64>>,
+    times: &Mutex<Histogram<u64>>,
     timing: &AtomicBool,
 ) -> Result<()> {
     let mut stream = connect(address).await?;
@@ -259,10 +321,7 @@ async fn read_stream(
         match last {
             None => _ = counts.open.fetch_add(1, Relaxed),
             Some(last) if timing.load(Relaxed) => {
-                let gap = (now - last).as_micros() as u64;
-                gaps.lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .saturating_record(gap.max(1));
+                record(times, now - last);
             }
             Some(_) => {}
         }
@@ -290,10 +349,8 @@ mod tests {
     fn the_end_of_an_answer_is_known_by_its_length_or_its_last_chunk() {
         let end = |text: &str| answer_end(text.as_bytes()).unwrap();
         assert_eq!(end("HTTP/1.1 200 OK\r\ncontent-le"), None);
-        assert_eq!(
-            end("HTTP/1.1 200 OK\r\nX: y\r\nContent-Length: 5\r\n\r\nab"),
-            Some(47)
-        );
+        let head = "HTTP/1.1 200 OK\r\nX: y\r\ncontent-Length: 5\r\n\r\n";
+        assert_eq!(end(&format!("{head}ab")), Some(head.len() + 5));
         assert_eq!(
             end("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n1\r\na\r\n"),
             Some(usize::MAX)

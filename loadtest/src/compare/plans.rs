@@ -4,7 +4,6 @@ use std::io::{Error, Result};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::str::FromStr;
-use std::sync::PoisonError;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
@@ -15,7 +14,7 @@ use super::gateway::{Gateway, Kind, Running};
 use super::process::Process;
 use super::table::Figure;
 use super::{Settings, reload};
-use crate::load::{self, Arrivals, Spacing};
+use crate::load::{Schedule, Spacing};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Plan {
@@ -277,30 +276,18 @@ impl Subject<'_> {
     }
 
     async fn latency(&self, running: &Running) -> Result<Figures> {
-        let plan = load::Plan {
-            arrivals: Arrivals::Open {
-                per_second: self.rate,
-                spacing: Spacing::Poisson,
-            },
-            verify: false,
-            prompt_bytes: SHORT_PROMPT,
-            ..load::Plan::new(format!("http://{}", running.address))
+        let request = client::post(running.address, SHORT_PROMPT, 16, false);
+        let open = |seed, duration| {
+            let schedule = Schedule::new(self.rate, Spacing::Poisson, seed);
+            Clients::open(running.address, &request, schedule, duration, 1000)
         };
-        load::run(load::Plan {
-            duration: self.settings.warm_up,
-            seed: 2,
-            ..plan.clone()
-        })
-        .await?;
-        let report = load::run(load::Plan {
-            duration: self.settings.duration,
-            ..plan
-        })
-        .await?;
+        open(2, self.settings.warm_up).finish().await;
+        let mut clients = open(1, self.settings.duration);
+        clients.finish().await;
         Ok(vec![
-            (Figure::LatencyP50, report.http_req_duration.med),
-            (Figure::LatencyP99, report.http_req_duration.p99),
-            (Figure::Failed, report.failed as f64),
+            (Figure::LatencyP50, clients.time(0.5)),
+            (Figure::LatencyP99, clients.time(0.99)),
+            (Figure::Failed, clients.counts.failed.load(Relaxed) as f64),
         ])
     }
 
@@ -333,17 +320,10 @@ pub(super) async fn gap(subject: &Subject<'_>) -> Result<Figures> {
     clients.timing.store(true, Relaxed);
     sleep(subject.settings.duration).await;
     clients.timing.store(false, Relaxed);
-    let p99 = clients
-        .gaps
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .value_at_quantile(0.99);
+    let p99 = clients.time(0.99);
     let failed = clients.counts.failed.load(Relaxed);
     clients.stop().await;
-    Ok(vec![
-        (Figure::GapP99, p99 as f64 / 1e3),
-        (Figure::Failed, failed as f64),
-    ])
+    Ok(vec![(Figure::GapP99, p99), (Figure::Failed, failed as f64)])
 }
 
 /// Requests a second that a gateway can do, to load all with half of it.

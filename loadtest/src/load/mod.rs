@@ -318,7 +318,7 @@ impl Run {
 
 /// Sends each time of the schedule when it has come. A thread of its own, because the runtime's timers are
 /// a millisecond coarse, which is longer than what is measured.
-fn clock(
+pub(crate) fn clock(
     schedule: Schedule,
     start: Instant,
     duration: Duration,
