@@ -145,6 +145,9 @@ async fn the_engine_answers_as_the_transcripts_of_real_vllm_do() {
     let mut differ = Vec::new();
     for entry in std::fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();
+        if path.extension().is_none_or(|extension| extension != "http") {
+            continue;
+        }
         let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
         let file = std::fs::read_to_string(&path).unwrap();
         let (request, expected) = file.split_once("===\n").unwrap();
