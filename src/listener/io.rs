@@ -27,7 +27,7 @@ use super::Connection;
 /// Bytes gathered before they are sent without waiting for a flush.
 const GATHER_BYTES: usize = 4 * 1024;
 /// Most bytes of one read.
-const READ_BYTES: usize = 32 * 1024;
+const READ_BYTES: usize = 16 * 1024;
 
 /// A client's socket, with the state of its connection.
 #[derive(Debug)]
@@ -83,11 +83,9 @@ impl ClientIo {
             }
             self.sent += n;
         }
-        self.out.clear();
+        // Given back: events go out without gathering, and a stream may be open for minutes.
+        self.out = Vec::new();
         self.sent = 0;
-        if self.out.capacity() > GATHER_BYTES {
-            self.out = Vec::new();
-        }
         Poll::Ready(Ok(()))
     }
 
@@ -121,7 +119,7 @@ impl ClientIo {
             // Nothing of `bufs` went out, and 0 would mean the end: gather a part of it instead.
             return Poll::Ready(Ok(self.gather(bufs, GATHER_BYTES)));
         }
-        self.out.clear();
+        self.out = Vec::new();
         self.sent = 0;
         match n - gathered {
             0 => Poll::Ready(Ok(self.gather(bufs, GATHER_BYTES))),
