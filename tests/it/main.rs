@@ -6,3 +6,6 @@
 
 mod support;
 mod bodies;
+mod connection;
+mod headers;
+mod response_headers;

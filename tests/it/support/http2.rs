@@ -58,6 +58,8 @@ impl H2 {
         assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
         let (send, connection) = h2::client::Builder::new()
             .initial_window_size(1 << 20)
+            // Streams are read one after the other: none may take the room of the others.
+            .initial_connection_window_size(64 << 20)
             .handshake(stream)
             .await
             .expect("an h2 preface");
