@@ -9,3 +9,6 @@ mod bodies;
 mod connection;
 mod headers;
 mod response_headers;
+mod choosing;
+mod sse;
+mod storm;
