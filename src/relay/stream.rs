@@ -13,7 +13,7 @@ use crate::openai::{ApiError, Dialect};
 use crate::pool::{Fault, Lease, Outcome};
 use crate::upstream::{Connection, ReadError};
 
-use super::attempt::{Answer, joined};
+use super::attempt::{Answer, Failed, joined};
 use super::ctx::{End, RequestCtx};
 use super::respond::{self, Framing};
 
@@ -30,6 +30,18 @@ enum Broken {
     Client(Box<pingora::Error>),
 }
 
+impl From<Failed> for Broken {
+    fn from(failed: Failed) -> Self {
+        match failed {
+            Failed::Error => Self::Told,
+            Failed::Abort => Self::Upstream {
+                fault: Fault::ErrorEvent,
+                detail: "the engine aborted the request".into(),
+            },
+        }
+    }
+}
+
 /// Passes the answer to the client. `Err` ends the client's connection uncleanly.
 pub async fn pass(
     session: &mut Session,
@@ -38,7 +50,7 @@ pub async fn pass(
     lease: Lease,
     dialect: Dialect,
 ) -> Result<()> {
-    let Answer { mut connection, head, held, is_whole, mut scanner, has_failed, first_content, .. } =
+    let Answer { mut connection, head, held, is_whole, mut scanner, failed, first_content, .. } =
         answer;
     let is_head = session.req_header().method == http::Method::HEAD;
     let framing = framing(&head, &connection, is_head, is_whole, &held);
@@ -54,12 +66,12 @@ pub async fn pass(
             client.cork(on);
         }
     };
-    let shown = show(session, ctx, response, &held, is_whole && !has_failed, &cork).await;
-    let result = match shown {
-        Err(e) => Err(Broken::Client(e)),
-        Ok(()) if has_failed => Err(Broken::Told),
-        Ok(()) if is_whole => check_end(scanner.as_mut()),
-        Ok(()) => relay(session, ctx, &mut connection, scanner.as_mut(), &lease, &cork).await,
+    let shown = show(session, ctx, response, &held, is_whole && failed.is_none(), &cork).await;
+    let result = match (shown, failed) {
+        (Err(e), _) => Err(Broken::Client(e)),
+        (Ok(()), Some(failed)) => Err(failed.into()),
+        (Ok(()), None) if is_whole => check_end(scanner.as_mut()),
+        (Ok(()), None) => relay(session, ctx, &mut connection, scanner.as_mut(), &lease, &cork).await,
     };
     match result {
         Ok(()) => {
@@ -179,7 +191,8 @@ async fn relay(
             Err(e) => return Err(broken(&e)),
         };
         let now = Instant::now();
-        let mut told = false;
+        let mut piece = piece;
+        let mut failed = None;
         match scanner.as_deref_mut() {
             // For a stream of events only content is progress: engines send comments while they hang.
             Some(scanner) => {
@@ -188,7 +201,10 @@ async fn relay(
                     deadline = now + read_timeout;
                     state.progressed(now);
                 }
-                told = seen.error.is_some() || seen.aborted;
+                if let Some((how, shown)) = Failed::of(&seen, &piece) {
+                    piece.truncate(shown);
+                    failed = Some(how);
+                }
             }
             None => {
                 deadline = now + read_timeout;
@@ -196,7 +212,7 @@ async fn relay(
             }
         }
         ctx.bytes_out += piece.len() as u64;
-        let is_last = connection.body_is_done() && !told;
+        let is_last = connection.body_is_done() && failed.is_none();
         if is_last {
             // The last bytes wait for the end of the answer, to leave in one send with it.
             cork(true);
@@ -206,8 +222,8 @@ async fn relay(
             cork(false);
         }
         written.map_err(Broken::Client)?;
-        if told {
-            return Err(Broken::Told);
+        if let Some(failed) = failed {
+            return Err(failed.into());
         }
     }
 }
