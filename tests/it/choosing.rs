@@ -167,7 +167,7 @@ async fn all_at_their_cap_is_overloaded_at_once() {
         assert_eq!((answer.status, answer.code().as_str()), (503, "overloaded"));
         assert_eq!(answer.field("retry-after"), Some("1"));
         assert!(answer.keeps_alive());
-        assert_eq!(gateway.metric("sluicegate_refused_total{reason=\"overloaded\"}"), 1.0);
+        gateway.wait_for_metric("sluicegate_refused_total{reason=\"overloaded\"}", 1.0).await;
         assert!(air.land(&engines).await.iter().all(|answer| answer.status == 200));
         assert_eq!(gateway.ask(&chat(false)).await.status, 200);
         gateway.finish().await;

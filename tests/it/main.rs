@@ -12,3 +12,6 @@ mod response_headers;
 mod choosing;
 mod sse;
 mod storm;
+mod cuts;
+mod moving;
+mod moving_limits;

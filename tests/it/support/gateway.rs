@@ -34,6 +34,12 @@ pub fn pool(endpoints: &[String], keys: &str) -> String {
     format!("pools: {{ default: {{ endpoints: [{}]{comma}{keys} }} }}", endpoints.join(", "))
 }
 
+/// A pool of two: the first is always asked first, the second only when that fails.
+pub fn in_turn(first: &str, second: &str, keys: &str) -> String {
+    let endpoints = [format!("\"{first}\""), format!("{{ url: \"{second}\", backup: true }}")];
+    pool(&endpoints, keys)
+}
+
 impl Gateway {
     /// Starts with a configuration in YAML.
     pub async fn start(yaml: &str) -> Self {
@@ -113,6 +119,16 @@ impl Gateway {
         let text = self.shared().metrics.render();
         let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
         line.map_or(0.0, |value| value.parse().expect("a number"))
+    }
+
+    /// Waits until a sample has this value: some are taken when an answer is already on its way.
+    pub async fn wait_for_metric(&self, series: &str, value: f64) {
+        until(&format!("{series} to be {value}"), || self.metric(series) == value).await;
+    }
+
+    /// Faults in a row that count against an endpoint.
+    pub fn faults(&self, index: usize) -> u32 {
+        self.endpoint(index).status(tokio::time::Instant::now()).consecutive_faults
     }
 
     /// Requests sent again for this reason.
