@@ -15,3 +15,7 @@ mod storm;
 mod cuts;
 mod moving;
 mod moving_limits;
+mod client_timeouts;
+mod keepalive;
+mod leaving;
+mod upstream_timeouts;

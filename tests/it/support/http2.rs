@@ -87,6 +87,11 @@ impl H2 {
         answer(response).await
     }
 
+    /// Waits until the gateway has closed the connection.
+    pub async fn closed(&mut self) {
+        within("the connection to close", &mut self.driver).await.expect("no panic");
+    }
+
     /// Closes the connection without a word.
     pub fn abort(self) {
         self.driver.abort();

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use socket2::{Domain, SockRef, Socket, Type};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
@@ -31,6 +31,8 @@ struct Shared {
     probes: AtomicU64,
     is_deaf: AtomicBool,
     deaf: Notify,
+    reads_nothing: AtomicBool,
+    answers_heads: AtomicBool,
 }
 
 /// What becomes of the connection after a canned answer.
@@ -125,6 +127,16 @@ impl Puppet {
         self.socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
     }
 
+    /// From now on connections are accepted and not read from.
+    pub fn stop_reading(&self) {
+        self.shared.reads_nothing.store(true, Relaxed);
+    }
+
+    /// From now on a head is answered with 413 and the connection closed, whatever follows.
+    pub fn answer_heads(&self) {
+        self.shared.answers_heads.store(true, Relaxed);
+    }
+
     /// From now on connects get no answer: the backlog is full, and nobody accepts.
     pub async fn swallow_connects(&mut self) {
         self.shared.is_deaf.store(true, Relaxed);
@@ -161,6 +173,22 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>, outbox: mpsc::Unboun
 }
 
 async fn serve(mut wire: Wire, shared: Arc<Shared>, outbox: mpsc::UnboundedSender<Exchange>) {
+    if shared.reads_nothing.load(Relaxed) {
+        // Only a reset is seen without reading: with FIN this waits for the end of the test.
+        let _ = wire.stream.ready(Interest::ERROR).await;
+        return;
+    }
+    if shared.answers_heads.load(Relaxed) {
+        let answer = "HTTP/1.1 413 X\r\nconnection: close\r\ncontent-length: 5\r\n\r\nlarge";
+        let _ = wire.read().await;
+        let _ = wire.stream.write_all(answer.as_bytes()).await;
+        let _ = wire.stream.shutdown().await;
+        // Takes what still comes, so that no RST overtakes the answer.
+        while wire.read().await.is_some() {
+            wire.input.clear();
+        }
+        return;
+    }
     while let Some((head, body)) = wire.request().await {
         if head.starts_with("GET /health ") {
             shared.probes.fetch_add(1, Relaxed);
@@ -231,6 +259,11 @@ impl Exchange {
         within("writing", written).await.expect("the gateway reads");
     }
 
+    /// Whether the connection still takes bytes.
+    pub async fn try_write(&mut self, bytes: impl AsRef<[u8]>) -> bool {
+        within("writing", self.wire.stream.write_all(bytes.as_ref())).await.is_ok()
+    }
+
     /// One event as one chunk.
     pub async fn event(&mut self, data: &str) {
         let event = format!("data: {data}\n\n");
@@ -242,13 +275,12 @@ impl Exchange {
         self.write("0\r\n\r\n").await;
     }
 
-    /// Writes until the gateway takes no more and closes; true if it did.
-    pub async fn flood(&mut self, bytes: &[u8]) -> bool {
+    /// Writes until the gateway closes.
+    pub async fn flood(&mut self, bytes: &[u8]) {
         within("the gateway to close", async {
             while self.wire.stream.write_all(bytes).await.is_ok() {}
         })
         .await;
-        true
     }
 
     /// Waits until the gateway closes the connection.
