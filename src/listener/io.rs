@@ -22,7 +22,7 @@ use std::os::fd::AsRawFd;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
-use super::Connection;
+use super::{Connection, Writes};
 
 /// Bytes gathered before they are sent without waiting for a flush.
 const GATHER_BYTES: usize = 4 * 1024;
@@ -189,7 +189,8 @@ impl AsyncWrite for ClientIo {
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        if this.out.len() + buf.len() <= GATHER_BYTES {
+        let gathers = this.connection.writes() != Writes::Prompt;
+        if gathers && this.out.len() + buf.len() <= GATHER_BYTES {
             this.out.extend_from_slice(buf);
             return Poll::Ready(Ok(buf.len()));
         }
@@ -203,7 +204,7 @@ impl AsyncWrite for ClientIo {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let total: usize = bufs.iter().map(|b| b.len()).sum();
-        if this.connection.is_corked() && this.out.len() + total <= GATHER_BYTES {
+        if this.connection.writes() == Writes::Held && this.out.len() + total <= GATHER_BYTES {
             return Poll::Ready(Ok(this.gather(bufs, GATHER_BYTES)));
         }
         this.poll_send_with(cx, bufs)
@@ -215,7 +216,7 @@ impl AsyncWrite for ClientIo {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if this.connection.is_corked() {
+        if this.connection.writes() == Writes::Held {
             return Poll::Ready(Ok(()));
         }
         this.poll_send(cx)
