@@ -8,7 +8,8 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::Value;
 
 use super::Dialect;
 
@@ -19,13 +20,19 @@ pub const ECHO_LIMIT: usize = 128;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ApiError {
     /// 400: the request says something the gateway cannot act on.
-    InvalidValue { param: Option<&'static str>, problem: Cow<'static, str> },
+    InvalidValue {
+        param: Option<&'static str>,
+        problem: Cow<'static, str>,
+    },
     /// 403: `key` is the configuration's list that would have to hold the client's `address`.
     NotAllowedHere { address: IpAddr, key: &'static str },
     /// 404: not in the allow-list of paths.
     PathNotExposed { method: String, path: String },
     /// 405: `allow` is the value of the `Allow` field.
-    MethodNotAllowed { method: String, allow: Cow<'static, str> },
+    MethodNotAllowed {
+        method: String,
+        allow: Cow<'static, str>,
+    },
     /// 408: the request did not arrive whole in time.
     RequestTimeout,
     /// 413: `limit` in bytes.
@@ -49,11 +56,17 @@ pub enum ApiError {
 impl ApiError {
     /// A path the allow-list does not have; at most [`ECHO_LIMIT`] characters of it are kept.
     pub fn path_not_exposed(method: &str, raw_path: &[u8]) -> Self {
-        Self::PathNotExposed { method: echo(method.as_bytes()), path: echo(raw_path) }
+        Self::PathNotExposed {
+            method: echo(method.as_bytes()),
+            path: echo(raw_path),
+        }
     }
 
     pub fn method_not_allowed(method: &str, allow: Cow<'static, str>) -> Self {
-        Self::MethodNotAllowed { method: echo(method.as_bytes()), allow }
+        Self::MethodNotAllowed {
+            method: echo(method.as_bytes()),
+            allow,
+        }
     }
 
     pub fn status(&self) -> u16 {
@@ -67,7 +80,9 @@ impl ApiError {
             Self::HeaderTooLarge { .. } => 431,
             Self::Internal => 500,
             Self::UpstreamFailed => 502,
-            Self::Overloaded { .. } | Self::OutOfBodyMemory { .. } | Self::NoEndpointAvailable { .. } => 503,
+            Self::Overloaded { .. }
+            | Self::OutOfBodyMemory { .. }
+            | Self::NoEndpointAvailable { .. } => 503,
             Self::UpstreamTimeout { .. } => 504,
         }
     }
@@ -113,7 +128,8 @@ impl ApiError {
             Self::Overloaded { retry_after }
             | Self::OutOfBodyMemory { retry_after }
             | Self::NoEndpointAvailable { retry_after } => {
-                Some(retry_after.as_secs() + u64::from(retry_after.subsec_nanos() > 0)).map(|s| s.max(1))
+                Some(retry_after.as_secs() + u64::from(retry_after.subsec_nanos() > 0))
+                    .map(|s| s.max(1))
             }
             _ => None,
         }
@@ -129,36 +145,124 @@ impl ApiError {
 
     /// The body of a JSON answer: `{"error":{"message","type","param","code"}}`.
     pub fn body(&self) -> Bytes {
-        Bytes::from(json!({ "error": self.object() }).to_string())
+        body(
+            &self.to_string(),
+            self.kind(),
+            self.param(),
+            self.code().into(),
+        )
     }
 
     /// The same as the last event of a stream that had begun. The connection is to be cut after
     /// it: both SDKs take a clean end for a complete answer.
     pub fn event(&self, dialect: Dialect) -> Bytes {
-        let event = match dialect {
+        let message = self.to_string();
+        let (name, data) = match dialect {
             Dialect::Messages => {
-                let error = json!({ "type": "api_error", "message": self.to_string() });
-                format!("event: error\ndata: {}\n\n", json!({ "type": "error", "error": error }))
+                let error = Anthropic {
+                    r#type: "api_error",
+                    message: &message,
+                };
+                (
+                    "event: error\n",
+                    to_json(&Typed {
+                        r#type: "error",
+                        error,
+                        flat: None,
+                    }),
+                )
             }
             // Typed readers look for the flat fields, OpenAI's SDK for `error`.
             Dialect::Responses => {
-                let data = json!({
-                    "type": "error", "code": self.code(), "message": self.to_string(), "param": self.param(),
-                    "error": self.object(),
-                });
-                format!("event: error\ndata: {data}\n\n")
+                let error = self.object(&message);
+                let flat = Some(self.object(&message).flat());
+                (
+                    "event: error\n",
+                    to_json(&Typed {
+                        r#type: "error",
+                        error,
+                        flat,
+                    }),
+                )
             }
-            Dialect::Chat | Dialect::Completions | Dialect::Other => {
-                format!("data: {}\n\n", json!({ "error": self.object() }))
-            }
+            Dialect::Chat | Dialect::Completions | Dialect::Other => (
+                "",
+                to_json(&Envelope {
+                    error: self.object(&message),
+                }),
+            ),
         };
-        Bytes::from(event)
+        Bytes::from(format!("{name}data: {data}\n\n"))
     }
 
-    fn object(&self) -> Value {
-        json!({
-            "message": self.to_string(), "type": self.kind(), "param": self.param(), "code": self.code(),
-        })
+    fn object<'a>(&self, message: &'a str) -> Object<'a> {
+        Object {
+            message,
+            r#type: self.kind(),
+            param: self.param(),
+            code: self.code().into(),
+        }
+    }
+}
+
+/// `{"error":{"message","type","param","code"}}`, for an error that is not of our own making too.
+pub(super) fn body(message: &str, kind: &str, param: Option<&str>, code: Value) -> Bytes {
+    Bytes::from(to_json(&Envelope {
+        error: Object {
+            message,
+            r#type: kind,
+            param,
+            code,
+        },
+    }))
+}
+
+fn to_json(value: &impl Serialize) -> String {
+    serde_json::to_string(value).expect("strings and numbers are JSON")
+}
+
+#[derive(Serialize)]
+struct Envelope<'a> {
+    error: Object<'a>,
+}
+
+#[derive(Serialize)]
+struct Object<'a> {
+    message: &'a str,
+    r#type: &'a str,
+    param: Option<&'a str>,
+    code: Value,
+}
+
+/// Anthropic's envelope, and OpenAI's of responses.
+#[derive(Serialize)]
+struct Typed<'a, E> {
+    r#type: &'a str,
+    #[serde(flatten)]
+    flat: Option<Flat<'a>>,
+    error: E,
+}
+
+#[derive(Serialize)]
+struct Anthropic<'a> {
+    r#type: &'a str,
+    message: &'a str,
+}
+
+#[derive(Serialize)]
+struct Flat<'a> {
+    code: Value,
+    message: &'a str,
+    param: Option<&'a str>,
+}
+
+impl<'a> Object<'a> {
+    fn flat(self) -> Flat<'a> {
+        Flat {
+            code: self.code,
+            message: self.message,
+            param: self.param,
+        }
     }
 }
 
@@ -221,97 +325,11 @@ impl std::error::Error for ApiError {}
 pub fn echo(input: &[u8]) -> String {
     // A character has at most 4 bytes, so the rest need not be looked at.
     let head = &input[..input.len().min(ECHO_LIMIT * 4)];
-    String::from_utf8_lossy(head).chars().take(ECHO_LIMIT).collect()
+    String::from_utf8_lossy(head)
+        .chars()
+        .take(ECHO_LIMIT)
+        .collect()
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn every_error() -> Vec<ApiError> {
-        let retry_after = Duration::from_millis(1500);
-        vec![
-            ApiError::InvalidValue { param: Some("n"), problem: "n must be at most 16".into() },
-            ApiError::NotAllowedHere { address: IpAddr::from([10, 0, 0, 7]), key: "status_allow" },
-            ApiError::path_not_exposed("POST", b"/flush_cache"),
-            ApiError::method_not_allowed("GET", "POST".into()),
-            ApiError::RequestTimeout,
-            ApiError::RequestTooLarge { limit: 64 << 20 },
-            ApiError::HeaderTooLarge { limit: 64 << 10 },
-            ApiError::Internal,
-            ApiError::UpstreamFailed,
-            ApiError::Overloaded { retry_after },
-            ApiError::OutOfBodyMemory { retry_after },
-            ApiError::NoEndpointAvailable { retry_after: Duration::ZERO },
-            ApiError::UpstreamTimeout { after: Duration::from_secs(300) },
-        ]
-    }
-
-    #[test]
-    fn the_rows_are_the_contract() {
-        let rows: Vec<_> = every_error().iter().map(|e| (e.status(), e.kind(), e.code(), e.retry_after())).collect();
-        assert_eq!(
-            rows,
-            [
-                (400, "invalid_request_error", "invalid_value", None),
-                (403, "permission_error", "not_allowed_here", None),
-                (404, "invalid_request_error", "path_not_exposed", None),
-                (405, "invalid_request_error", "method_not_allowed", None),
-                (408, "invalid_request_error", "request_timeout", None),
-                (413, "invalid_request_error", "request_too_large", None),
-                (431, "invalid_request_error", "header_too_large", None),
-                (500, "server_error", "internal_error", None),
-                (502, "server_error", "upstream_failed", None),
-                (503, "server_error", "overloaded", Some(2)),
-                (503, "server_error", "overloaded", Some(2)),
-                (503, "server_error", "no_endpoint_available", Some(1)),
-                (504, "server_error", "upstream_timeout", None),
-            ]
-        );
-    }
-
-    #[test]
-    fn a_body_has_openais_four_fields() {
-        for error in every_error() {
-            let body: Value = serde_json::from_slice(&error.body()).unwrap();
-            let object = body["error"].as_object().unwrap();
-            assert_eq!(object.len(), 4);
-            assert_eq!(object["message"], error.to_string());
-            assert_eq!(object["code"], error.code());
-            assert_eq!(object["type"], error.kind());
-            assert_eq!(object["param"], json!(error.param()));
-        }
-    }
-
-    #[test]
-    fn a_404_names_the_key_that_would_expose_the_path() {
-        let error = ApiError::path_not_exposed("GET", b"/metrics/x");
-        assert!(error.to_string().contains("`expose`") && error.to_string().contains("/metrics/x"));
-    }
-
-    #[test]
-    fn what_a_client_sent_is_cut_and_escaped() {
-        let path = [b"/\"\\\x01\xff".as_slice(), "é".repeat(100_000).as_bytes()].concat();
-        let error = ApiError::path_not_exposed(&"M".repeat(1000), &path);
-        let ApiError::PathNotExposed { method, path } = &error else { unreachable!() };
-        assert_eq!((method.chars().count(), path.chars().count()), (128, 128));
-        let body: Value = serde_json::from_slice(&error.body()).unwrap();
-        assert!(body["error"]["message"].as_str().unwrap().contains("/\"\\\u{1}\u{fffd}é"));
-    }
-
-    #[test]
-    fn an_event_is_in_the_dialect_of_its_stream() {
-        let event = |dialect| String::from_utf8(ApiError::UpstreamFailed.event(dialect).to_vec()).unwrap();
-        assert!(event(Dialect::Chat).starts_with("data: {\"error\":{"));
-        let messages = event(Dialect::Messages);
-        assert!(messages.starts_with("event: error\ndata: {"));
-        let data: Value = serde_json::from_str(messages.split_once("data: ").unwrap().1).unwrap();
-        assert_eq!((&data["type"], &data["error"]["type"]), (&json!("error"), &json!("api_error")));
-        let responses = event(Dialect::Responses);
-        let data: Value = serde_json::from_str(responses.split_once("data: ").unwrap().1).unwrap();
-        assert_eq!((&data["code"], &data["error"]["code"]), (&json!("upstream_failed"), &json!("upstream_failed")));
-        for dialect in [Dialect::Chat, Dialect::Completions, Dialect::Messages, Dialect::Responses, Dialect::Other] {
-            assert!(event(dialect).ends_with("}\n\n") && event(dialect).matches('\n').count() <= 3);
-        }
-    }
-}
+mod tests;

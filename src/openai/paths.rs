@@ -1,7 +1,7 @@
 //! Which calls the public listeners let through to the engines.
 //!
 //! Engines leave their administration (weights, caches, profiling, pausing) on the port that
-//! serves inference, so what is not in [`TABLE`] or in the configuration's `expose` is not there.
+//! serves inference, so what is not in the table below or in the configuration's `expose` is not there.
 //! Matching is on the raw path, up to `?`, and only on paths that every HTTP stack reads alike:
 //! a path that could mean another one after decoding or normalising is never exposed.
 
@@ -37,7 +37,10 @@ pub fn lookup(expose: &Expose, method: &str, raw_path: &[u8]) -> Verdict {
     let by_table = row.filter(|row| row.methods.has(method));
     match expose {
         Expose::All => Verdict::Exposed(match by_table {
-            Some(row) => Call { prefix: "", ..row.call() },
+            Some(row) => Call {
+                prefix: "",
+                ..row.call()
+            },
             None => unlisted(method),
         }),
         Expose::Inference { extra } => match by_table {
@@ -47,11 +50,19 @@ pub fn lookup(expose: &Expose, method: &str, raw_path: &[u8]) -> Verdict {
     }
 }
 
-fn by_configuration(extra: &[ExtraPath], row: Option<&Row>, method: &str, raw_path: &[u8]) -> Verdict {
+fn by_configuration(
+    extra: &[ExtraPath],
+    row: Option<&Row>,
+    method: &str,
+    raw_path: &[u8],
+) -> Verdict {
     if !is_plain(raw_path) {
         return Verdict::NotExposed;
     }
-    let mut others = extra.iter().filter(|entry| covers(entry, raw_path)).peekable();
+    let mut others = extra
+        .iter()
+        .filter(|entry| covers(entry, raw_path))
+        .peekable();
     if others.peek().is_none() {
         return match row {
             Some(row) => Verdict::MethodNotAllowed(Cow::Borrowed(row.methods.allow())),
@@ -88,7 +99,10 @@ fn covers(entry: &ExtraPath, raw_path: &[u8]) -> bool {
 /// A call that is let through without being known.
 fn unlisted(method: &str) -> Call {
     Call {
-        repeatable: matches!(method, "GET" | "HEAD" | "OPTIONS" | "TRACE" | "PUT" | "DELETE"),
+        repeatable: matches!(
+            method,
+            "GET" | "HEAD" | "OPTIONS" | "TRACE" | "PUT" | "DELETE"
+        ),
         dialect: Dialect::Other,
         prefix: "",
     }
@@ -103,7 +117,11 @@ struct Row {
 
 impl Row {
     fn call(&self) -> Call {
-        Call { repeatable: true, dialect: self.dialect, prefix: self.prefix }
+        Call {
+            repeatable: true,
+            dialect: self.dialect,
+            prefix: self.prefix,
+        }
     }
 }
 
@@ -146,7 +164,9 @@ impl Shape {
                 .strip_prefix(before.as_bytes())
                 .and_then(|rest| rest.strip_suffix(after.as_bytes()))
                 .is_some_and(|id| !id.contains(&b'/') && is_plain(path) && !id.is_empty()),
-            Self::Model(before) => path.strip_prefix(before.as_bytes()).is_some_and(is_model_name),
+            Self::Model(before) => path
+                .strip_prefix(before.as_bytes())
+                .is_some_and(is_model_name),
         }
     }
 }
@@ -155,12 +175,22 @@ use Methods::{Get, Post};
 use Shape::{Id, Is, Model};
 
 const fn row(methods: Methods, shape: Shape, dialect: Dialect) -> Row {
-    Row { methods, shape, dialect, prefix: "" }
+    Row {
+        methods,
+        shape,
+        dialect,
+        prefix: "",
+    }
 }
 
 /// A short form of LiteLLM's: the engine is asked for `/v1` + the path.
 const fn short(methods: Methods, shape: Shape, dialect: Dialect) -> Row {
-    Row { methods, shape, dialect, prefix: "/v1" }
+    Row {
+        methods,
+        shape,
+        dialect,
+        prefix: "/v1",
+    }
 }
 
 /// The inference paths of OpenAI's and Anthropic's APIs, vLLM and SGLang; the busiest first.
@@ -231,7 +261,9 @@ fn is_model_name(raw: &[u8]) -> bool {
     !name.is_empty()
         && !name.ends_with(b"/")
         && !has_odd_segment(name)
-        && !name.iter().any(|byte| byte.is_ascii_control() || b"%\\?#;".contains(byte))
+        && !name
+            .iter()
+            .any(|byte| byte.is_ascii_control() || b"%\\?#;".contains(byte))
 }
 
 /// Percent-decodes once; `None` for a raw byte that is not plain, a bad escape or too long a name.
@@ -252,7 +284,9 @@ fn decode(raw: &[u8], into: &mut [u8]) -> Option<usize> {
 }
 
 fn hex(digit: u8) -> Option<u8> {
-    char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok())
+    char::from(digit)
+        .to_digit(16)
+        .and_then(|value| u8::try_from(value).ok())
 }
 
 #[cfg(test)]

@@ -109,7 +109,7 @@ impl SseScanner {
     /// Reads the next piece of the stream.
     pub fn feed(&mut self, bytes: &[u8]) -> Seen {
         let mut seen = Seen::default();
-        let mut start = self.lines.swallow_line_feed(bytes);
+        let mut start = 0;
         let mut faulty_from: Option<isize> = None;
         while !self.state.blind && start < bytes.len() {
             let Some(found) = self.lines.next_event(&bytes[start..]) else {
@@ -126,7 +126,7 @@ impl SseScanner {
             if fault {
                 faulty_from.get_or_insert(event_start);
             }
-            start += found.length + found.line_feed;
+            start += found.length;
         }
         if let Some(from) = faulty_from {
             seen.faulty = (offset(bytes.len()) - from).unsigned_abs();
@@ -269,7 +269,7 @@ fn offset(length: usize) -> isize {
 struct Lines {
     /// Bytes of the current line were seen.
     inside_line: bool,
-    /// The last byte was CR: an LF that follows belongs to it.
+    /// The last byte was the CR of a line that was not blank: an LF that follows belongs to it.
     after_return: bool,
     /// Lines of the current event that have ended.
     ended_lines: usize,
@@ -278,24 +278,11 @@ struct Lines {
 struct Found {
     /// Up to the end of the event, its blank line included.
     length: usize,
-    /// 1 if the blank line's CR is followed by an LF that was taken too.
-    line_feed: usize,
     /// The end of the first line, if it is the only one and lies in this piece.
     only_line: Option<usize>,
 }
 
 impl Lines {
-    /// An LF that ends what a CR at the end of the last piece began, where that was a blank line;
-    /// elsewhere it belongs to an event and is taken with it.
-    fn swallow_line_feed(&mut self, bytes: &[u8]) -> usize {
-        let between_events = !self.inside_line && self.ended_lines == 0;
-        let swallowed = between_events && self.after_return && bytes.first() == Some(&b'\n');
-        if between_events && !bytes.is_empty() {
-            self.after_return = false;
-        }
-        usize::from(swallowed)
-    }
-
     /// Finds the end of the current event; `None` if it is not in `bytes`, all of which were read.
     fn next_event(&mut self, bytes: &[u8]) -> Option<Found> {
         let mut at = 0;
@@ -307,20 +294,20 @@ impl Lines {
             }
             let end = at + memchr2(b'\n', b'\r', &bytes[at..]).unwrap_or(bytes.len() - at);
             self.inside_line |= end > at;
-            let Some(&terminator) = bytes.get(end) else {
-                return None;
-            };
+            let &terminator = bytes.get(end)?;
             at = end + 1;
-            self.after_return = terminator == b'\r';
             if std::mem::take(&mut self.inside_line) {
+                self.after_return = terminator == b'\r';
                 self.ended_lines += 1;
                 only_line = (self.ended_lines == 1).then_some(end);
                 continue;
             }
+            // An LF behind a blank line's CR makes one more blank line, which means nothing.
             self.ended_lines = 0;
-            let line_feed = usize::from(self.after_return && bytes.get(at) == Some(&b'\n'));
-            self.after_return &= at == bytes.len();
-            return Some(Found { length: at, line_feed, only_line });
+            return Some(Found {
+                length: at,
+                only_line,
+            });
         }
         None
     }
@@ -353,7 +340,11 @@ fn field(line: &[u8]) -> Option<(&[u8], &[u8])> {
         return None;
     }
     // Nearly every line is this one, and a name is short: no search over the whole line.
-    let colon = if line.starts_with(b"data:") { Some(4) } else { line.iter().position(|&byte| byte == b':') };
+    let colon = if line.starts_with(b"data:") {
+        Some(4)
+    } else {
+        line.iter().position(|&byte| byte == b':')
+    };
     let Some(colon) = colon else {
         return Some((line, b""));
     };

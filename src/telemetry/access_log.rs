@@ -69,7 +69,11 @@ impl AccessLog {
     /// # Errors
     /// The file cannot be opened for appending, or the thread cannot be started. A named pipe must
     /// have a reader.
-    pub fn open(path: Option<&Path>, format: AccessLogFormat, dropped: IntCounter) -> io::Result<Self> {
+    pub fn open(
+        path: Option<&Path>,
+        format: AccessLogFormat,
+        dropped: IntCounter,
+    ) -> io::Result<Self> {
         let file = open(path)?;
         let shared = Arc::new(Shared {
             waiting: Mutex::default(),
@@ -78,8 +82,14 @@ impl AccessLog {
             dropped,
         });
         let of_writer = Arc::clone(&shared);
-        std::thread::Builder::new().name("access-log".into()).spawn(move || writer::run(&of_writer, file))?;
-        Ok(Self { path: path.map(Path::to_owned), format, shared })
+        std::thread::Builder::new()
+            .name("access-log".into())
+            .spawn(move || writer::run(&of_writer, file))?;
+        Ok(Self {
+            path: path.map(Path::to_owned),
+            format,
+            shared,
+        })
     }
 
     /// Appends a line. Does not allocate once the thread has written a few, and never blocks for
@@ -126,7 +136,10 @@ impl AccessLog {
             return Ok(());
         };
         let file = open(Some(path)).inspect_err(|error| {
-            log::error!("access log {} cannot be reopened, the old file is kept: {error}", path.display());
+            log::error!(
+                "access log {} cannot be reopened, the old file is kept: {error}",
+                path.display()
+            );
         })?;
         let mut waiting = self.shared.waiting.lock();
         waiting.reopened = Some(file);
@@ -144,7 +157,12 @@ impl AccessLog {
         while waiting.finished < until {
             waiting.urgent = true;
             self.shared.wake.notify_one();
-            if self.shared.progress.wait_until(&mut waiting, deadline).timed_out() {
+            if self
+                .shared
+                .progress
+                .wait_until(&mut waiting, deadline)
+                .timed_out()
+            {
                 return waiting.finished >= until;
             }
         }

@@ -117,7 +117,12 @@ mod tests {
         };
         assert_eq!(counts.now(), expected);
         drop((request, connections));
-        let idle = Connections { active: 0, writing: 0, waiting: 0, ..expected };
+        let idle = Connections {
+            active: 0,
+            writing: 0,
+            waiting: 0,
+            ..expected
+        };
         assert_eq!(counts.now(), idle);
     }
 

@@ -12,8 +12,14 @@ pub fn json(out: &mut Vec<u8>, bytes: &[u8]) {
         return;
     }
     for chunk in bytes.utf8_chunks() {
-        chunk.valid().chars().for_each(|character| json_char(out, character));
-        chunk.invalid().iter().for_each(|_| out.extend_from_slice(b"\\ufffd"));
+        chunk
+            .valid()
+            .chars()
+            .for_each(|character| json_char(out, character));
+        chunk
+            .invalid()
+            .iter()
+            .for_each(|_| out.extend_from_slice(b"\\ufffd"));
     }
 }
 
@@ -87,12 +93,18 @@ mod tests {
 
     #[test]
     fn nginx_escapes_in_its_own_manner() {
-        assert_eq!(with(nginx, b"a \"b\\\n\x7f\xc3\xa9"), r"a \x22b\x5C\x0A\x7F\xC3\xA9");
+        assert_eq!(
+            with(nginx, b"a \"b\\\n\x7f\xc3\xa9"),
+            r"a \x22b\x5C\x0A\x7F\xC3\xA9"
+        );
     }
 
     #[test]
     fn json_is_ascii_and_invalid_bytes_are_replaced() {
-        assert_eq!(with(json, "é🚀\u{9b}\n".as_bytes()), r"\u00e9\ud83d\ude80\u009b\n");
+        assert_eq!(
+            with(json, "é🚀\u{9b}\n".as_bytes()),
+            r"\u00e9\ud83d\ude80\u009b\n"
+        );
         assert_eq!(with(json, b"a\xff\xc3z"), r"a\ufffd\ufffdz");
     }
 
@@ -100,7 +112,10 @@ mod tests {
     fn a_message_stays_one_line() {
         let mut out = Vec::new();
         message(&mut out, "é\n\u{1b}[31m\u{9b}\u{2028}");
-        assert_eq!(String::from_utf8(out).unwrap(), "é\\n\\u{1b}[31m\\u{9b}\\u{2028}");
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            "é\\n\\u{1b}[31m\\u{9b}\\u{2028}"
+        );
     }
 
     proptest! {

@@ -27,7 +27,9 @@ const QUIET_TARGETS: [(&str, LevelFilter); 6] = [
 /// Starts the log. `RUST_LOG`, where it is set, decides the levels in place of `level`. Does
 /// nothing where a log was started before.
 pub fn start(level: LevelFilter, format: LogFormat) {
-    let directives = std::env::var("RUST_LOG").ok().filter(|value| !value.trim().is_empty());
+    let directives = std::env::var("RUST_LOG")
+        .ok()
+        .filter(|value| !value.trim().is_empty());
     let mut builder = Builder::new();
     // The level of our own is log's maximum, which a reload may change; the filter passes it all.
     match &directives {
@@ -99,20 +101,35 @@ mod tests {
     fn format(kind: LogFormat, text: &str) -> String {
         let now = UNIX_EPOCH + Duration::from_millis(1_795_509_909_123);
         let mut builder = Record::builder();
-        let line = line(kind, now, &builder.level(Level::Info).target("sluicegate").args(format_args!("{text}")).build());
+        let line = line(
+            kind,
+            now,
+            &builder
+                .level(Level::Info)
+                .target("sluicegate")
+                .args(format_args!("{text}"))
+                .build(),
+        );
         String::from_utf8(line).unwrap()
     }
 
     #[test]
     fn a_text_line_is_time_level_and_message() {
-        assert_eq!(format(LogFormat::Text, "listening on 0.0.0.0:80"), "2026-11-24T08:45:09.123Z INFO listening on 0.0.0.0:80\n");
+        assert_eq!(
+            format(LogFormat::Text, "listening on 0.0.0.0:80"),
+            "2026-11-24T08:45:09.123Z INFO listening on 0.0.0.0:80\n"
+        );
     }
 
     #[test]
     fn a_forged_line_stays_inside_its_own() {
         let text = format(LogFormat::Text, "path /x\n2026 ERROR \u{1b}[2J");
-        assert_eq!(text, "2026-11-24T08:45:09.123Z INFO path /x\\n2026 ERROR \\u{1b}[2J\n");
-        let json: serde_json::Value = serde_json::from_str(&format(LogFormat::Json, "a\"\n\u{1}")).unwrap();
+        assert_eq!(
+            text,
+            "2026-11-24T08:45:09.123Z INFO path /x\\n2026 ERROR \\u{1b}[2J\n"
+        );
+        let json: serde_json::Value =
+            serde_json::from_str(&format(LogFormat::Json, "a\"\n\u{1}")).unwrap();
         assert_eq!(json["message"], "a\"\n\u{1}");
         assert_eq!(json["level"], "info");
     }

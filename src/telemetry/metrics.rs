@@ -13,7 +13,8 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use prometheus::{
-    Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry, TextEncoder,
+    Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry,
+    TextEncoder,
 };
 
 pub use scrape::{EndpointSample, Sources};
@@ -119,7 +120,10 @@ impl Metrics {
 
     /// The handles of an endpoint; the same series however often it is asked for.
     pub fn endpoint(&self, pool: &str, endpoint: &str) -> EndpointMetrics {
-        let connections = |state| self.upstream_connections.with_label_values(&[pool, endpoint, state]);
+        let connections = |state| {
+            self.upstream_connections
+                .with_label_values(&[pool, endpoint, state])
+        };
         EndpointMetrics {
             connections_new: connections("new"),
             connections_reused: connections("reused"),
@@ -132,7 +136,13 @@ impl Metrics {
     pub fn forget_endpoint(&self, gone: &EndpointMetrics) {
         gone.codes.gone.store(true, Relaxed);
         for counters in [&self.requests, &self.upstream_connections] {
-            families::remove(counters, &[("pool", &gone.codes.pool), ("endpoint", &gone.codes.endpoint)]);
+            families::remove(
+                counters,
+                &[
+                    ("pool", &gone.codes.pool),
+                    ("endpoint", &gone.codes.endpoint),
+                ],
+            );
         }
     }
 
@@ -161,7 +171,9 @@ impl Metrics {
     /// The moment at which the listener's certificate expires.
     pub fn certificate_expires(&self, listener: &str, at: SystemTime) {
         let seconds = at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        self.certificate_expiry.with_label_values(&[listener]).set(i64::try_from(seconds).unwrap_or(i64::MAX));
+        self.certificate_expiry
+            .with_label_values(&[listener])
+            .set(i64::try_from(seconds).unwrap_or(i64::MAX));
     }
 
     /// All metrics in Prometheus' text format (`text/plain; version=0.0.4`).
@@ -202,7 +214,9 @@ impl EndpointMetrics {
 }
 
 /// Status codes worth a slot of their own.
-const COMMON: [u16; 14] = [200, 400, 401, 404, 405, 408, 413, 422, 429, 499, 500, 502, 503, 504];
+const COMMON: [u16; 14] = [
+    200, 400, 401, 404, 405, 408, 413, 422, 429, 499, 500, 502, 503, 504,
+];
 
 /// `requests_total` of one endpoint: a slot a common code, which is made at its first use so that
 /// codes that never occur are not shown.
@@ -236,19 +250,29 @@ impl Codes {
     }
 
     fn resolve(&self, code: u16) -> IntCounter {
-        self.requests.with_label_values(&[&*self.pool, &*self.endpoint, itoa::Buffer::new().format(code)])
+        self.requests.with_label_values(&[
+            &*self.pool,
+            &*self.endpoint,
+            itoa::Buffer::new().format(code),
+        ])
     }
 }
 
 /// From a cache hit on an idle GPU to a queue that is minutes long.
-const TTFT: &[f64] = &[0.01, 0.025, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.5, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0];
+const TTFT: &[f64] = &[
+    0.01, 0.025, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.5, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0,
+    300.0,
+];
 
 /// From one embedding to a long reasoning answer.
-const DURATION: &[f64] =
-    &[0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 180.0, 300.0, 600.0];
+const DURATION: &[f64] = &[
+    0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 180.0, 300.0,
+    600.0,
+];
 
 const OVERHEAD: &[f64] = &[
-    0.000_05, 0.000_1, 0.000_2, 0.000_3, 0.000_5, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0,
+    0.000_05, 0.000_1, 0.000_2, 0.000_3, 0.000_5, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25,
+    0.5, 1.0,
 ];
 
 #[cfg(test)]

@@ -44,7 +44,10 @@ pub fn rfc3339(at: SystemTime) -> String {
 /// Whole seconds and milliseconds.
 fn since_epoch(at: SystemTime) -> (i64, u32) {
     let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
-    (i64::try_from(since.as_secs()).unwrap_or(i64::MAX), since.subsec_millis())
+    (
+        i64::try_from(since.as_secs()).unwrap_or(i64::MAX),
+        since.subsec_millis(),
+    )
 }
 
 /// Formats a second once in a thread, however many lines fall into it.
@@ -60,15 +63,27 @@ fn second(unix: i64) -> Second {
 }
 
 fn format(unix: i64) -> Second {
-    const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    const MONTHS: [&str; 12] = [
+        "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
+    ];
     let date = OffsetDateTime::from_unix_timestamp(unix).unwrap_or(OffsetDateTime::UNIX_EPOCH);
     let (year, month, day) = (date.year(), u8::from(date.month()), date.day());
     let (hour, minute, second) = date.to_hms();
-    let mut formatted = Second { unix, rfc3339: [b'-'; 19], nginx: [b'-'; 26] };
+    let mut formatted = Second {
+        unix,
+        rfc3339: [b'-'; 19],
+        nginx: [b'-'; 26],
+    };
     // Both fit exactly: the crate's years end with 9999.
-    let _ = write!(&mut formatted.rfc3339[..], "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}");
+    let _ = write!(
+        &mut formatted.rfc3339[..],
+        "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}"
+    );
     let month = MONTHS[usize::from(month) - 1];
-    let _ = write!(&mut formatted.nginx[..], "{day:02}/{month}/{year:04}:{hour:02}:{minute:02}:{second:02} +0000");
+    let _ = write!(
+        &mut formatted.nginx[..],
+        "{day:02}/{month}/{year:04}:{hour:02}:{minute:02}:{second:02} +0000"
+    );
     formatted
 }
 
@@ -81,15 +96,41 @@ mod tests {
     #[test]
     fn both_forms_of_known_times() {
         for (unix, millis, iso, nginx) in [
-            (0, 0, "1970-01-01T00:00:00.000Z", "01/Jan/1970:00:00:00 +0000"),
-            (1_795_509_909, 123, "2026-11-24T08:45:09.123Z", "24/Nov/2026:08:45:09 +0000"),
-            (1_709_210_096, 7, "2024-02-29T12:34:56.007Z", "29/Feb/2024:12:34:56 +0000"),
-            (253_402_300_799, 999, "9999-12-31T23:59:59.999Z", "31/Dec/9999:23:59:59 +0000"),
+            (
+                0,
+                0,
+                "1970-01-01T00:00:00.000Z",
+                "01/Jan/1970:00:00:00 +0000",
+            ),
+            (
+                1_795_509_909,
+                123,
+                "2026-11-24T08:45:09.123Z",
+                "24/Nov/2026:08:45:09 +0000",
+            ),
+            (
+                1_709_210_096,
+                7,
+                "2024-02-29T12:34:56.007Z",
+                "29/Feb/2024:12:34:56 +0000",
+            ),
+            (
+                253_402_300_799,
+                999,
+                "9999-12-31T23:59:59.999Z",
+                "31/Dec/9999:23:59:59 +0000",
+            ),
         ] {
             let at = UNIX_EPOCH + Duration::from_secs(unix) + Duration::from_millis(millis);
             let mut out = Vec::new();
             write_nginx(&mut out, at);
-            assert_eq!((rfc3339(at).as_str(), String::from_utf8(out).unwrap().as_str()), (iso, nginx));
+            assert_eq!(
+                (
+                    rfc3339(at).as_str(),
+                    String::from_utf8(out).unwrap().as_str()
+                ),
+                (iso, nginx)
+            );
         }
     }
 

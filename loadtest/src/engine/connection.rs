@@ -77,7 +77,15 @@ impl From<Invalid> for Unread {
 impl Connection {
     pub(super) fn new(shared: Arc<Shared>, io: Io, number: u64) -> Self {
         let state = shared.state.subscribe();
-        Self { shared, state, io, input: Vec::new(), number, split: None, close_on_reuse: false }
+        Self {
+            shared,
+            state,
+            io,
+            input: Vec::new(),
+            number,
+            split: None,
+            close_on_reuse: false,
+        }
     }
 
     /// Serves until the connection ends.
@@ -113,13 +121,20 @@ impl Connection {
         }
     }
 
-    async fn read_request(&mut self, used: bool) -> Result<(Request, Arc<Script>, Option<Fault>), Unread> {
+    async fn read_request(
+        &mut self,
+        used: bool,
+    ) -> Result<(Request, Arc<Script>, Option<Fault>), Unread> {
         let head_end = self.read_head(used).await?;
         let script = self.shared.script();
         let raw_head: Vec<u8> = self.input.drain(..head_end).collect();
         let head = Head::parse(&raw_head)?;
         let inference = head.method == "POST" && routes::is_inference(head.path());
-        let fault = if inference { self.shared.next_fault(&script, false) } else { None };
+        let fault = if inference {
+            self.shared.next_fault(&script, false)
+        } else {
+            None
+        };
         if fault == Some(Fault::ResetOnHead) {
             return Err(Unread::Faulty(End::Reset));
         }
@@ -136,7 +151,15 @@ impl Connection {
         if self.input.is_empty() && self.input.capacity() > 16 << 10 {
             self.input = Vec::new();
         }
-        Ok((Request { head, body, arrival: Instant::now() }, script, fault))
+        Ok((
+            Request {
+                head,
+                body,
+                arrival: Instant::now(),
+            },
+            script,
+            fault,
+        ))
     }
 
     /// Reads until a whole head is there. uvicorn's keep-alive timer runs only until the first byte.
@@ -154,7 +177,9 @@ impl Connection {
             }
             let idle = used && self.input.is_empty();
             let count = if idle {
-                timeout(keep_alive, self.read()).await.map_err(|_| Unread::Ended)??
+                timeout(keep_alive, self.read())
+                    .await
+                    .map_err(|_| Unread::Ended)??
             } else {
                 self.read().await?
             };
@@ -164,7 +189,12 @@ impl Connection {
         }
     }
 
-    async fn read_body(&mut self, framing: Framing, keep: bool, body: &mut Vec<u8>) -> Result<(), Unread> {
+    async fn read_body(
+        &mut self,
+        framing: Framing,
+        keep: bool,
+        body: &mut Vec<u8>,
+    ) -> Result<(), Unread> {
         match framing {
             Framing::Length(length) => {
                 if keep {
@@ -201,7 +231,11 @@ impl Connection {
 
     async fn read_more(&mut self, wanted: usize) -> Result<(), Unread> {
         self.input.reserve(wanted.clamp(4 << 10, 256 << 10));
-        if self.read().await? == 0 { Err(Unread::Ended) } else { Ok(()) }
+        if self.read().await? == 0 {
+            Err(Unread::Ended)
+        } else {
+            Ok(())
+        }
     }
 
     /// Reads once into `input`; 0 is the end.
@@ -284,4 +318,3 @@ impl Drop for Connection {
         lock(&self.shared.connections).remove(&self.number);
     }
 }
-

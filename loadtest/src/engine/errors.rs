@@ -15,7 +15,11 @@ pub(super) struct ErrorAnswer {
 
 impl ErrorAnswer {
     fn new(status: u16, body: String) -> Self {
-        Self { status, body, allow: None }
+        Self {
+            status,
+            body,
+            allow: None,
+        }
     }
 
     /// FastAPI's own 404.
@@ -25,7 +29,11 @@ impl ErrorAnswer {
 
     /// FastAPI's own 405.
     pub(super) fn method_not_allowed(allow: &'static str) -> Self {
-        Self { status: 405, body: r#"{"detail":"Method Not Allowed"}"#.to_owned(), allow: Some(allow) }
+        Self {
+            status: 405,
+            body: r#"{"detail":"Method Not Allowed"}"#.to_owned(),
+            allow: Some(allow),
+        }
     }
 
     /// The key is missing or wrong: `error` is a string here.
@@ -34,7 +42,13 @@ impl ErrorAnswer {
     }
 
     /// An error of the API: status and code are the same number.
-    pub(super) fn api(flavour: Flavour, status: u16, kind: &str, message: &str, param: Option<&str>) -> Self {
+    pub(super) fn api(
+        flavour: Flavour,
+        status: u16,
+        kind: &str,
+        message: &str,
+        param: Option<&str>,
+    ) -> Self {
         let (message, kind, param) = (json!(message), json!(kind), json!(param));
         Self::new(
             status,
@@ -56,12 +70,19 @@ impl ErrorAnswer {
 
     /// A body that does not fit the schema: its type has a blank.
     pub(super) fn validation(flavour: Flavour, detail: &str, param: &str) -> Self {
-        Self::api(flavour, 400, "Bad Request", &format!("1 validation error:\n  {detail}"), Some(param))
+        Self::api(
+            flavour,
+            400,
+            "Bad Request",
+            &format!("1 validation error:\n  {detail}"),
+            Some(param),
+        )
     }
 
     /// No or another content type; no `param`, for the error has no place.
     pub(super) fn media_type(flavour: Flavour) -> Self {
-        let message = "1 validation error:\n  Unsupported Media Type: Only 'application/json' is allowed";
+        let message =
+            "1 validation error:\n  Unsupported Media Type: Only 'application/json' is allowed";
         Self::api(flavour, 400, "Bad Request", message, None)
     }
 
@@ -81,7 +102,13 @@ impl ErrorAnswer {
         match status {
             500 => Self::of_engine(flavour, EngineError::CoreDead),
             503 => Self::of_engine(flavour, EngineError::Busy),
-            _ => Self::api(flavour, status, super::http::phrase(status), super::http::phrase(status), None),
+            _ => Self::api(
+                flavour,
+                status,
+                super::http::phrase(status),
+                super::http::phrase(status),
+                None,
+            ),
         }
     }
 }
@@ -99,7 +126,11 @@ fn words(error: EngineError) -> (u16, &'static str, &'static str) {
             "The engine is currently busy and cannot accept new requests. Please try again later or on a different \
              instance.",
         ),
-        EngineError::ShuttingDown => (500, "InternalServerError", "cannot schedule new futures after shutdown"),
+        EngineError::ShuttingDown => (
+            500,
+            "InternalServerError",
+            "cannot schedule new futures after shutdown",
+        ),
     }
 }
 

@@ -34,13 +34,17 @@ pub(super) async fn misbehave_before(
             Ok(Some(responder.end()))
         }
         Fault::GarbageHead => {
-            connection.write(b"\x16\x03\x01 this is not HTTP\r\n\x00\xff\r\n\r\n{}").await?;
+            connection
+                .write(b"\x16\x03\x01 this is not HTTP\r\n\x00\xff\r\n\r\n{}")
+                .await?;
             Ok(Some(End::Close))
         }
         Fault::EndlessHead => endless_head(connection).await,
         Fault::Informational { times } => {
             for _ in 0..*times {
-                connection.write(b"HTTP/1.1 103 Early Hints\r\nlink: </style.css>; rel=preload\r\n\r\n").await?;
+                connection
+                    .write(b"HTTP/1.1 103 Early Hints\r\nlink: </style.css>; rel=preload\r\n\r\n")
+                    .await?;
             }
             Ok(None)
         }
@@ -74,7 +78,11 @@ async fn endless_head(connection: &mut Connection) -> Result<Option<End>, Gone> 
 }
 
 /// Writes a response head, byte by byte if the fault says so.
-pub(super) async fn write_head(connection: &mut Connection, head: &[u8], fault: Option<&Fault>) -> Result<(), Gone> {
+pub(super) async fn write_head(
+    connection: &mut Connection,
+    head: &[u8],
+    fault: Option<&Fault>,
+) -> Result<(), Gone> {
     let Some(Fault::SlowHead { gap }) = fault else {
         return Ok(connection.write(head).await?);
     };
@@ -93,8 +101,11 @@ pub(super) async fn misframe(
     body: &[u8],
     fault: Option<&Fault>,
 ) -> Result<Option<End>, Gone> {
-    let (right, longer, shorter) =
-        (body.len().to_string(), (body.len() + 10).to_string(), (body.len() - body.len() / 2).to_string());
+    let (right, longer, shorter) = (
+        body.len().to_string(),
+        (body.len() + 10).to_string(),
+        (body.len() - body.len() / 2).to_string(),
+    );
     let lengths: &[&str] = match fault {
         Some(Fault::LengthTooLong) => &[&longer],
         Some(Fault::LengthTooShort) => &[&shorter],
@@ -106,10 +117,18 @@ pub(super) async fn misframe(
     if fault == Some(&Fault::CloseDelimited) {
         responder.close();
     }
-    let mut fields: Vec<_> = lengths.iter().map(|length| ("content-length", *length)).collect();
+    let mut fields: Vec<_> = lengths
+        .iter()
+        .map(|length| ("content-length", *length))
+        .collect();
     fields.push(("content-type", kind));
     let mut out = Vec::new();
-    responder.head(&mut out, 200, &fields, fault == Some(&Fault::LengthAndChunked));
+    responder.head(
+        &mut out,
+        200,
+        &fields,
+        fault == Some(&Fault::LengthAndChunked),
+    );
     if fault == Some(&Fault::LengthAndChunked) {
         chunk(&mut out, &[body]);
         out.extend_from_slice(LAST_CHUNK);

@@ -69,7 +69,10 @@ impl Choice {
         Self {
             context,
             explicit: script.answer.clone(),
-            length: script.answer.as_ref().map_or(script.tokens, |answer| answer.len()),
+            length: script
+                .answer
+                .as_ref()
+                .map_or(script.tokens, |answer| answer.len()),
             produced: 0,
             max_tokens: bounds.max_tokens,
             min_tokens: bounds.min_tokens,
@@ -114,7 +117,9 @@ impl Choice {
             text::decode(step.id, &mut self.bytes);
             let valid = match std::str::from_utf8(&self.bytes) {
                 Ok(text) => text,
-                Err(error) => std::str::from_utf8(&self.bytes[..error.valid_up_to()]).unwrap_or_default(),
+                Err(error) => {
+                    std::str::from_utf8(&self.bytes[..error.valid_up_to()]).unwrap_or_default()
+                }
             };
             // A prompt that is said again waits for the end of its last character.
             if valid.len() == self.bytes.len() {
@@ -129,7 +134,11 @@ impl Choice {
     fn hold_back(&mut self, step: &mut Step) {
         self.held.push_str(&step.text);
         step.text.clear();
-        let found = self.stop.iter().filter_map(|stop| Some((self.held.find(stop.as_str())?, stop))).min();
+        let found = self
+            .stop
+            .iter()
+            .filter_map(|stop| Some((self.held.find(stop.as_str())?, stop)))
+            .min();
         if let Some((at, stop)) = found {
             step.finish = Some(Finish::Stop(Some(stop.clone())));
             self.held.truncate(at);
@@ -138,9 +147,22 @@ impl Choice {
             step.text.push_str(&std::mem::take(&mut self.held));
             return;
         }
-        let longest = self.stop.iter().map(|stop| stop.chars().count()).max().unwrap_or(1);
-        let shown = self.held.chars().count().saturating_sub(longest.saturating_sub(1));
-        let at = self.held.char_indices().nth(shown).map_or(self.held.len(), |(at, _)| at);
+        let longest = self
+            .stop
+            .iter()
+            .map(|stop| stop.chars().count())
+            .max()
+            .unwrap_or(1);
+        let shown = self
+            .held
+            .chars()
+            .count()
+            .saturating_sub(longest.saturating_sub(1));
+        let at = self
+            .held
+            .char_indices()
+            .nth(shown)
+            .map_or(self.held.len(), |(at, _)| at);
         step.text.push_str(&self.held[..at]);
         self.held.drain(..at);
     }
@@ -153,7 +175,12 @@ mod tests {
     fn run(script: &Script, max_tokens: usize, stop: &[String]) -> (String, Finish, usize) {
         let mut prompt = Prompt::default();
         text::render_prompt("x", |id| prompt.context.push(id));
-        let bounds = Bounds { max_tokens, min_tokens: 0, ignore_eos: false, stop };
+        let bounds = Bounds {
+            max_tokens,
+            min_tokens: 0,
+            ignore_eos: false,
+            stop,
+        };
         let mut choice = Choice::new(script, &prompt, 0, &bounds);
         let (mut step, mut text) = (Step::default(), String::new());
         loop {
@@ -167,7 +194,10 @@ mod tests {
 
     #[test]
     fn an_answer_ends_with_the_end_of_sequence_token_or_at_its_length() {
-        let script = Script { tokens: 5, ..Script::default() };
+        let script = Script {
+            tokens: 5,
+            ..Script::default()
+        };
         let (text, finish, produced) = run(&script, 100, &[]);
         assert_eq!((finish, produced), (Finish::Stop(None), 6));
         assert_eq!(text, text::answer(Context::prompt("x"), 5));
@@ -178,11 +208,20 @@ mod tests {
     #[test]
     fn a_stop_string_is_not_shown_not_even_its_beginning() {
         let words = ["one", " tw", "o th", "ree"].map(str::to_owned);
-        let script = Script { answer: Some(Arc::from(words)), ..Script::default() };
+        let script = Script {
+            answer: Some(Arc::from(words)),
+            ..Script::default()
+        };
         let stop = ["two".to_owned()];
         let (text, finish, _) = run(&script, 100, &stop);
-        assert_eq!((text.as_str(), finish), ("one ", Finish::Stop(Some("two".to_owned()))));
+        assert_eq!(
+            (text.as_str(), finish),
+            ("one ", Finish::Stop(Some("two".to_owned())))
+        );
         let (text, finish, _) = run(&script, 100, &["four".to_owned()]);
-        assert_eq!((text.as_str(), finish), ("one two three", Finish::Stop(None)));
+        assert_eq!(
+            (text.as_str(), finish),
+            ("one two three", Finish::Stop(None))
+        );
     }
 }

@@ -37,7 +37,8 @@ impl Head {
         else {
             return Err(Invalid);
         };
-        let valid_method = !method.is_empty() && method.bytes().all(|b| b.is_ascii_uppercase() || b == b'-');
+        let valid_method =
+            !method.is_empty() && method.bytes().all(|b| b.is_ascii_uppercase() || b == b'-');
         let valid_target = target.starts_with('/') || target.starts_with("http") || target == "*";
         if !valid_method || !valid_target || !matches!(version, "HTTP/1.1" | "HTTP/1.0") {
             return Err(Invalid);
@@ -57,7 +58,9 @@ impl Head {
             if name.is_empty() || !name.bytes().all(is_token) {
                 return Err(Invalid);
             }
-            parsed.headers.push((name.to_owned(), value.trim_matches([' ', '\t']).to_owned()));
+            parsed
+                .headers
+                .push((name.to_owned(), value.trim_matches([' ', '\t']).to_owned()));
         }
         parsed.interpret()?;
         Ok(parsed)
@@ -79,7 +82,10 @@ impl Head {
                 }
                 chunked = true;
             } else if name.eq_ignore_ascii_case("connection") {
-                if value.split(',').any(|token| token.trim().eq_ignore_ascii_case("close")) {
+                if value
+                    .split(',')
+                    .any(|token| token.trim().eq_ignore_ascii_case("close"))
+                {
                     self.keep_alive = false;
                 }
             } else if name.eq_ignore_ascii_case("expect") {
@@ -95,7 +101,10 @@ impl Head {
     }
 
     pub(super) fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
+        self.headers
+            .iter()
+            .find(|(n, _)| n.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value.as_str())
     }
 
     /// The target without scheme, authority and query.
@@ -136,7 +145,11 @@ enum ChunkState {
 
 impl Chunked {
     /// Moves body bytes from `input` (which it drains) to `body`; true at the end of the body.
-    pub(super) fn feed(&mut self, input: &mut Vec<u8>, mut body: impl FnMut(&[u8])) -> Result<bool, Invalid> {
+    pub(super) fn feed(
+        &mut self,
+        input: &mut Vec<u8>,
+        mut body: impl FnMut(&[u8]),
+    ) -> Result<bool, Invalid> {
         let mut used = 0;
         while self.state != ChunkState::Done {
             let rest = &input[used..];
@@ -157,7 +170,11 @@ impl Chunked {
                         continue;
                     }
                     self.left = chunk_size(line)?;
-                    self.state = if self.left == 0 { ChunkState::Trailer } else { ChunkState::Data };
+                    self.state = if self.left == 0 {
+                        ChunkState::Trailer
+                    } else {
+                        ChunkState::Data
+                    };
                 }
                 ChunkState::Data => {
                     let take = rest.len().min(self.left);
@@ -246,8 +263,13 @@ pub(super) struct DateClock(Mutex<(u64, String)>);
 
 impl DateClock {
     pub(super) fn push(&self, out: &mut Vec<u8>) {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        let mut cached = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |since| since.as_secs());
+        let mut cached = self
+            .0
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         if cached.0 != now || cached.1.is_empty() {
             *cached = (now, imf_date(now));
         }
@@ -258,14 +280,16 @@ impl DateClock {
 /// `Tue, 24 Nov 2026 14:08:11 GMT` (RFC 9110 section 5.6.7) for seconds since 1970.
 pub(super) fn imf_date(seconds: u64) -> String {
     const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
-    const MONTHS: [&str; 12] =
-        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    const MONTHS: [&str; 12] = [
+        "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
+    ];
     let days = seconds / 86_400;
     // The civil date by counting years from 1 March 0000, so that the leap day is the last of its year.
     let shifted = days + 719_468;
     let era = shifted / 146_097;
     let day_of_era = shifted % 146_097;
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let year_of_era =
+        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let month_from_march = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
@@ -306,7 +330,11 @@ mod tests {
             "Bad Name: 1\r\n",
             "no colon\r\n",
         ] {
-            assert_eq!(head(&format!("POST / HTTP/1.1\r\n{fields}\r\n")), Err(Invalid), "{fields}");
+            assert_eq!(
+                head(&format!("POST / HTTP/1.1\r\n{fields}\r\n")),
+                Err(Invalid),
+                "{fields}"
+            );
         }
         assert_eq!(head("PRI * HTTP/2.0\r\n\r\n"), Err(Invalid));
     }
@@ -315,16 +343,33 @@ mod tests {
     fn chunks_are_decoded_however_they_are_cut() {
         let wire = b"4;x=y\r\nWiki\r\n5\r\npedia\r\n0\r\nTrailer: 1\r\n\r\nNEXT";
         for step in 1..wire.len() {
-            let (mut decoder, mut input, mut body, mut done) = (Chunked::default(), Vec::new(), Vec::new(), false);
+            let (mut decoder, mut input, mut body, mut done) =
+                (Chunked::default(), Vec::new(), Vec::new(), false);
             for piece in wire.chunks(step) {
                 input.extend_from_slice(piece);
-                done = done || decoder.feed(&mut input, |bytes| body.extend_from_slice(bytes)).unwrap();
+                done = done
+                    || decoder
+                        .feed(&mut input, |bytes| body.extend_from_slice(bytes))
+                        .unwrap();
             }
             assert!(done);
-            assert_eq!((body.as_slice(), input.as_slice()), (b"Wikipedia".as_slice(), b"NEXT".as_slice()));
+            assert_eq!(
+                (body.as_slice(), input.as_slice()),
+                (b"Wikipedia".as_slice(), b"NEXT".as_slice())
+            );
         }
-        for bad in ["x\r\n", "\r\n", "-1\r\n", "1\r\nab\r\n", "fffffffffffffffff\r\n"] {
-            assert_eq!(Chunked::default().feed(&mut bad.as_bytes().to_vec(), |_| ()), Err(Invalid), "{bad:?}");
+        for bad in [
+            "x\r\n",
+            "\r\n",
+            "-1\r\n",
+            "1\r\nab\r\n",
+            "fffffffffffffffff\r\n",
+        ] {
+            assert_eq!(
+                Chunked::default().feed(&mut bad.as_bytes().to_vec(), |_| ()),
+                Err(Invalid),
+                "{bad:?}"
+            );
         }
     }
 

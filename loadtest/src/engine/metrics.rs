@@ -5,17 +5,20 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 const LATENCY: &[f64] = &[
-    0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 50.0, 60.0, 120.0, 240.0, 480.0, 960.0,
-    1920.0, 7680.0,
+    0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 50.0, 60.0, 120.0, 240.0,
+    480.0, 960.0, 1920.0, 7680.0,
 ];
 const TTFT: &[f64] = &[
-    0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0,
-    160.0, 640.0, 2560.0,
+    0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0,
+    20.0, 40.0, 80.0, 160.0, 640.0, 2560.0,
 ];
 const ITL: &[f64] = &[
-    0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0,
+    0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0,
+    40.0, 80.0,
 ];
-const TOKENS: &[f64] = &[1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 2000.0, 5000.0];
+const TOKENS: &[f64] = &[
+    1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 2000.0, 5000.0,
+];
 const BLOCKS: usize = 2048;
 const BLOCK_SIZE: usize = 128;
 
@@ -31,7 +34,11 @@ pub(super) struct Histogram {
 
 impl Histogram {
     fn new(bounds: &'static [f64]) -> Self {
-        Self { bounds, buckets: (0..=bounds.len()).map(|_| AtomicU64::new(0)).collect(), sum: AtomicU64::new(0) }
+        Self {
+            bounds,
+            buckets: (0..=bounds.len()).map(|_| AtomicU64::new(0)).collect(),
+            sum: AtomicU64::new(0),
+        }
     }
 
     pub(super) fn observe(&self, value: f64) {
@@ -49,12 +56,18 @@ impl Histogram {
         for (index, bucket) in self.buckets.iter().enumerate() {
             count += bucket.load(Relaxed) as f64;
             match self.bounds.get(index) {
-                Some(bound) => _ = writeln!(out, "{name}_bucket{{{labels},le=\"{bound:?}\"}} {count:?}"),
+                Some(bound) => {
+                    _ = writeln!(out, "{name}_bucket{{{labels},le=\"{bound:?}\"}} {count:?}")
+                }
                 None => _ = writeln!(out, "{name}_bucket{{{labels},le=\"+Inf\"}} {count:?}"),
             }
         }
         _ = writeln!(out, "{name}_count{{{labels}}} {count:?}");
-        _ = writeln!(out, "{name}_sum{{{labels}}} {:?}", self.sum.load(Relaxed) as f64 / 1e6);
+        _ = writeln!(
+            out,
+            "{name}_sum{{{labels}}} {:?}",
+            self.sum.load(Relaxed) as f64 / 1e6
+        );
     }
 }
 
@@ -125,56 +138,82 @@ impl Metrics {
     }
 
     pub(super) fn vllm(&self, model: &str) -> String {
-        let mut page = Page { out: String::with_capacity(16 << 10), labels: format!("engine=\"0\",model_name=\"{model}\"") };
-        let waiting = self.waiting.load(Relaxed);
-        page.gauge("vllm:num_requests_running", "Number of requests in model execution batches.", self.running.load(Relaxed) as f64);
-        page.gauge("vllm:num_requests_waiting", "Number of requests waiting to be processed.", waiting as f64);
+        let labels = format!("engine=\"0\",model_name=\"{model}\"");
+        let mut page = Page {
+            out: String::with_capacity(16 << 10),
+            labels,
+        };
+        let waiting = self.waiting.load(Relaxed) as f64;
+        let prompt = self.prompt_tokens.load(Relaxed) as f64;
+        let generated = self.generation_tokens.load(Relaxed) as f64;
+        for (name, value) in [
+            (
+                "vllm:num_requests_running",
+                self.running.load(Relaxed) as f64,
+            ),
+            ("vllm:num_requests_waiting", waiting),
+            ("vllm:kv_cache_usage_perc", self.cache_usage()),
+        ] {
+            page.gauge(name, value);
+        }
+        let reasons = [("capacity", waiting), ("deferred", 0.0)];
         page.labelled(
             "vllm:num_requests_waiting_by_reason",
             "gauge",
-            "Number of waiting requests by reason.",
             "reason",
-            &[("capacity", waiting as f64), ("deferred", 0.0)],
+            &reasons,
         );
-        page.gauge("vllm:kv_cache_usage_perc", "KV-cache usage. 1 means 100 percent usage.", self.cache_usage());
-        page.head("vllm:cache_config_info", "gauge", "Information of the LLMEngine CacheConfig");
+        page.head("vllm:cache_config_info", "gauge");
+        let size = BLOCKS * BLOCK_SIZE;
         _ = writeln!(
             page.out,
-            "vllm:cache_config_info{{block_size=\"{BLOCK_SIZE}\",engine=\"0\",kv_cache_size_tokens=\"{}\",num_gpu_blocks=\"{BLOCKS}\"}} 1.0",
-            BLOCKS * BLOCK_SIZE
+            "vllm:cache_config_info{{block_size=\"{BLOCK_SIZE}\",engine=\"0\",\
+             kv_cache_size_tokens=\"{size}\",num_gpu_blocks=\"{BLOCKS}\"}} 1.0"
         );
-        let prompt = self.prompt_tokens.load(Relaxed) as f64;
-        page.counter("vllm:prefix_cache_queries", "Prefix cache queries, in number of tokens.", prompt);
-        page.counter("vllm:prefix_cache_hits", "Prefix cache hits, in number of tokens.", 0.0);
-        page.counter("vllm:prompt_tokens", "Number of prefill tokens processed.", prompt);
-        page.counter("vllm:generation_tokens", "Number of generation tokens processed.", self.generation_tokens.load(Relaxed) as f64);
-        page.counter("vllm:num_preemptions", "Cumulative number of preemptions.", 0.0);
+        for (name, value) in [
+            ("vllm:prefix_cache_queries", prompt),
+            ("vllm:prefix_cache_hits", 0.0),
+            ("vllm:prompt_tokens", prompt),
+            ("vllm:prompt_tokens_cached", 0.0),
+            ("vllm:generation_tokens", generated),
+            ("vllm:num_preemptions", 0.0),
+        ] {
+            page.counter(name, value);
+        }
+        let reasons = [
+            ("stop", self.stopped.load(Relaxed) as f64),
+            ("length", self.at_length.load(Relaxed) as f64),
+            ("abort", self.aborted.load(Relaxed) as f64),
+            ("error", self.failed.load(Relaxed) as f64),
+            ("repetition", 0.0),
+        ];
         page.labelled(
             "vllm:request_success_total",
             "counter",
-            "Count of successfully processed requests.",
             "finished_reason",
-            &[
-                ("stop", self.stopped.load(Relaxed) as f64),
-                ("length", self.at_length.load(Relaxed) as f64),
-                ("abort", self.aborted.load(Relaxed) as f64),
-                ("error", self.failed.load(Relaxed) as f64),
-                ("repetition", 0.0),
-            ],
+            &reasons,
         );
+        let rejected = self.rejected.load(Relaxed) as f64;
+        let reasons = [
+            ("max_num_queued_reqs", rejected),
+            ("max_num_queued_tokens", 0.0),
+        ];
         page.labelled(
             "vllm:admission_rejections_total",
             "counter",
-            "Requests refused because a queue limit was reached.",
             "reason",
-            &[("max_num_queued_reqs", self.rejected.load(Relaxed) as f64), ("max_num_queued_tokens", 0.0)],
+            &reasons,
         );
-        page.histogram("vllm:time_to_first_token_seconds", "Histogram of time to first token in seconds.", &self.ttft);
-        page.histogram("vllm:inter_token_latency_seconds", "Histogram of inter-token latency in seconds.", &self.itl);
-        page.histogram("vllm:e2e_request_latency_seconds", "Histogram of e2e request latency in seconds.", &self.e2el);
-        page.histogram("vllm:request_queue_time_seconds", "Histogram of time spent in WAITING phase for request.", &self.queue_time);
-        page.histogram("vllm:request_prompt_tokens", "Number of prefill tokens processed.", &self.prompt_lengths);
-        page.histogram("vllm:request_generation_tokens", "Number of generation tokens processed.", &self.answer_lengths);
+        for (name, histogram) in [
+            ("vllm:time_to_first_token_seconds", &self.ttft),
+            ("vllm:inter_token_latency_seconds", &self.itl),
+            ("vllm:e2e_request_latency_seconds", &self.e2el),
+            ("vllm:request_queue_time_seconds", &self.queue_time),
+            ("vllm:request_prompt_tokens", &self.prompt_lengths),
+            ("vllm:request_generation_tokens", &self.answer_lengths),
+        ] {
+            page.histogram(name, histogram);
+        }
         page.out
     }
 
@@ -182,25 +221,49 @@ impl Metrics {
         let labels = format!(
             "dp_rank=\"0\",engine_type=\"unified\",model_name=\"{model}\",pp_rank=\"0\",tp_rank=\"0\""
         );
-        let mut page = Page { out: String::with_capacity(8 << 10), labels };
-        let used = self.held_tokens.load(Relaxed);
-        page.gauge("sglang:num_running_reqs", "The number of running requests.", self.running.load(Relaxed) as f64);
-        page.gauge("sglang:num_queue_reqs", "The number of requests in the waiting queue.", self.waiting.load(Relaxed) as f64);
-        page.gauge("sglang:num_used_tokens", "The number of used tokens.", used as f64);
-        page.gauge("sglang:max_total_num_tokens", "Maximum total number of tokens in the KV cache pool.", (BLOCKS * BLOCK_SIZE) as f64);
-        page.gauge("sglang:token_usage", "The token usage.", (self.cache_usage() * 100.0).round() / 100.0);
-        page.plain_counter("sglang:prompt_tokens_total", "Number of prefill tokens processed.", self.prompt_tokens.load(Relaxed) as f64);
-        page.plain_counter("sglang:generation_tokens_total", "Number of generation tokens processed.", self.generation_tokens.load(Relaxed) as f64);
-        page.plain_counter("sglang:cached_tokens_total", "Number of cached prompt tokens.", 0.0);
-        page.plain_counter(
-            "sglang:num_requests_total",
-            "Number of requests processed.",
-            (self.stopped.load(Relaxed) + self.at_length.load(Relaxed) + self.aborted.load(Relaxed)) as f64,
-        );
-        page.plain_counter("sglang:num_aborted_requests_total", "Number of requests aborted.", self.aborted.load(Relaxed) as f64);
-        page.histogram("sglang:time_to_first_token_seconds", "Histogram of time to first token in seconds.", &self.ttft);
-        page.histogram("sglang:inter_token_latency_seconds", "Histogram of inter-token latency in seconds.", &self.itl);
-        page.histogram("sglang:e2e_request_latency_seconds", "Histogram of End-to-end request latency in seconds", &self.e2el);
+        let mut page = Page {
+            out: String::with_capacity(8 << 10),
+            labels,
+        };
+        for (name, value) in [
+            ("sglang:num_running_reqs", self.running.load(Relaxed) as f64),
+            ("sglang:num_queue_reqs", self.waiting.load(Relaxed) as f64),
+            (
+                "sglang:num_used_tokens",
+                self.held_tokens.load(Relaxed) as f64,
+            ),
+            ("sglang:max_total_num_tokens", (BLOCKS * BLOCK_SIZE) as f64),
+            (
+                "sglang:token_usage",
+                (self.cache_usage() * 100.0).round() / 100.0,
+            ),
+        ] {
+            page.gauge(name, value);
+        }
+        let finished = self.stopped.load(Relaxed) + self.at_length.load(Relaxed);
+        let aborted = self.aborted.load(Relaxed);
+        for (name, value) in [
+            (
+                "sglang:prompt_tokens_total",
+                self.prompt_tokens.load(Relaxed),
+            ),
+            (
+                "sglang:generation_tokens_total",
+                self.generation_tokens.load(Relaxed),
+            ),
+            ("sglang:cached_tokens_total", 0),
+            ("sglang:num_requests_total", finished + aborted),
+            ("sglang:num_aborted_requests_total", aborted),
+        ] {
+            page.plain_counter(name, value as f64);
+        }
+        for (name, histogram) in [
+            ("sglang:time_to_first_token_seconds", &self.ttft),
+            ("sglang:inter_token_latency_seconds", &self.itl),
+            ("sglang:e2e_request_latency_seconds", &self.e2el),
+        ] {
+            page.histogram(name, histogram);
+        }
         page.out
     }
 
@@ -223,35 +286,42 @@ struct Page {
 }
 
 impl Page {
-    fn head(&mut self, name: &str, kind: &str, help: &str) {
-        _ = write!(self.out, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
+    fn head(&mut self, name: &str, kind: &str) {
+        _ = writeln!(
+            self.out,
+            "# HELP {name} As {name} of the engine.\n# TYPE {name} {kind}"
+        );
     }
 
-    fn gauge(&mut self, name: &str, help: &str, value: f64) {
-        self.head(name, "gauge", help);
+    fn gauge(&mut self, name: &str, value: f64) {
+        self.head(name, "gauge");
         _ = writeln!(self.out, "{name}{{{}}} {value:?}", self.labels);
     }
 
     /// vLLM's counters come with a `_created` gauge each.
-    fn counter(&mut self, name: &str, help: &str, value: f64) {
-        self.plain_counter(&format!("{name}_total"), help, value);
-        self.gauge(&format!("{name}_created"), help, 0.0);
+    fn counter(&mut self, name: &str, value: f64) {
+        self.plain_counter(&format!("{name}_total"), value);
+        self.gauge(&format!("{name}_created"), 0.0);
     }
 
-    fn plain_counter(&mut self, name: &str, help: &str, value: f64) {
-        self.head(name, "counter", help);
+    fn plain_counter(&mut self, name: &str, value: f64) {
+        self.head(name, "counter");
         _ = writeln!(self.out, "{name}{{{}}} {value:?}", self.labels);
     }
 
-    fn labelled(&mut self, name: &str, kind: &str, help: &str, label: &str, values: &[(&str, f64)]) {
-        self.head(name, kind, help);
+    fn labelled(&mut self, name: &str, kind: &str, label: &str, values: &[(&str, f64)]) {
+        self.head(name, kind);
         for (value, count) in values {
-            _ = writeln!(self.out, "{name}{{{},{label}=\"{value}\"}} {count:?}", self.labels);
+            _ = writeln!(
+                self.out,
+                "{name}{{{},{label}=\"{value}\"}} {count:?}",
+                self.labels
+            );
         }
     }
 
-    fn histogram(&mut self, name: &str, help: &str, histogram: &Histogram) {
-        self.head(name, "histogram", help);
+    fn histogram(&mut self, name: &str, histogram: &Histogram) {
+        self.head(name, "histogram");
         histogram.render(&mut self.out, name, &self.labels);
     }
 }

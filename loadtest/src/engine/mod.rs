@@ -41,7 +41,9 @@ use tokio::time::{Instant, sleep};
 
 use shared::{Active, Shared, State, lock};
 
-pub use script::{Cut, Death, EngineError, Fault, Flavour, Health, Listen, QueueFull, Recorded, Script};
+pub use script::{
+    Cut, Death, EngineError, Fault, Flavour, Health, Listen, QueueFull, Recorded, Script,
+};
 
 /// A running engine. Dropping it ends it and its connections.
 #[derive(Debug)]
@@ -62,7 +64,11 @@ impl Engine {
         let listen = listener.address()?;
         let shared = Shared::new(script);
         let acceptor = tokio::spawn(server::accept(Arc::clone(&shared), listener));
-        Ok(Self { shared, listen, acceptor: Mutex::new(Some(acceptor)) })
+        Ok(Self {
+            shared,
+            listen,
+            acceptor: Mutex::new(Some(acceptor)),
+        })
     }
 
     /// The address of an engine on TCP.

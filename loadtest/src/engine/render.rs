@@ -45,7 +45,14 @@ pub(super) struct Whole {
 
 impl Renderer {
     /// `request` is the request's id, from the client or made here.
-    pub(super) fn new(ask: &Ask, flavour: Flavour, model: &str, request: &str, created: u64, details: bool) -> Self {
+    pub(super) fn new(
+        ask: &Ask,
+        flavour: Flavour,
+        model: &str,
+        request: &str,
+        created: u64,
+        details: bool,
+    ) -> Self {
         let (id, object) = match ask.api {
             Api::Chat => (format!("chatcmpl-{request}"), "chat.completion.chunk"),
             Api::Completions => (format!("cmpl-{request}"), "text_completion"),
@@ -94,16 +101,29 @@ impl Renderer {
 
     /// Whether a token without text gets an event of its own.
     pub(super) fn shows(&self, step: &Step) -> bool {
-        self.api == Api::Completions || self.return_token_ids || step.finish.is_some() || !step.text.is_empty()
+        self.api == Api::Completions
+            || self.return_token_ids
+            || step.finish.is_some()
+            || !step.text.is_empty()
     }
 
     /// The event of one token. `prompt_ids` go into the first event of a completion.
-    pub(super) fn token_event(&self, out: &mut Vec<u8>, index: usize, step: &Step, usage: Usage, prompt_ids: Option<&[u32]>) {
+    pub(super) fn token_event(
+        &self,
+        out: &mut Vec<u8>,
+        index: usize,
+        step: &Step,
+        usage: Usage,
+        prompt_ids: Option<&[u32]>,
+    ) {
         self.open(out, index);
         match self.api {
             Api::Chat => {
                 let by_eos = matches!(step.finish, Some(Finish::Stop(None)));
-                if self.flavour == Flavour::Vllm && step.text.is_empty() && (by_eos || step.finish.is_none()) {
+                if self.flavour == Flavour::Vllm
+                    && step.text.is_empty()
+                    && (by_eos || step.finish.is_none())
+                {
                     out.extend_from_slice(br#","delta":{},"logprobs":null,"#);
                 } else {
                     out.extend_from_slice(br#","delta":{"content":"#);
@@ -131,13 +151,23 @@ impl Renderer {
             Flavour::Vllm => {
                 out.extend_from_slice(br#","token_ids":"#);
                 let ids = std::slice::from_ref(&step.id);
-                self.ids(out, if step.finish == Some(Finish::Abort) { &[] } else { ids });
+                self.ids(
+                    out,
+                    if step.finish == Some(Finish::Abort) {
+                        &[]
+                    } else {
+                        ids
+                    },
+                );
                 out.extend_from_slice(b"}]");
                 if self.continuous_usage {
                     self.usage(out, usage);
                 }
                 if step.finish.is_some() && !self.include_usage {
-                    _ = std::io::Write::write_fmt(out, format_args!(r#","system_fingerprint":"{FINGERPRINT}""#));
+                    _ = std::io::Write::write_fmt(
+                        out,
+                        format_args!(r#","system_fingerprint":"{FINGERPRINT}""#),
+                    );
                 }
             }
             Flavour::Sglang => {
@@ -165,7 +195,10 @@ impl Renderer {
         }
         out.push(b'}');
         if self.flavour == Flavour::Vllm {
-            _ = std::io::Write::write_fmt(out, format_args!(r#","system_fingerprint":"{FINGERPRINT}""#));
+            _ = std::io::Write::write_fmt(
+                out,
+                format_args!(r#","system_fingerprint":"{FINGERPRINT}""#),
+            );
         }
         out.extend_from_slice(b"}\n\n");
     }
@@ -234,7 +267,11 @@ impl Renderer {
         }
         let Usage { prompt, completion } = usage;
         let total = prompt + completion;
-        let details = if self.prompt_tokens_details { self.details() } else { r#","prompt_tokens_details":null"# };
+        let details = if self.prompt_tokens_details {
+            self.details()
+        } else {
+            r#","prompt_tokens_details":null"#
+        };
         let usage = format!(
             r#"{{"prompt_tokens":{prompt},"total_tokens":{total},"completion_tokens":{completion}{details}"#
         );
@@ -258,7 +295,9 @@ impl Renderer {
 
     fn whole_choice(&self, out: &mut Vec<u8>, index: usize, choice: &Whole, prompt_ids: &[u32]) {
         let text = Value::from(choice.text.as_str());
-        let finish = choice.finish.as_ref().map_or("null".to_owned(), |finish| format!("\"{}\"", finish.reason()));
+        let finish = choice.finish.as_ref().map_or("null".to_owned(), |finish| {
+            format!("\"{}\"", finish.reason())
+        });
         let stop = match &choice.finish {
             Some(Finish::Stop(Some(stop))) => Value::from(stop.as_str()).to_string(),
             _ => "null".to_owned(),
@@ -266,7 +305,10 @@ impl Renderer {
         let (mut ids, mut prompt) = (Vec::new(), Vec::new());
         self.ids(&mut ids, &choice.ids);
         self.ids(&mut prompt, prompt_ids);
-        let (ids, prompt) = (String::from_utf8_lossy(&ids), String::from_utf8_lossy(&prompt));
+        let (ids, prompt) = (
+            String::from_utf8_lossy(&ids),
+            String::from_utf8_lossy(&prompt),
+        );
         out.extend_from_slice(
             match (self.flavour, self.api) {
                 (Flavour::Vllm, Api::Chat) => format!(

@@ -42,9 +42,19 @@ pub(super) struct Prompt {
 
 impl Ask {
     /// Reads a body; the error is the answer.
-    pub(super) fn parse(api: Api, script: &Script, content_type: Option<&str>, body: &[u8]) -> Result<Self, ErrorAnswer> {
+    pub(super) fn parse(
+        api: Api,
+        script: &Script,
+        content_type: Option<&str>,
+        body: &[u8],
+    ) -> Result<Self, ErrorAnswer> {
         let flavour = script.flavour;
-        let media_type = content_type.unwrap_or_default().split(';').next().unwrap_or_default().trim();
+        let media_type = content_type
+            .unwrap_or_default()
+            .split(';')
+            .next()
+            .unwrap_or_default()
+            .trim();
         if !media_type.eq_ignore_ascii_case("application/json") {
             return Err(ErrorAnswer::media_type(flavour));
         }
@@ -61,14 +71,25 @@ impl Ask {
                     "{{'type': 'json_invalid', 'loc': 'body.{at}', 'msg': 'JSON decode error', 'input': '<dict of 0 \
                      items>', 'ctx': {{'error': 'Expecting value'}}}}"
                 );
-                return Err(ErrorAnswer::validation(flavour, &detail, &format!("body.{at}")));
+                return Err(ErrorAnswer::validation(
+                    flavour,
+                    &detail,
+                    &format!("body.{at}"),
+                ));
             }
         };
-        Fields { fields: &fields, script }.ask(api)
+        Fields {
+            fields: &fields,
+            script,
+        }
+        .ask(api)
     }
 
     pub(super) fn prompt_tokens(&self) -> usize {
-        self.prompts.iter().map(|prompt| prompt.context.length).sum()
+        self.prompts
+            .iter()
+            .map(|prompt| prompt.context.length)
+            .sum()
     }
 }
 
@@ -86,14 +107,23 @@ impl<'a> Fields<'a> {
             let message = "Stream options can only be defined when `stream=True`.";
             return Err(self.bad(message, Some("stream_options")));
         }
-        let option = |name| options.and_then(|o| o.get(name)).and_then(Value::as_bool).unwrap_or(false);
+        let option = |name| {
+            options
+                .and_then(|o| o.get(name))
+                .and_then(Value::as_bool)
+                .unwrap_or(false)
+        };
         let return_token_ids = self.boolean("return_token_ids")?.unwrap_or(false);
         let prompts = match api {
             Api::Chat => vec![self.chat(return_token_ids)?],
             Api::Completions => self.prompts(return_token_ids)?,
         };
         self.check_sampling()?;
-        let longest = prompts.iter().map(|prompt| prompt.context.length).max().unwrap_or(0);
+        let longest = prompts
+            .iter()
+            .map(|prompt| prompt.context.length)
+            .max()
+            .unwrap_or(0);
         Ok(Ask {
             api,
             stream,
@@ -113,9 +143,11 @@ impl<'a> Fields<'a> {
         match self.get("model") {
             None => Ok(()),
             Some(Value::String(model)) if model.is_empty() || *model == self.script.model => Ok(()),
-            Some(Value::String(model)) => {
-                Err(ErrorAnswer::unknown_model(self.script.flavour, model, &self.script.model))
-            }
+            Some(Value::String(model)) => Err(ErrorAnswer::unknown_model(
+                self.script.flavour,
+                model,
+                &self.script.model,
+            )),
             Some(_) => Err(self.wrong_type("model", "string")),
         }
     }
@@ -127,7 +159,9 @@ impl<'a> Fields<'a> {
             return Err(self.bad(&format!("n must be at least 1, got {n}."), Some("n")));
         }
         if let Some(temperature) = self.get("temperature") {
-            let value = temperature.as_f64().ok_or_else(|| self.wrong_type("temperature", "number"))?;
+            let value = temperature
+                .as_f64()
+                .ok_or_else(|| self.wrong_type("temperature", "number"))?;
             if !(0.0..=2.0).contains(&value) {
                 let message = format!("temperature must be in [0, 2], got {value:?}.");
                 return Err(self.bad(&message, Some("temperature")));
@@ -147,16 +181,20 @@ impl<'a> Fields<'a> {
             return Err(self.bad(&message, Some("input_tokens")));
         }
         let asked = match api {
-            Api::Chat => self.whole("max_completion_tokens")?.or(self.whole("max_tokens")?),
+            Api::Chat => self
+                .whole("max_completion_tokens")?
+                .or(self.whole("max_tokens")?),
             Api::Completions => Some(self.whole("max_tokens")?.unwrap_or(16)),
         };
         match asked {
             None => Ok(model - prompt),
-            Some(asked) if asked < 1 => {
-                Err(self.bad(&format!("max_tokens must be at least 1, got {asked}."), Some("max_tokens")))
-            }
+            Some(asked) if asked < 1 => Err(self.bad(
+                &format!("max_tokens must be at least 1, got {asked}."),
+                Some("max_tokens"),
+            )),
             Some(asked) if asked as usize > model => {
-                let message = format!("max_tokens={asked} cannot be greater than max_model_len={model}.");
+                let message =
+                    format!("max_tokens={asked} cannot be greater than max_model_len={model}.");
                 Err(self.bad(&message, Some("max_tokens")))
             }
             Some(asked) => Ok((asked as usize).min(model - prompt)),
@@ -169,7 +207,11 @@ impl<'a> Fields<'a> {
             Some(Value::String(one)) => Ok(vec![one.clone()]),
             Some(Value::Array(several)) => several
                 .iter()
-                .map(|one| one.as_str().map(str::to_owned).ok_or_else(|| self.wrong_type("stop", "string")))
+                .map(|one| {
+                    one.as_str()
+                        .map(str::to_owned)
+                        .ok_or_else(|| self.wrong_type("stop", "string"))
+                })
                 .collect(),
             Some(_) => Err(self.wrong_type("stop", "string")),
         }
@@ -183,16 +225,22 @@ impl<'a> Fields<'a> {
         };
         let go_on = self.boolean("continue_final_message")?.unwrap_or(false);
         if go_on && self.boolean("add_generation_prompt")?.unwrap_or(true) {
-            let message = "Cannot set both `continue_final_message` and `add_generation_prompt` to True.";
+            let message =
+                "Cannot set both `continue_final_message` and `add_generation_prompt` to True.";
             return Err(self.bad(message, None));
         }
         let mut turns = Vec::with_capacity(messages.len());
         for message in messages {
-            let role = message.get("role").and_then(Value::as_str).ok_or_else(|| self.missing("messages.0.role"))?;
+            let role = message
+                .get("role")
+                .and_then(Value::as_str)
+                .ok_or_else(|| self.missing("messages.0.role"))?;
             turns.push((role, content(message.get("content"))));
         }
         let mut prompt = Prompt::default();
-        let turns = turns.iter().map(|(role, content)| (*role, content.as_ref()));
+        let turns = turns
+            .iter()
+            .map(|(role, content)| (*role, content.as_ref()));
         text::render_chat(turns, !go_on, |id| prompt.push(id, keep));
         Ok(prompt)
     }
@@ -206,7 +254,9 @@ impl<'a> Fields<'a> {
         match self.get("prompt") {
             None => Err(self.missing("prompt")),
             Some(Value::String(text)) => Ok(vec![of_text(text)]),
-            Some(Value::Array(items)) if items.first().is_some_and(Value::is_u64) => Ok(vec![self.ids(items, keep)?]),
+            Some(Value::Array(items)) if items.first().is_some_and(Value::is_u64) => {
+                Ok(vec![self.ids(items, keep)?])
+            }
             Some(Value::Array(items)) if !items.is_empty() => items
                 .iter()
                 .map(|item| match item {
@@ -223,7 +273,10 @@ impl<'a> Fields<'a> {
         let mut prompt = Prompt::default();
         let mut ids = Vec::with_capacity(items.len());
         for item in items {
-            let id = item.as_u64().and_then(|id| u32::try_from(id).ok()).ok_or_else(|| self.wrong_type("prompt", "int"))?;
+            let id = item
+                .as_u64()
+                .and_then(|id| u32::try_from(id).ok())
+                .ok_or_else(|| self.wrong_type("prompt", "int"))?;
             if !text::is_known(id) {
                 return Err(self.bad(&format!("Token id {id} is out of vocabulary"), None));
             }
@@ -231,7 +284,8 @@ impl<'a> Fields<'a> {
             prompt.push(id, keep);
         }
         if prompt.context.in_character() {
-            ids.iter().for_each(|id| text::decode(*id, &mut prompt.repeated));
+            ids.iter()
+                .for_each(|id| text::decode(*id, &mut prompt.repeated));
         }
         Ok(prompt)
     }
@@ -242,11 +296,23 @@ impl<'a> Fields<'a> {
     }
 
     fn boolean(&self, name: &str) -> Result<Option<bool>, ErrorAnswer> {
-        self.get(name).map(|value| value.as_bool().ok_or_else(|| self.wrong_type(name, "boolean"))).transpose()
+        self.get(name)
+            .map(|value| {
+                value
+                    .as_bool()
+                    .ok_or_else(|| self.wrong_type(name, "boolean"))
+            })
+            .transpose()
     }
 
     fn whole(&self, name: &str) -> Result<Option<i64>, ErrorAnswer> {
-        self.get(name).map(|value| value.as_i64().ok_or_else(|| self.wrong_type(name, "integer"))).transpose()
+        self.get(name)
+            .map(|value| {
+                value
+                    .as_i64()
+                    .ok_or_else(|| self.wrong_type(name, "integer"))
+            })
+            .transpose()
     }
 
     fn bad(&self, message: &str, param: Option<&str>) -> ErrorAnswer {
@@ -262,7 +328,9 @@ impl<'a> Fields<'a> {
     }
 
     fn wrong_type(&self, name: &str, expected: &str) -> ErrorAnswer {
-        let detail = format!("{{'type': '{expected}_type', 'loc': 'body.{name}', 'msg': 'Input should be a valid {expected}'}}");
+        let detail = format!(
+            "{{'type': '{expected}_type', 'loc': 'body.{name}', 'msg': 'Input should be a valid {expected}'}}"
+        );
         ErrorAnswer::validation(self.script.flavour, &detail, &format!("body.{name}"))
     }
 }
@@ -280,9 +348,11 @@ impl Prompt {
 fn content(value: Option<&Value>) -> std::borrow::Cow<'_, str> {
     match value {
         Some(Value::String(text)) => text.as_str().into(),
-        Some(Value::Array(parts)) => {
-            parts.iter().filter_map(|part| part.get("text")?.as_str()).collect::<String>().into()
-        }
+        Some(Value::Array(parts)) => parts
+            .iter()
+            .filter_map(|part| part.get("text")?.as_str())
+            .collect::<String>()
+            .into(),
         _ => "".into(),
     }
 }
@@ -291,12 +361,18 @@ fn content(value: Option<&Value>) -> std::borrow::Cow<'_, str> {
 pub(super) fn tokenize(script: &Script, body: &[u8]) -> Result<String, ErrorAnswer> {
     let fields: Map<String, Value> = serde_json::from_slice(body)
         .map_err(|_| ErrorAnswer::validation(script.flavour, "{'type': 'json_invalid'}", "body"))?;
-    let fields = Fields { fields: &fields, script };
+    let fields = Fields {
+        fields: &fields,
+        script,
+    };
     let mut ids = Vec::new();
     if fields.get("messages").is_some() {
         ids = fields.chat(true)?.ids;
     } else {
-        let prompt = fields.get("prompt").and_then(Value::as_str).ok_or_else(|| fields.missing("prompt"))?;
+        let prompt = fields
+            .get("prompt")
+            .and_then(Value::as_str)
+            .ok_or_else(|| fields.missing("prompt"))?;
         ids.push(text::BOS);
         text::tokenize(prompt.as_bytes(), |id| ids.push(id));
     }
@@ -314,13 +390,20 @@ pub(super) fn detokenize(script: &Script, body: &[u8]) -> Result<String, ErrorAn
     let fields: Value = serde_json::from_slice(body)
         .map_err(|_| ErrorAnswer::validation(flavour, "{'type': 'json_invalid'}", "body"))?;
     let Some(ids) = fields.get("tokens").and_then(Value::as_array) else {
-        return Err(ErrorAnswer::validation(flavour, "{'type': 'missing', 'loc': 'body.tokens'}", "body.tokens"));
+        return Err(ErrorAnswer::validation(
+            flavour,
+            "{'type': 'missing', 'loc': 'body.tokens'}",
+            "body.tokens",
+        ));
     };
     let mut bytes = Vec::new();
     for id in ids.iter().filter_map(Value::as_u64) {
         text::decode(u32::try_from(id).unwrap_or(text::EOS), &mut bytes);
     }
-    Ok(format!(r#"{{"prompt":{}}}"#, Value::from(String::from_utf8_lossy(&bytes))))
+    Ok(format!(
+        r#"{{"prompt":{}}}"#,
+        Value::from(String::from_utf8_lossy(&bytes))
+    ))
 }
 
 #[cfg(test)]
@@ -328,13 +411,26 @@ mod tests {
     use super::*;
 
     fn ask(api: Api, body: &str) -> Result<Ask, ErrorAnswer> {
-        let script = Script { max_model_len: 8192, ..Script::default() };
-        Ask::parse(api, &script, Some("application/json; charset=utf-8"), body.as_bytes())
+        let script = Script {
+            max_model_len: 8192,
+            ..Script::default()
+        };
+        Ask::parse(
+            api,
+            &script,
+            Some("application/json; charset=utf-8"),
+            body.as_bytes(),
+        )
     }
 
     #[test]
     fn requests_are_judged_as_vllm_judges_them() {
-        let chat = |fields: &str| ask(Api::Chat, &format!(r#"{{"messages":[{{"role":"user","content":"x"}}]{fields}}}"#));
+        let chat = |fields: &str| {
+            ask(
+                Api::Chat,
+                &format!(r#"{{"messages":[{{"role":"user","content":"x"}}]{fields}}}"#),
+            )
+        };
         assert_eq!(chat(r#","model":"nope""#).unwrap_err().status, 404);
         assert!(chat(r#","unknown":1,"priority":3"#).is_ok());
         for refused in [
@@ -347,18 +443,29 @@ mod tests {
             r#","continue_final_message":true"#,
         ] {
             let error = chat(refused).unwrap_err();
-            assert!(error.status == 400 && error.body.contains("BadRequestError"), "{refused}: {error:?}");
+            assert!(
+                error.status == 400 && error.body.contains("BadRequestError"),
+                "{refused}: {error:?}"
+            );
         }
         for invalid in ["[]", "{", "{}", r#"{"messages":"x"}"#] {
             let error = ask(Api::Chat, invalid).unwrap_err();
-            assert!(error.status == 400 && error.body.contains(r#""type":"Bad Request""#), "{invalid}: {error:?}");
+            assert!(
+                error.status == 400 && error.body.contains(r#""type":"Bad Request""#),
+                "{invalid}: {error:?}"
+            );
         }
         assert_eq!(chat(r#","max_tokens":8192"#).unwrap().max_tokens, 8192 - 4);
     }
 
     #[test]
     fn a_prompt_may_be_text_ids_or_a_batch_of_either() {
-        let prompts = |prompt: &str| ask(Api::Completions, &format!(r#"{{"prompt":{prompt}}}"#)).unwrap().prompts.len();
+        let prompts = |prompt: &str| {
+            ask(Api::Completions, &format!(r#"{{"prompt":{prompt}}}"#))
+                .unwrap()
+                .prompts
+                .len()
+        };
         assert_eq!(prompts(r#""x""#), 1);
         assert_eq!(prompts("[1,100,3]"), 1);
         assert_eq!(prompts(r#"["x","y"]"#), 2);

@@ -35,7 +35,12 @@ const ROUTES: &[(&str, &str, Option<Flavour>, Route)] = &[
     ("/detokenize", "POST", None, Route::Detokenize),
     ("/v1/models", "GET", None, Route::Models),
     ("/health", "GET", None, Route::Health),
-    ("/health_generate", "GET", Some(Flavour::Sglang), Route::Health),
+    (
+        "/health_generate",
+        "GET",
+        Some(Flavour::Sglang),
+        Route::Health,
+    ),
     ("/ping", "GET, POST", None, Route::Health),
     ("/version", "GET", Some(Flavour::Vllm), Route::Version),
     ("/load", "GET", Some(Flavour::Vllm), Route::Load),
@@ -96,7 +101,17 @@ pub(super) async fn answer(
     }
     match route {
         Route::Chat => inference(connection, responder, Api::Chat, request, script, fault).await,
-        Route::Completions => inference(connection, responder, Api::Completions, request, script, fault).await,
+        Route::Completions => {
+            inference(
+                connection,
+                responder,
+                Api::Completions,
+                request,
+                script,
+                fault,
+            )
+            .await
+        }
         Route::Health => {
             match script.health {
                 Health::Ok => responder.empty(&mut out, 200),
@@ -107,7 +122,14 @@ pub(super) async fn answer(
             Ok(end)
         }
         _ => {
-            local(&connection.shared, &responder, route, &request, script, &mut out);
+            local(
+                &connection.shared,
+                &responder,
+                route,
+                &request,
+                script,
+                &mut out,
+            );
             connection.write(&out).await?;
             Ok(end)
         }
@@ -119,8 +141,12 @@ fn refused(head: &Head, script: &Script, methods: &'static str) -> Option<ErrorA
     if let Some(key) = &script.api_key
         && head.path().starts_with("/v1")
     {
-        let given = head.header("authorization").and_then(|value| value.split_once(' '));
-        if !given.is_some_and(|(scheme, token)| scheme.eq_ignore_ascii_case("bearer") && token == key) {
+        let given = head
+            .header("authorization")
+            .and_then(|value| value.split_once(' '));
+        if !given
+            .is_some_and(|(scheme, token)| scheme.eq_ignore_ascii_case("bearer") && token == key)
+        {
             return Some(ErrorAnswer::unauthorized());
         }
     }
@@ -138,7 +164,12 @@ async fn inference(
 ) -> Result<End, Gone> {
     let shared = Arc::clone(&connection.shared);
     let _in_flight = InFlight::enter(&shared);
-    let ask = match Ask::parse(api, script, request.head.header("content-type"), &request.body) {
+    let ask = match Ask::parse(
+        api,
+        script,
+        request.head.header("content-type"),
+        &request.body,
+    ) {
         Ok(ask) => ask,
         Err(error) => {
             let mut out = Vec::new();
@@ -148,10 +179,14 @@ async fn inference(
         }
     };
     let arrival = request.arrival;
-    let orca = request.head.header("endpoint-load-metrics-format").map(str::to_owned);
+    let orca = request
+        .head
+        .header("endpoint-load-metrics-format")
+        .map(str::to_owned);
     drop(request);
     if let Some(fault) = &fault
-        && let Some(end) = faults::misbehave_before(connection, &responder, &ask, script, fault).await?
+        && let Some(end) =
+            faults::misbehave_before(connection, &responder, &ask, script, fault).await?
     {
         return Ok(end);
     }
@@ -180,12 +215,21 @@ fn local(
         Route::Detokenize => request::detokenize(script, &request.body),
         Route::Models => Ok(models(script, &shared.new_id())),
         Route::Version => Ok(r#"{"version":"0.32.0"}"#.to_owned()),
-        Route::Load => Ok(format!(r#"{{"server_load":{}}}"#, shared.in_flight.load(Relaxed))),
+        Route::Load => Ok(format!(
+            r#"{{"server_load":{}}}"#,
+            shared.in_flight.load(Relaxed)
+        )),
         Route::Loads => Ok(metrics.loads()),
         Route::Metrics => {
             let (kind, page) = match script.flavour {
-                Flavour::Vllm => ("text/plain; version=1.0.0; charset=utf-8", metrics.vllm(&script.model)),
-                Flavour::Sglang => ("text/plain; version=0.0.4; charset=utf-8", metrics.sglang(&script.model)),
+                Flavour::Vllm => (
+                    "text/plain; version=1.0.0; charset=utf-8",
+                    metrics.vllm(&script.model),
+                ),
+                Flavour::Sglang => (
+                    "text/plain; version=0.0.4; charset=utf-8",
+                    metrics.sglang(&script.model),
+                ),
             };
             return responder.body(out, 200, kind, page.as_bytes());
         }
@@ -213,7 +257,9 @@ fn models(script: &Script, id: &str) -> String {
 
 /// Seconds since 1970.
 pub(super) fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
 }
 
 /// uvicorn's answer to bytes that are no request; no middleware touches it.
@@ -234,7 +280,6 @@ pub(super) fn invalid_request(shared: &Shared, out: &mut Vec<u8>) {
 /// Writes response heads as uvicorn, FastAPI and vLLM's middleware do for this request.
 pub(super) struct Responder {
     shared: Arc<Shared>,
-    pub flavour: Flavour,
     /// Sent back with `--enable-request-id-headers`.
     request_id: Option<String>,
     /// The client's, or a new one: part of the answer's id.
@@ -248,10 +293,11 @@ impl Responder {
     fn new(shared: &Arc<Shared>, script: &Script, head: &Head) -> Self {
         let given = head.header("x-request-id").map(str::to_owned);
         let answer_id = given.clone().unwrap_or_else(|| shared.new_id());
-        let request_id = script.request_id_headers.then(|| given.unwrap_or_else(|| format!("{0}{0}", shared.new_id())));
+        let request_id = script
+            .request_id_headers
+            .then(|| given.unwrap_or_else(|| format!("{0}{0}", shared.new_id())));
         Self {
             shared: Arc::clone(shared),
-            flavour: script.flavour,
             request_id,
             answer_id,
             keep_alive: head.keep_alive,
@@ -261,7 +307,11 @@ impl Responder {
     }
 
     pub(super) fn end(&self) -> End {
-        if self.keep_alive { End::Keep } else { End::Close }
+        if self.keep_alive {
+            End::Keep
+        } else {
+            End::Close
+        }
     }
 
     /// From now on the connection closes after the answer.
@@ -270,8 +320,16 @@ impl Responder {
     }
 
     /// A head: `fields` are the application's, in order; chunked when told so.
-    pub(super) fn head(&self, out: &mut Vec<u8>, status: u16, fields: &[(&str, &str)], chunked: bool) {
-        out.extend_from_slice(format!("HTTP/1.1 {status} {}\r\ndate: ", http::phrase(status)).as_bytes());
+    pub(super) fn head(
+        &self,
+        out: &mut Vec<u8>,
+        status: u16,
+        fields: &[(&str, &str)],
+        chunked: bool,
+    ) {
+        out.extend_from_slice(
+            format!("HTTP/1.1 {status} {}\r\ndate: ", http::phrase(status)).as_bytes(),
+        );
         self.shared.date.push(out);
         out.extend_from_slice(b"\r\nserver: uvicorn\r\n");
         let mut field = |name: &str, value: &str| {
@@ -304,7 +362,12 @@ impl Responder {
 
     pub(super) fn body(&self, out: &mut Vec<u8>, status: u16, kind: &str, body: &[u8]) {
         let length = body.len().to_string();
-        self.head(out, status, &[("content-length", &length), ("content-type", kind)], false);
+        self.head(
+            out,
+            status,
+            &[("content-length", &length), ("content-type", kind)],
+            false,
+        );
         self.content(out, body);
     }
 
@@ -316,7 +379,16 @@ impl Responder {
             ("content-length", length.as_str()),
             ("content-type", "application/json"),
         ];
-        self.head(out, 200, if load.is_some() { &fields } else { &fields[1..] }, false);
+        self.head(
+            out,
+            200,
+            if load.is_some() {
+                &fields
+            } else {
+                &fields[1..]
+            },
+            false,
+        );
         self.content(out, body);
     }
 
@@ -327,7 +399,16 @@ impl Responder {
             ("content-length", length.as_str()),
             ("content-type", "application/json"),
         ];
-        self.head(out, error.status, if error.allow.is_some() { &fields } else { &fields[1..] }, false);
+        self.head(
+            out,
+            error.status,
+            if error.allow.is_some() {
+                &fields
+            } else {
+                &fields[1..]
+            },
+            false,
+        );
         self.content(out, error.body.as_bytes());
     }
 

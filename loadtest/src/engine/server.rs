@@ -24,19 +24,29 @@ pub(super) enum Listener {
 pub(super) async fn bind(listen: &Listen) -> Result<Listener> {
     match listen {
         Listen::Tcp(address) => {
-            let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+            let socket = if address.is_ipv4() {
+                TcpSocket::new_v4()
+            } else {
+                TcpSocket::new_v6()
+            }?;
             socket.set_reuseaddr(true)?;
-            socket.bind(*address).map_err(|error| Error::new(error.kind(), format!("{address}: {error}")))?;
+            socket
+                .bind(*address)
+                .map_err(|error| Error::new(error.kind(), format!("{address}: {error}")))?;
             Ok(Listener::Tcp(socket.listen(BACKLOG)?))
         }
         Listen::Unix(path) => {
             if let Err(error) = std::fs::remove_file(path)
                 && error.kind() != ErrorKind::NotFound
             {
-                return Err(Error::new(error.kind(), format!("{}: {error}", path.display())));
+                return Err(Error::new(
+                    error.kind(),
+                    format!("{}: {error}", path.display()),
+                ));
             }
-            let listener = UnixListener::bind(path)
-                .map_err(|error| Error::new(error.kind(), format!("{}: {error}", path.display())))?;
+            let listener = UnixListener::bind(path).map_err(|error| {
+                Error::new(error.kind(), format!("{}: {error}", path.display()))
+            })?;
             Ok(Listener::Unix(listener))
         }
     }

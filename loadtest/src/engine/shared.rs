@@ -32,7 +32,10 @@ pub(super) struct Active {
 impl Active {
     pub(super) fn new(script: Script) -> Self {
         let slots = script.max_running.unwrap_or(Semaphore::MAX_PERMITS);
-        Self { script: Arc::new(script), slots: Arc::new(Semaphore::new(slots)) }
+        Self {
+            script: Arc::new(script),
+            slots: Arc::new(Semaphore::new(slots)),
+        }
     }
 }
 
@@ -88,10 +91,16 @@ impl Shared {
     /// The fault of the next connection or of the next request.
     pub(super) fn next_fault(&self, script: &Script, of_connection: bool) -> Option<Fault> {
         let mut queue = lock(&self.faults);
-        if queue.front().is_some_and(|fault| fault.is_of_connection() == of_connection) {
+        if queue
+            .front()
+            .is_some_and(|fault| fault.is_of_connection() == of_connection)
+        {
             return queue.pop_front();
         }
-        script.fault.clone().filter(|fault| fault.is_of_connection() == of_connection)
+        script
+            .fault
+            .clone()
+            .filter(|fault| fault.is_of_connection() == of_connection)
     }
 
     /// Sixteen hexadecimal digits that no other answer of this engine has.
@@ -125,9 +134,12 @@ pub(super) struct Waiting(Arc<Shared>);
 impl Waiting {
     /// `None`: the queue is full.
     pub(super) fn enter(shared: &Arc<Shared>, limit: Option<usize>) -> Option<Self> {
-        let entered = shared.metrics.waiting.fetch_update(Relaxed, Relaxed, |count| {
-            (count < limit.unwrap_or(usize::MAX)).then_some(count + 1)
-        });
+        let entered = shared
+            .metrics
+            .waiting
+            .fetch_update(Relaxed, Relaxed, |count| {
+                (count < limit.unwrap_or(usize::MAX)).then_some(count + 1)
+            });
         entered.ok().map(|_| Self(Arc::clone(shared)))
     }
 }
@@ -146,25 +158,41 @@ pub(super) struct Running {
 }
 
 impl Running {
-    pub(super) fn enter(shared: &Arc<Shared>, prompt_tokens: usize, slot: OwnedSemaphorePermit) -> Self {
+    pub(super) fn enter(
+        shared: &Arc<Shared>,
+        prompt_tokens: usize,
+        slot: OwnedSemaphorePermit,
+    ) -> Self {
         let metrics = &shared.metrics;
         metrics.running.fetch_add(1, Relaxed);
         metrics.held_tokens.fetch_add(prompt_tokens, Relaxed);
-        metrics.prompt_tokens.fetch_add(prompt_tokens as u64, Relaxed);
+        metrics
+            .prompt_tokens
+            .fetch_add(prompt_tokens as u64, Relaxed);
         metrics.prompt_lengths.observe(prompt_tokens as f64);
-        Self { shared: Arc::clone(shared), tokens: prompt_tokens, _slot: slot }
+        Self {
+            shared: Arc::clone(shared),
+            tokens: prompt_tokens,
+            _slot: slot,
+        }
     }
 
     pub(super) fn generated(&mut self, tokens: usize) {
         self.tokens += tokens;
         self.shared.metrics.held_tokens.fetch_add(tokens, Relaxed);
-        self.shared.metrics.generation_tokens.fetch_add(tokens as u64, Relaxed);
+        self.shared
+            .metrics
+            .generation_tokens
+            .fetch_add(tokens as u64, Relaxed);
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
         self.shared.metrics.running.fetch_sub(1, Relaxed);
-        self.shared.metrics.held_tokens.fetch_sub(self.tokens, Relaxed);
+        self.shared
+            .metrics
+            .held_tokens
+            .fetch_sub(self.tokens, Relaxed);
     }
 }

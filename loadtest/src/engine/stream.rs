@@ -43,11 +43,27 @@ pub(super) async fn generate(
     let chunked = fault != Some(Fault::CloseDelimited);
     let (out, event) = (Vec::new(), Vec::new());
     let mut answer = Answer {
-        connection, shared, state, script, responder, renderer, ask, fault, arrival, begun: arrival, chunked, out, event,
+        connection,
+        shared,
+        state,
+        script,
+        responder,
+        renderer,
+        ask,
+        fault,
+        arrival,
+        begun: arrival,
+        chunked,
+        out,
+        event,
         sent: 0,
         last_write: arrival,
     };
-    let end = if answer.ask.stream { answer.stream().await } else { answer.whole(orca).await };
+    let end = if answer.ask.stream {
+        answer.stream().await
+    } else {
+        answer.whole(orca).await
+    };
     if end.is_err() {
         answer.shared.metrics.aborted.fetch_add(1, Relaxed);
     }
@@ -104,7 +120,12 @@ impl Answer<'_> {
         }
         // uvicorn sends the head before the request is even admitted.
         let mut head = Vec::new();
-        self.responder.head(&mut head, 200, &[("content-type", EVENT_STREAM)], self.chunked);
+        self.responder.head(
+            &mut head,
+            200,
+            &[("content-type", EVENT_STREAM)],
+            self.chunked,
+        );
         faults::write_head(self.connection, &head, self.fault.as_ref()).await?;
         let slot = match admission {
             Admission::Full => return self.fail(EngineError::Busy).await,
@@ -124,7 +145,10 @@ impl Answer<'_> {
                 return self.die(death, &mut choices).await;
             }
             if first {
-                self.shared.metrics.ttft.observe_time(self.arrival.elapsed());
+                self.shared
+                    .metrics
+                    .ttft
+                    .observe_time(self.arrival.elapsed());
             } else {
                 self.shared.metrics.itl.observe_time(self.script.itl);
             }
@@ -156,7 +180,11 @@ impl Answer<'_> {
     /// When the next token is due: on the beat, unless the engine was stopped for long.
     fn next(&self, due: Instant) -> Instant {
         let (next, now) = (due + self.script.itl, Instant::now());
-        if next + Duration::from_secs(1) < now { now } else { next }
+        if next + Duration::from_secs(1) < now {
+            now
+        } else {
+            next
+        }
     }
 
     /// The answers to each prompt, in the order of their index.
@@ -192,13 +220,19 @@ impl Answer<'_> {
 
     async fn refuse(&mut self) -> Result<End, Gone> {
         self.out.clear();
-        self.responder.error(&mut self.out, &ErrorAnswer::of_engine(self.script.flavour, EngineError::Busy));
+        self.responder.error(
+            &mut self.out,
+            &ErrorAnswer::of_engine(self.script.flavour, EngineError::Busy),
+        );
         self.connection.write(&self.out).await?;
         Ok(self.responder.end())
     }
 
     /// Waits in the queue.
-    async fn slot(&mut self, waiting: Waiting) -> Result<Result<OwnedSemaphorePermit, Death>, Gone> {
+    async fn slot(
+        &mut self,
+        waiting: Waiting,
+    ) -> Result<Result<OwnedSemaphorePermit, Death>, Gone> {
         let slots = Arc::clone(&lock(&self.shared.active).slots);
         let acquire = slots.acquire_owned();
         tokio::pin!(acquire);
@@ -280,7 +314,8 @@ impl Answer<'_> {
         }
         for index in 0..self.ask.n {
             self.event.clear();
-            self.renderer.role_event(&mut self.event, index, &self.ask.prompts[0].ids);
+            self.renderer
+                .role_event(&mut self.event, index, &self.ask.prompts[0].ids);
             if let Some(end) = self.emit(true).await? {
                 return Ok(Some(end));
             }
@@ -289,7 +324,12 @@ impl Answer<'_> {
     }
 
     /// The event of one token, if it has one.
-    async fn show(&mut self, index: usize, step: &Step, produced: usize) -> Result<Option<End>, Gone> {
+    async fn show(
+        &mut self,
+        index: usize,
+        step: &Step,
+        produced: usize,
+    ) -> Result<Option<End>, Gone> {
         match &step.finish {
             Some(Finish::Stop(_)) => _ = self.shared.metrics.stopped.fetch_add(1, Relaxed),
             Some(Finish::Length) => _ = self.shared.metrics.at_length.fetch_add(1, Relaxed),
@@ -299,10 +339,14 @@ impl Answer<'_> {
             return Ok(None);
         }
         let prompt = &self.ask.prompts[index / self.ask.n];
-        let usage = Usage { prompt: prompt.context.length, completion: produced };
+        let usage = Usage {
+            prompt: prompt.context.length,
+            completion: produced,
+        };
         let prompt_ids = (produced == 1).then_some(prompt.ids.as_slice());
         self.event.clear();
-        self.renderer.token_event(&mut self.event, index, step, usage, prompt_ids);
+        self.renderer
+            .token_event(&mut self.event, index, step, usage, prompt_ids);
         let end = self.emit(true).await?;
         self.sent += 1;
         Ok(end)
@@ -312,11 +356,16 @@ impl Answer<'_> {
     async fn emit(&mut self, content: bool) -> Result<Option<End>, Gone> {
         self.out.clear();
         self.take_event();
-        if let Some(Fault::Cut { after, how: Cut::InEvent }) = self.fault
+        if let Some(Fault::Cut {
+            after,
+            how: Cut::InEvent,
+        }) = self.fault
             && content
             && self.sent >= after
         {
-            self.connection.write(&self.out[..self.out.len() / 2]).await?;
+            self.connection
+                .write(&self.out[..self.out.len() / 2])
+                .await?;
             return Ok(Some(End::Close));
         }
         self.connection.write(&self.out).await?;
@@ -354,10 +403,16 @@ impl Answer<'_> {
                 Cut::InEvent => Ok(None),
                 Cut::Silence => Err(self.connection.gone().await),
             },
-            Some(Fault::Error { after, error }) if self.sent >= after => self.fail(error).await.map(Some),
-            Some(Fault::Abort { after }) if self.sent >= after => self.abort(choices).await.map(Some),
+            Some(Fault::Error { after, error }) if self.sent >= after => {
+                self.fail(error).await.map(Some)
+            }
+            Some(Fault::Abort { after }) if self.sent >= after => {
+                self.abort(choices).await.map(Some)
+            }
             Some(Fault::BadChunk { after }) if self.sent >= after => {
-                self.connection.write(b"zz\r\ndata: {}\n\n\r\n0\r\n\r\n").await?;
+                self.connection
+                    .write(b"zz\r\ndata: {}\n\n\r\n0\r\n\r\n")
+                    .await?;
                 Ok(Some(End::Close))
             }
             _ => Ok(None),
@@ -376,11 +431,22 @@ impl Answer<'_> {
     /// `finish_reason: "abort"` for each choice, `[DONE]`, a clean end.
     async fn abort(&mut self, choices: &mut [Choice]) -> Result<End, Gone> {
         self.shared.metrics.aborted.fetch_add(1, Relaxed);
-        let step = Step { finish: Some(Finish::Abort), ..Step::default() };
-        for (index, choice) in choices.iter().enumerate().filter(|(_, choice)| !choice.finished) {
-            let usage = Usage { prompt: self.ask.prompt_tokens(), completion: choice.produced };
+        let step = Step {
+            finish: Some(Finish::Abort),
+            ..Step::default()
+        };
+        for (index, choice) in choices
+            .iter()
+            .enumerate()
+            .filter(|(_, choice)| !choice.finished)
+        {
+            let usage = Usage {
+                prompt: self.ask.prompt_tokens(),
+                completion: choice.produced,
+            };
             self.event.clear();
-            self.renderer.token_event(&mut self.event, index, &step, usage, None);
+            self.renderer
+                .token_event(&mut self.event, index, &step, usage, None);
             self.emit(false).await?;
         }
         let produced = choices.iter().map(|choice| choice.produced).sum();
@@ -397,11 +463,17 @@ impl Answer<'_> {
 
     /// The usage event where it was asked for, then the end.
     async fn finish(&mut self, produced: usize) -> Result<End, Gone> {
-        self.shared.metrics.e2el.observe_time(self.arrival.elapsed());
+        self.shared
+            .metrics
+            .e2el
+            .observe_time(self.arrival.elapsed());
         self.shared.metrics.answer_lengths.observe(produced as f64);
         if self.ask.include_usage {
             self.event.clear();
-            let usage = Usage { prompt: self.ask.prompt_tokens(), completion: produced };
+            let usage = Usage {
+                prompt: self.ask.prompt_tokens(),
+                completion: produced,
+            };
             self.renderer.usage_event(&mut self.event, usage);
             self.emit(false).await?;
         }
@@ -434,8 +506,14 @@ impl Answer<'_> {
     }
 
     async fn misframe(&mut self, kind: &str, body: &[u8]) -> Result<End, Gone> {
-        let end =
-            faults::misframe(self.connection, &mut self.responder, kind, body, self.fault.as_ref()).await?;
+        let end = faults::misframe(
+            self.connection,
+            &mut self.responder,
+            kind,
+            body,
+            self.fault.as_ref(),
+        )
+        .await?;
         Ok(end.unwrap_or(End::Close))
     }
 
@@ -446,8 +524,12 @@ impl Answer<'_> {
         for (index, choice) in self.choices().iter_mut().enumerate() {
             while !choice.finished {
                 choice.step(&mut step);
-                let usage = Usage { prompt: self.ask.prompt_tokens(), completion: choice.produced };
-                self.renderer.token_event(&mut body, index, &step, usage, None);
+                let usage = Usage {
+                    prompt: self.ask.prompt_tokens(),
+                    completion: choice.produced,
+                };
+                self.renderer
+                    .token_event(&mut body, index, &step, usage, None);
             }
         }
         body.extend_from_slice(DONE);
@@ -466,8 +548,13 @@ impl Answer<'_> {
         };
         let mut running = Running::enter(&self.shared, self.ask.prompt_tokens(), slot);
         let (mut answers, produced) = self.whole_answers();
-        let longest = answers.iter().map(|answer| answer.ids.len()).max().unwrap_or(1);
-        let time = self.script.ttft + self.script.itl * u32::try_from(longest.saturating_sub(1)).unwrap_or(u32::MAX);
+        let longest = answers
+            .iter()
+            .map(|answer| answer.ids.len())
+            .max()
+            .unwrap_or(1);
+        let time = self.script.ttft
+            + self.script.itl * u32::try_from(longest.saturating_sub(1)).unwrap_or(u32::MAX);
         let woken = self.pause(self.begun + time, true).await?;
         if matches!(woken, Wake::Dying(Death::Error)) {
             return self.fail_whole().await;
@@ -479,13 +566,33 @@ impl Answer<'_> {
         }
         running.generated(produced);
         drop(running);
-        self.shared.metrics.e2el.observe_time(self.arrival.elapsed());
+        self.shared
+            .metrics
+            .e2el
+            .observe_time(self.arrival.elapsed());
         self.shared.metrics.answer_lengths.observe(produced as f64);
-        let prompt_ids: Vec<_> = self.ask.prompts.iter().map(|prompt| prompt.ids.as_slice()).collect();
-        let usage = Usage { prompt: self.ask.prompt_tokens(), completion: produced };
+        let prompt_ids: Vec<_> = self
+            .ask
+            .prompts
+            .iter()
+            .map(|prompt| prompt.ids.as_slice())
+            .collect();
+        let usage = Usage {
+            prompt: self.ask.prompt_tokens(),
+            completion: produced,
+        };
         let body = self.renderer.body(&answers, &prompt_ids, usage);
-        let end = self.send_whole(&body, orca.and_then(|format| self.shared.metrics.orca(&format))).await?;
-        Ok(if matches!(woken, Wake::Dying(_)) { End::Close } else { end })
+        let end = self
+            .send_whole(
+                &body,
+                orca.and_then(|format| self.shared.metrics.orca(&format)),
+            )
+            .await?;
+        Ok(if matches!(woken, Wake::Dying(_)) {
+            End::Close
+        } else {
+            end
+        })
     }
 
     fn whole_answers(&self) -> (Vec<Whole>, usize) {
@@ -513,7 +620,10 @@ impl Answer<'_> {
 
     async fn fail_whole(&mut self) -> Result<End, Gone> {
         self.out.clear();
-        self.responder.error(&mut self.out, &ErrorAnswer::of_engine(self.script.flavour, EngineError::CoreDead));
+        self.responder.error(
+            &mut self.out,
+            &ErrorAnswer::of_engine(self.script.flavour, EngineError::CoreDead),
+        );
         self.connection.write(&self.out).await?;
         Ok(End::Close)
     }
@@ -525,7 +635,12 @@ impl Answer<'_> {
         self.out.clear();
         match self.fault {
             Some(Fault::BadChunk { .. }) => {
-                self.responder.head(&mut self.out, 200, &[("content-type", "application/json")], true);
+                self.responder.head(
+                    &mut self.out,
+                    200,
+                    &[("content-type", "application/json")],
+                    true,
+                );
                 self.out.extend_from_slice(b"zz\r\n{}\r\n0\r\n\r\n");
                 self.connection.write(&self.out).await?;
                 Ok(End::Close)
@@ -533,7 +648,8 @@ impl Answer<'_> {
             Some(Fault::Cut { after, how }) => {
                 self.responder.json(&mut self.out, body, load.as_deref());
                 let head = self.out.len() - body.len();
-                self.out.truncate(head + after.min(body.len().saturating_sub(1)));
+                self.out
+                    .truncate(head + after.min(body.len().saturating_sub(1)));
                 self.connection.write(&self.out).await?;
                 match how {
                     Cut::Silence => Err(self.connection.gone().await),

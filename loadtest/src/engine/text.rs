@@ -27,12 +27,74 @@ const LONGEST_WORD: usize = 24;
 /// Words of one token, and words of two whose seam lies inside a character, as byte-level tokenizers
 /// cut them. Each starts with its blank, so that a blank always starts a token.
 const WORDS: &[&str] = &[
-    " the", " a", " gateway", " stands", " in", " front", " of", " engines", " and", " picks", " one", " for", " each",
-    " request", " it", " counts", " what", " is", " under", " way", " exactly", " so", " that", " no", " node",
-    " waits", " while", " another", " works", " tokens", " arrive", " when", " they", " are", " made", " never",
-    " later", " a", " stream", " which", " breaks", " goes", " on", " elsewhere", " nothing", " lost", " twice",
-    " over", " again", " then", " rests", " here.\n\nThe", " said:", " \"yes\"", " C:\\path", " naïve", " schön",
-    " Äpfel", " кофе", " 日本", " teatime", " 1,", " {x}", " if:\n", " 🚀", " ☕", " 語", " 👩‍💻",
+    " the",
+    " a",
+    " gateway",
+    " stands",
+    " in",
+    " front",
+    " of",
+    " engines",
+    " and",
+    " picks",
+    " one",
+    " for",
+    " each",
+    " request",
+    " it",
+    " counts",
+    " what",
+    " is",
+    " under",
+    " way",
+    " exactly",
+    " so",
+    " that",
+    " no",
+    " node",
+    " waits",
+    " while",
+    " another",
+    " works",
+    " tokens",
+    " arrive",
+    " when",
+    " they",
+    " are",
+    " made",
+    " never",
+    " later",
+    " a",
+    " stream",
+    " which",
+    " breaks",
+    " goes",
+    " on",
+    " elsewhere",
+    " nothing",
+    " lost",
+    " twice",
+    " over",
+    " again",
+    " then",
+    " rests",
+    " here.\n\nThe",
+    " said:",
+    " \"yes\"",
+    " C:\\path",
+    " naïve",
+    " schön",
+    " Äpfel",
+    " кофе",
+    " 日本",
+    " teatime",
+    " 1,",
+    " {x}",
+    " if:\n",
+    " 🚀",
+    " ☕",
+    " 語",
+    " 👩‍💻",
 ];
 /// Words that are two tokens, and where the second begins.
 const SPLIT: &[(&str, usize)] = &[(" 🚀", 3), (" ☕", 2), (" 語", 3), (" 👩‍💻", 3)];
@@ -47,8 +109,12 @@ struct Vocabulary {
 }
 
 static VOCABULARY: LazyLock<Vocabulary> = LazyLock::new(|| {
-    let mut vocabulary =
-        Vocabulary { tokens: Vec::new(), first_halves: Vec::new(), by_word: HashMap::new(), starts: Vec::new() };
+    let mut vocabulary = Vocabulary {
+        tokens: Vec::new(),
+        first_halves: Vec::new(),
+        by_word: HashMap::new(),
+        starts: Vec::new(),
+    };
     for word in WORDS {
         let id = FIRST_WORD + vocabulary.tokens.len() as u32;
         let bytes = word.as_bytes();
@@ -73,7 +139,12 @@ static VOCABULARY: LazyLock<Vocabulary> = LazyLock::new(|| {
 
 /// Whether `id` is the first half of a character cut in two.
 fn is_first_half(id: u32) -> bool {
-    id >= FIRST_WORD && VOCABULARY.first_halves.get((id - FIRST_WORD) as usize).copied().unwrap_or(false)
+    id >= FIRST_WORD
+        && VOCABULARY
+            .first_halves
+            .get((id - FIRST_WORD) as usize)
+            .copied()
+            .unwrap_or(false)
 }
 
 /// Whether `id` can be a token of a prompt.
@@ -132,7 +203,12 @@ pub struct Context {
 
 impl Default for Context {
     fn default() -> Self {
-        Self { hash: 0x9e37_79b9_7f4a_7c15, last: BOS, answered: 0, length: 0 }
+        Self {
+            hash: 0x9e37_79b9_7f4a_7c15,
+            last: BOS,
+            answered: 0,
+            length: 0,
+        }
     }
 }
 
@@ -240,7 +316,8 @@ pub fn hash(bytes: &[u8]) -> u64 {
     let mut state = bytes.len() as u64 ^ 0x51_7c_c1_b7_27_22_0a_95;
     let mut words = bytes.chunks_exact(8);
     for word in &mut words {
-        state = (state ^ u64::from_le_bytes(word.try_into().expect("eight bytes"))).wrapping_mul(0x9fb2_1c65_1e98_df25);
+        state = (state ^ u64::from_le_bytes(word.try_into().expect("eight bytes")))
+            .wrapping_mul(0x9fb2_1c65_1e98_df25);
         state ^= state >> 29;
     }
     let mut last = [0; 8];
@@ -257,7 +334,10 @@ mod tests {
     fn the_same_prompt_has_the_same_answer() {
         let ask = || answer(Context::chat([("user", "Hello, engine")]), 200);
         assert_eq!(ask(), ask());
-        assert_ne!(ask(), answer(Context::chat([("user", "Hello, machine")]), 200));
+        assert_ne!(
+            ask(),
+            answer(Context::chat([("user", "Hello, machine")]), 200)
+        );
     }
 
     #[test]
@@ -285,18 +365,37 @@ mod tests {
                 decode(id, &mut by_ids);
                 context.push(id);
             }
-            assert!(whole.as_bytes().starts_with(&by_ids[..whole.len()]), "by ids, cut at {cut}");
-            let Ok(text) = std::str::from_utf8(&shown) else { continue };
+            assert!(
+                whole.as_bytes().starts_with(&by_ids[..whole.len()]),
+                "by ids, cut at {cut}"
+            );
+            let Ok(text) = std::str::from_utf8(&shown) else {
+                continue;
+            };
             let mut by_text = Context::default();
-            render_chat([("user", "seams"), ("assistant", text)], false, |id| by_text.push(id));
+            render_chat([("user", "seams"), ("assistant", text)], false, |id| {
+                by_text.push(id)
+            });
             assert_eq!(by_text.answered, cut, "{text:?}");
-            assert_eq!(format!("{text}{}", answer(by_text, 300 - cut)), whole, "by text, cut at {cut}");
+            assert_eq!(
+                format!("{text}{}", answer(by_text, 300 - cut)),
+                whole,
+                "by text, cut at {cut}"
+            );
         }
     }
 
     #[test]
     fn tokenizing_and_decoding_gives_the_bytes_again() {
-        for text in ["", " ", "  two  blanks ", "ünïcödé 🚀 and 日本語", "x".repeat(1000).as_str(), " if:\n  ", "a if:\n    b"] {
+        for text in [
+            "",
+            " ",
+            "  two  blanks ",
+            "ünïcödé 🚀 and 日本語",
+            "x".repeat(1000).as_str(),
+            " if:\n  ",
+            "a if:\n    b",
+        ] {
             let mut bytes = Vec::new();
             tokenize(text.as_bytes(), |id| decode(id, &mut bytes));
             assert_eq!(bytes, text.as_bytes());

@@ -46,21 +46,61 @@ fn inference_calls_are_exposed_with_their_dialect() {
         ("POST", "/generate", Other, ""),
     ] {
         let call = call(&inference(), method, path);
-        assert_eq!(call, Call { repeatable: true, dialect, prefix }, "{method} {path}");
+        assert_eq!(
+            call,
+            Call {
+                repeatable: true,
+                dialect,
+                prefix
+            },
+            "{method} {path}"
+        );
     }
 }
 
 #[test]
 fn administration_of_the_engines_is_not_exposed() {
     for path in [
-        "/", "", "*", "/v1", "/v1/", "/metrics", "/health", "/version", "/load", "/pause", "/resume", "/sleep",
-        "/wake_up", "/reset_prefix_cache", "/collective_rpc", "/flush_cache", "/server_info", "/get_server_info",
-        "/update_weights_from_disk", "/v1/load_lora_adapter", "/v1/unload_lora_adapter", "/inference/v1/generate",
-        "/start_profile", "/abort_request", "/abort_requests", "/v1/loads", "/invocations", "/api/generate",
-        "/openapi.json", "/docs", "/v1/files", "/v1/chat/completions/render", "/v1/realtime",
+        "/",
+        "",
+        "*",
+        "/v1",
+        "/v1/",
+        "/metrics",
+        "/health",
+        "/version",
+        "/load",
+        "/pause",
+        "/resume",
+        "/sleep",
+        "/wake_up",
+        "/reset_prefix_cache",
+        "/collective_rpc",
+        "/flush_cache",
+        "/server_info",
+        "/get_server_info",
+        "/update_weights_from_disk",
+        "/v1/load_lora_adapter",
+        "/v1/unload_lora_adapter",
+        "/inference/v1/generate",
+        "/start_profile",
+        "/abort_request",
+        "/abort_requests",
+        "/v1/loads",
+        "/invocations",
+        "/api/generate",
+        "/openapi.json",
+        "/docs",
+        "/v1/files",
+        "/v1/chat/completions/render",
+        "/v1/realtime",
     ] {
         for method in ["GET", "POST", "PUT", "DELETE"] {
-            assert_eq!(lookup(&inference(), method, path.as_bytes()), Verdict::NotExposed, "{method} {path}");
+            assert_eq!(
+                lookup(&inference(), method, path.as_bytes()),
+                Verdict::NotExposed,
+                "{method} {path}"
+            );
         }
     }
 }
@@ -69,21 +109,54 @@ fn administration_of_the_engines_is_not_exposed() {
 fn a_path_that_could_be_read_as_another_is_not_exposed() {
     let everything_below_v1 = with(&[(None, "/v1/", true), (None, "/", true)]);
     for path in [
-        "/v1/chat//completions", "//v1/chat/completions", "/v1/./chat/completions", "/v1/../flush_cache",
-        "/v1/chat%2Fcompletions", "/v1/%63hat/completions", "/v1/chat/completions;x=1", "/v1\\chat\\completions",
-        "/v1/chat/completions\u{e9}", "/v1/chat/ completions", "/v1/chat/completions\t", "/v1/\"x", "/v1/<x>",
-        "/v1/x^", "/v1/`x", "/v1/{x}", "/v1/x|y", "/v1/x#y", "/v1/[x]", "/v1/..", "/v1/.", "v1/chat/completions",
-        "/v1/responses/..", "/v1/responses/%2e%2e", "/v1/responses/a;b",
+        "/v1/chat//completions",
+        "//v1/chat/completions",
+        "/v1/./chat/completions",
+        "/v1/../flush_cache",
+        "/v1/chat%2Fcompletions",
+        "/v1/%63hat/completions",
+        "/v1/chat/completions;x=1",
+        "/v1\\chat\\completions",
+        "/v1/chat/completions\u{e9}",
+        "/v1/chat/ completions",
+        "/v1/chat/completions\t",
+        "/v1/\"x",
+        "/v1/<x>",
+        "/v1/x^",
+        "/v1/`x",
+        "/v1/{x}",
+        "/v1/x|y",
+        "/v1/x#y",
+        "/v1/[x]",
+        "/v1/..",
+        "/v1/.",
+        "v1/chat/completions",
+        "/v1/responses/..",
+        "/v1/responses/%2e%2e",
+        "/v1/responses/a;b",
     ] {
         for expose in [&inference(), &everything_below_v1] {
             for method in ["GET", "POST"] {
-                assert_eq!(lookup(expose, method, path.as_bytes()), Verdict::NotExposed, "{method} {path}");
+                assert_eq!(
+                    lookup(expose, method, path.as_bytes()),
+                    Verdict::NotExposed,
+                    "{method} {path}"
+                );
             }
         }
     }
-    assert_eq!(lookup(&inference(), "POST", b"/v1/chat/completions/"), Verdict::NotExposed);
-    assert_eq!(lookup(&inference(), "GET", b"/v1/responses/"), Verdict::NotExposed);
-    assert_eq!(lookup(&inference(), "GET", b"/v1/responses/a/b"), Verdict::NotExposed);
+    assert_eq!(
+        lookup(&inference(), "POST", b"/v1/chat/completions/"),
+        Verdict::NotExposed
+    );
+    assert_eq!(
+        lookup(&inference(), "GET", b"/v1/responses/"),
+        Verdict::NotExposed
+    );
+    assert_eq!(
+        lookup(&inference(), "GET", b"/v1/responses/a/b"),
+        Verdict::NotExposed
+    );
 }
 
 #[test]
@@ -96,23 +169,66 @@ fn a_known_path_with_another_method_names_the_methods_it_has() {
         ("GET", "/v1/responses/resp_1/cancel", "POST"),
     ] {
         let verdict = lookup(&inference(), method, path.as_bytes());
-        assert_eq!(verdict, Verdict::MethodNotAllowed(allow.into()), "{method} {path}");
+        assert_eq!(
+            verdict,
+            Verdict::MethodNotAllowed(allow.into()),
+            "{method} {path}"
+        );
     }
 }
 
 #[test]
 fn a_model_name_is_decoded_once_and_cannot_climb() {
-    for name in ["DeepSeek-R1", "deepseek-ai/DeepSeek-R1", "deepseek-ai%2FDeepSeek-R1", "a:b@c", "%E6%A8%A1"] {
-        assert!(exposed(&inference(), "GET", &format!("/v1/models/{name}")), "{name}");
+    for name in [
+        "DeepSeek-R1",
+        "deepseek-ai/DeepSeek-R1",
+        "deepseek-ai%2FDeepSeek-R1",
+        "a:b@c",
+        "%E6%A8%A1",
+    ] {
+        assert!(
+            exposed(&inference(), "GET", &format!("/v1/models/{name}")),
+            "{name}"
+        );
     }
     for name in [
-        "", "..", "%2e%2e", "%2E%2E%2Fserver_info", "../flush_cache", "a/../b", "a%2f..%2fb", "a//b", "a%2F%2Fb",
-        "%252e%252e", "%", "%4", "%zz", "a%00", "a%0d%0ab", "a%5cb", "a\\b", "a%3Fb", "a%23b", "a;b", "a%3bb", "a/",
-        "a%2F", "a b", "%2F", "/a",
+        "",
+        "..",
+        "%2e%2e",
+        "%2E%2E%2Fserver_info",
+        "../flush_cache",
+        "a/../b",
+        "a%2f..%2fb",
+        "a//b",
+        "a%2F%2Fb",
+        "%252e%252e",
+        "%",
+        "%4",
+        "%zz",
+        "a%00",
+        "a%0d%0ab",
+        "a%5cb",
+        "a\\b",
+        "a%3Fb",
+        "a%23b",
+        "a;b",
+        "a%3bb",
+        "a/",
+        "a%2F",
+        "a b",
+        "%2F",
+        "/a",
     ] {
-        assert!(!exposed(&inference(), "GET", &format!("/v1/models/{name}")), "{name}");
+        assert!(
+            !exposed(&inference(), "GET", &format!("/v1/models/{name}")),
+            "{name}"
+        );
     }
-    assert!(!exposed(&inference(), "GET", &format!("/v1/models/{}", "a".repeat(513))));
+    assert!(!exposed(
+        &inference(),
+        "GET",
+        &format!("/v1/models/{}", "a".repeat(513))
+    ));
 }
 
 #[test]
@@ -124,12 +240,21 @@ fn extra_paths_open_exactly_what_they_say() {
         (Some("DELETE"), "/v1/responses/r", false),
     ]);
     assert!(exposed(&expose, "GET", "/version") && exposed(&expose, "HEAD", "/version"));
-    assert_eq!(lookup(&expose, "POST", b"/version"), Verdict::MethodNotAllowed("GET".into()));
-    assert_eq!(lookup(&expose, "PATCH", b"/v1/responses/r"), Verdict::MethodNotAllowed("GET, HEAD, DELETE".into()));
+    assert_eq!(
+        lookup(&expose, "POST", b"/version"),
+        Verdict::MethodNotAllowed("GET".into())
+    );
+    assert_eq!(
+        lookup(&expose, "PATCH", b"/v1/responses/r"),
+        Verdict::MethodNotAllowed("GET, HEAD, DELETE".into())
+    );
     assert!(!exposed(&expose, "GET", "/version/x") && !exposed(&expose, "GET", "/versionx"));
     assert!(exposed(&expose, "POST", "/x/a/b/") && exposed(&expose, "POST", "/x/"));
     assert!(!exposed(&expose, "POST", "/x") && !exposed(&expose, "POST", "/x/../flush_cache"));
-    assert!(!call(&expose, "POST", "/pooling").repeatable && call(&expose, "PUT", "/pooling").repeatable);
+    assert!(
+        !call(&expose, "POST", "/pooling").repeatable
+            && call(&expose, "PUT", "/pooling").repeatable
+    );
 }
 
 #[test]

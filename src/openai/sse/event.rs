@@ -37,7 +37,11 @@ pub(super) struct Reader {
 
 impl Reader {
     pub(super) fn new(dialect: Dialect) -> Self {
-        Self { dialect, known: 0, finished: 0 }
+        Self {
+            dialect,
+            known: 0,
+            finished: 0,
+        }
     }
 
     /// Every choice that showed up has given its reason to stop.
@@ -108,11 +112,23 @@ impl Reader {
             b"content_block_delta" if started => Meaning::Content,
             b"content_block_delta" => parse().map_or_else(
                 |_| unreadable(data),
-                |event| if event.delta.has_content() { Meaning::Content } else { Meaning::Nothing },
+                |event| {
+                    if event.delta.has_content() {
+                        Meaning::Content
+                    } else {
+                        Meaning::Nothing
+                    }
+                },
             ),
             b"content_block_start" => parse().map_or_else(
                 |_| unreadable(data),
-                |event| if event.content_block.has_content() { Meaning::Content } else { Meaning::Nothing },
+                |event| {
+                    if event.content_block.has_content() {
+                        Meaning::Content
+                    } else {
+                        Meaning::Nothing
+                    }
+                },
             ),
             b"message_delta" => match parse().map(|event| event.delta.stop_reason) {
                 Ok(Reason::None) => Meaning::Nothing,
@@ -153,7 +169,11 @@ fn responses(name: Option<&[u8]>, data: &[u8], started: bool) -> Meaning {
 /// An event we cannot place is something the client gets to see, so it is content; one that is
 /// empty is not.
 fn unreadable(data: &[u8]) -> Meaning {
-    if data.is_empty() { Meaning::Nothing } else { Meaning::Content }
+    if data.is_empty() {
+        Meaning::Nothing
+    } else {
+        Meaning::Content
+    }
 }
 
 fn bit(index: u32) -> u64 {
@@ -166,7 +186,9 @@ fn names_finish_reason(data: &[u8]) -> bool {
     static KEY: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(r#""finish_reason""#));
     let after_key = |at: usize| data[at + KEY.needle().len()..].trim_ascii_start();
     KEY.find_iter(data).any(|at| {
-        after_key(at).strip_prefix(b":").is_some_and(|value| !value.trim_ascii_start().starts_with(b"null"))
+        after_key(at)
+            .strip_prefix(b":")
+            .is_some_and(|value| !value.trim_ascii_start().starts_with(b"null"))
     })
 }
 
@@ -184,7 +206,9 @@ impl<'a> Kind<'a> {
         }
         match name {
             Some(name) => Self::Name(name),
-            None => Self::Type(serde_json::from_slice::<Typed>(data).map_or_else(|_| String::new(), |t| t.r#type)),
+            None => Self::Type(
+                serde_json::from_slice::<Typed>(data).map_or_else(|_| String::new(), |t| t.r#type),
+            ),
         }
     }
 

@@ -5,10 +5,10 @@ use std::sync::LazyLock;
 use bytes::Bytes;
 use memchr::memmem::Finder;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::ErrorEvent;
-use crate::openai::error::echo;
+use crate::openai::error;
 
 /// The error an event carries, if it is one: named `error`, or with an `error` at the top of its
 /// JSON (vLLM, OpenAI, Anthropic), or flat with `"object":"error"` (SGLang).
@@ -35,20 +35,26 @@ pub(super) fn find(name: Option<&[u8]>, data: &[u8]) -> Option<ErrorEvent> {
 /// The error of a `response.failed` event, dressed as the body of an answer.
 pub(super) fn of_failed_response(data: &[u8]) -> ErrorEvent {
     let event: Value = serde_json::from_slice(data).unwrap_or_default();
-    let error = &event["response"]["error"];
-    let status = status_of_value(&error["code"]).or_else(|| status_of_value(&error["type"]));
-    let message = error["message"].as_str().unwrap_or("The inference server failed.");
-    let body = json!({
-        "error": { "message": message, "type": "server_error", "param": null, "code": error["code"] },
-    });
-    ErrorEvent { status, overloaded: is_overload(status, message), body: Bytes::from(body.to_string()) }
+    let failure = &event["response"]["error"];
+    let status = status_of_value(&failure["code"]).or_else(|| status_of_value(&failure["type"]));
+    let message = failure["message"]
+        .as_str()
+        .unwrap_or("The inference server failed.");
+    let body = error::body(message, "server_error", None, failure["code"].clone());
+    ErrorEvent {
+        status,
+        overloaded: is_overload(status, message),
+        body,
+    }
 }
 
 fn unreadable(data: &[u8]) -> ErrorEvent {
-    let body = json!({
-        "error": { "message": echo(data), "type": "server_error", "param": null, "code": null },
-    });
-    ErrorEvent { status: None, overloaded: false, body: Bytes::from(body.to_string()) }
+    let body = error::body(&error::echo(data), "server_error", None, Value::Null);
+    ErrorEvent {
+        status: None,
+        overloaded: false,
+        body,
+    }
 }
 
 #[derive(Deserialize, Default)]
@@ -80,15 +86,29 @@ impl Probe {
         // Numbers before words, the nested before the flat form.
         let nested = |key: &str| self.error.get(key).unwrap_or(&Value::Null);
         let (code, kind) = (nested("code"), nested("type"));
-        [code, nested("status"), nested("status_code"), &self.code, &self.status, &self.status_code]
-            .into_iter()
-            .find_map(number)
-            .or_else(|| [code, kind, &self.code, &self.r#type].into_iter().find_map(status_of_value))
+        [
+            code,
+            nested("status"),
+            nested("status_code"),
+            &self.code,
+            &self.status,
+            &self.status_code,
+        ]
+        .into_iter()
+        .find_map(number)
+        .or_else(|| {
+            [code, kind, &self.code, &self.r#type]
+                .into_iter()
+                .find_map(status_of_value)
+        })
     }
 
     fn message(&self) -> &str {
         let nested = self.error.get("message").and_then(Value::as_str);
-        nested.or(self.error.as_str()).or(self.message.as_str()).unwrap_or_default()
+        nested
+            .or(self.error.as_str())
+            .or(self.message.as_str())
+            .unwrap_or_default()
     }
 }
 
@@ -106,13 +126,21 @@ fn number(value: &Value) -> Option<u16> {
 fn status_of_value(value: &Value) -> Option<u16> {
     number(value).or_else(|| {
         Some(match value.as_str()? {
-            "invalid_request_error" | "BadRequestError" | "Bad Request" | "BadRequest" | "invalid_prompt" => 400,
+            "invalid_request_error"
+            | "BadRequestError"
+            | "Bad Request"
+            | "BadRequest"
+            | "invalid_prompt" => 400,
             "authentication_error" => 401,
             "permission_error" => 403,
             "not_found_error" | "NotFoundError" => 404,
             "request_too_large" => 413,
             "rate_limit_error" | "rate_limit_exceeded" => 429,
-            "api_error" | "server_error" | "internal_error" | "internal_server_error" | "InternalServerError" => 500,
+            "api_error"
+            | "server_error"
+            | "internal_error"
+            | "internal_server_error"
+            | "InternalServerError" => 500,
             "Service Unavailable" | "service_unavailable" | "ServiceUnavailableError" => 503,
             "timeout_error" => 504,
             "overloaded_error" => 529,

@@ -93,7 +93,11 @@ impl Record<'_> {
         text(out, b",\"pool\":", self.pool.map(str::as_bytes));
         text(out, b",\"endpoint\":", self.endpoint.map(str::as_bytes));
         number(out, b",\"attempts\":", Some(self.attempts.into()));
-        out.extend_from_slice(if self.stream { b",\"stream\":true" } else { b",\"stream\":false" });
+        out.extend_from_slice(if self.stream {
+            b",\"stream\":true"
+        } else {
+            b",\"stream\":false"
+        });
         number(out, b",\"bytes_in\":", Some(self.bytes_in));
         number(out, b",\"bytes_out\":", Some(self.bytes_out));
         number(out, b",\"prompt_tokens\":", self.prompt_tokens);

@@ -46,7 +46,10 @@ struct Directory(PathBuf);
 
 impl Directory {
     fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("sluicegate-access-log-{}-{name}", std::process::id()));
+        let path = std::env::temp_dir().join(format!(
+            "sluicegate-access-log-{}-{name}",
+            std::process::id()
+        ));
         fs::create_dir_all(&path).unwrap();
         Self(path)
     }
@@ -90,19 +93,36 @@ fn a_json_line_has_every_field_in_order() {
 #[test]
 fn a_json_line_of_hostile_bytes_is_still_one_json_object() {
     let mut line = Vec::new();
-    let hostile = Record { path: b"/\"\n\xff\x1b[2J\\", error: Some("a\u{2028}b"), end: End::ClientLeft, ..record() };
+    let hostile = Record {
+        path: b"/\"\n\xff\x1b[2J\\",
+        error: Some("a\u{2028}b"),
+        end: End::ClientLeft,
+        ..record()
+    };
     hostile.write_json(&mut line);
     let json: serde_json::Value = serde_json::from_slice(&line).unwrap();
     assert_eq!(json["path"], "/\"\n\u{fffd}\u{1b}[2J\\");
-    assert_eq!((json["end"].as_str(), json["error"].as_str()), (Some("client_left"), Some("a\u{2028}b")));
-    assert_eq!(line.iter().position(|&byte| byte == b'\n'), Some(line.len() - 1));
+    assert_eq!(
+        (json["end"].as_str(), json["error"].as_str()),
+        (Some("client_left"), Some("a\u{2028}b"))
+    );
+    assert_eq!(
+        line.iter().position(|&byte| byte == b'\n'),
+        Some(line.len() - 1)
+    );
 }
 
 #[test]
 fn a_combined_line_is_nginxs() {
     let mut line = Vec::new();
     record().write_combined(&mut line);
-    let none = Record { key: Some("team a"), query: None, user_agent: Some(b""), referer: Some(b"\xc3"), ..record() };
+    let none = Record {
+        key: Some("team a"),
+        query: None,
+        user_agent: Some(b""),
+        referer: Some(b"\xc3"),
+        ..record()
+    };
     none.write_combined(&mut line);
     assert_eq!(
         String::from_utf8(line).unwrap(),
@@ -126,7 +146,10 @@ fn lines_of_many_threads_arrive_whole() {
     assert!(log.flush(SECOND));
     let text = fs::read_to_string(&path).unwrap();
     assert_eq!(text.lines().count(), 2000);
-    assert!(text.lines().all(|line| serde_json::from_str::<serde_json::Value>(line).is_ok()));
+    assert!(
+        text.lines()
+            .all(|line| serde_json::from_str::<serde_json::Value>(line).is_ok())
+    );
     assert_eq!(dropped.get(), 0);
     assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o027, 0);
 }
@@ -171,13 +194,23 @@ fn a_reopening_that_fails_keeps_the_old_file() {
     assert!(log.reopen().is_err());
     log.log(&record());
     assert!(log.flush(SECOND));
-    assert_eq!(fs::read_to_string(moved.join("access.log")).unwrap().lines().count(), 1);
+    assert_eq!(
+        fs::read_to_string(moved.join("access.log"))
+            .unwrap()
+            .lines()
+            .count(),
+        1
+    );
 }
 
 #[test]
 fn a_full_disk_costs_lines_and_no_time() {
     let dropped = lost();
-    let Ok(log) = AccessLog::open(Some(Path::new("/dev/full")), AccessLogFormat::Json, dropped.clone()) else {
+    let Ok(log) = AccessLog::open(
+        Some(Path::new("/dev/full")),
+        AccessLogFormat::Json,
+        dropped.clone(),
+    ) else {
         return;
     };
     (0..100).for_each(|_| log.log(&record()));
@@ -190,8 +223,15 @@ fn a_pipe_that_nobody_reads_blocks_neither_requests_nor_the_end() {
     let (directory, dropped) = (Directory::new("pipe"), lost());
     let path = directory.file("pipe");
     mkfifo(&path, Mode::S_IRWXU).unwrap();
-    assert!(AccessLog::open(Some(&path), AccessLogFormat::Json, dropped.clone()).is_err(), "no reader yet");
-    let mut reader = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&path).unwrap();
+    assert!(
+        AccessLog::open(Some(&path), AccessLogFormat::Json, dropped.clone()).is_err(),
+        "no reader yet"
+    );
+    let mut reader = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(&path)
+        .unwrap();
     let log = json_log(&path, &dropped);
     let lines = 30_000;
     let begin = Instant::now();
@@ -208,7 +248,10 @@ fn a_pipe_that_nobody_reads_blocks_neither_requests_nor_the_end() {
     }
     let _ = reader.read_to_end(&mut text);
     let text = String::from_utf8(text).unwrap();
-    assert!(text.lines().all(|line| line.starts_with("{\"time\"") && line.ends_with('}')));
+    assert!(
+        text.lines()
+            .all(|line| line.starts_with("{\"time\"") && line.ends_with('}'))
+    );
     assert_eq!(text.lines().count() as u64 + dropped.get(), lines);
 }
 

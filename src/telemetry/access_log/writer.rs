@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::{INTERVAL, Shared};
 
-/// A buffer that grew beyond this in a burst is given back after it.
+/// What a buffer needed beyond this in a burst is given back once it needs less.
 const KEPT_BUFFER: usize = 256 * 1024;
 
 /// How often a file that takes nothing now (a pipe that is full) is tried again.
@@ -14,7 +14,11 @@ const FULL_PIPE_RETRY: Duration = Duration::from_millis(10);
 
 /// Writes until the log is closed and nothing waits. The file may block: only this thread does.
 pub(super) fn run(shared: &Shared, file: File) {
-    let mut output = Output { file, torn: false, failing: false };
+    let mut output = Output {
+        file,
+        torn: false,
+        failing: false,
+    };
     let mut lines = Vec::new();
     loop {
         let mut waiting = shared.waiting.lock();
@@ -26,7 +30,11 @@ pub(super) fn run(shared: &Shared, file: File) {
         }
         waiting.urgent = false;
         if let Some(file) = waiting.reopened.take() {
-            output = Output { file, torn: false, failing: false };
+            output = Output {
+                file,
+                torn: false,
+                failing: false,
+            };
         }
         std::mem::swap(&mut waiting.lines, &mut lines);
         drop(waiting);
@@ -39,8 +47,9 @@ pub(super) fn run(shared: &Shared, file: File) {
         waiting.finished += lines.len() as u64;
         shared.progress.notify_all();
         drop(waiting);
+        let used = lines.len();
         lines.clear();
-        lines.shrink_to(KEPT_BUFFER);
+        lines.shrink_to(KEPT_BUFFER.max(used));
     }
 }
 
@@ -80,7 +89,11 @@ impl<W: Write> Output<W> {
         }
     }
 
-    fn write_all(&mut self, bytes: &[u8], abandoned: &impl Fn() -> bool) -> Result<(), (usize, io::Error)> {
+    fn write_all(
+        &mut self,
+        bytes: &[u8],
+        abandoned: &impl Fn() -> bool,
+    ) -> Result<(), (usize, io::Error)> {
         let mut written = 0;
         while written < bytes.len() {
             match self.file.write(&bytes[written..]) {
@@ -135,7 +148,14 @@ mod tests {
 
     #[test]
     fn a_line_torn_by_a_full_disk_is_ended_before_the_next_and_counted_as_lost() {
-        let mut output = Output { file: Disk { room: 8, ..Disk::default() }, torn: false, failing: false };
+        let mut output = Output {
+            file: Disk {
+                room: 8,
+                ..Disk::default()
+            },
+            torn: false,
+            failing: false,
+        };
         assert_eq!(output.write(b"first\nsecond\nthird\n", || false), 2);
         assert_eq!(output.write(b"fourth\n", || false), 1);
         output.file.room = 100;
@@ -145,7 +165,14 @@ mod tests {
 
     #[test]
     fn a_disk_that_fills_up_between_two_lines_leaves_no_empty_one() {
-        let mut output = Output { file: Disk { room: 6, ..Disk::default() }, torn: false, failing: false };
+        let mut output = Output {
+            file: Disk {
+                room: 6,
+                ..Disk::default()
+            },
+            torn: false,
+            failing: false,
+        };
         assert_eq!(output.write(b"first\nsecond\n", || false), 1);
         output.file.room = 100;
         assert_eq!(output.write(b"third\n", || false), 0);

@@ -3,7 +3,8 @@
 use prometheus::core::Collector;
 use prometheus::proto::MetricFamily;
 use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry,
 };
 
 /// One family. The name stands without its prefix.
@@ -43,12 +44,18 @@ pub(super) const FAMILIES: &[Family] = &[
 ];
 
 fn find(name: &str) -> &'static Family {
-    FAMILIES.iter().find(|family| family.name == name).expect("every metric is in the table")
+    FAMILIES
+        .iter()
+        .find(|family| family.name == name)
+        .expect("every metric is in the table")
 }
 
 pub(super) fn opts(name: &str) -> (Opts, &'static [&'static str]) {
     let family = find(name);
-    (Opts::new(family.name, family.help).namespace(PREFIX), family.labels)
+    (
+        Opts::new(family.name, family.help).namespace(PREFIX),
+        family.labels,
+    )
 }
 
 pub(super) fn counter(registry: &Registry, name: &str) -> IntCounter {
@@ -76,12 +83,20 @@ pub(super) fn histogram(registry: &Registry, name: &str, buckets: &[f64]) -> His
 
 pub(super) fn histograms(registry: &Registry, name: &str, buckets: &[f64]) -> HistogramVec {
     let (opts, labels) = opts(name);
-    registered(registry, HistogramVec::new(HistogramOpts::from(opts).buckets(buckets.to_vec()), labels))
+    registered(
+        registry,
+        HistogramVec::new(HistogramOpts::from(opts).buckets(buckets.to_vec()), labels),
+    )
 }
 
-fn registered<C: Collector + Clone + 'static>(registry: &Registry, made: prometheus::Result<C>) -> C {
+fn registered<C: Collector + Clone + 'static>(
+    registry: &Registry,
+    made: prometheus::Result<C>,
+) -> C {
     let collector = made.expect("the table's names and labels are valid");
-    registry.register(Box::new(collector.clone())).expect("the table's names are unique");
+    registry
+        .register(Box::new(collector.clone()))
+        .expect("the table's names are unique");
     collector
 }
 
@@ -90,11 +105,14 @@ pub(super) fn remove(counters: &IntCounterVec, labels: &[(&str, &str)]) {
     let families: Vec<MetricFamily> = counters.collect();
     for metric in families.iter().flat_map(MetricFamily::get_metric) {
         let pairs = metric.get_label();
-        let carries = |&(name, value): &(&str, &str)| pairs.iter().any(|p| p.name() == name && p.value() == value);
+        let carries = |&(name, value): &(&str, &str)| {
+            pairs.iter().any(|p| p.name() == name && p.value() == value)
+        };
         if !labels.iter().all(carries) {
             continue;
         }
-        let of_this: std::collections::HashMap<&str, &str> = pairs.iter().map(|p| (p.name(), p.value())).collect();
+        let of_this: std::collections::HashMap<&str, &str> =
+            pairs.iter().map(|p| (p.name(), p.value())).collect();
         // It may be gone already; that is what was wanted.
         let _ = counters.remove(&of_this);
     }

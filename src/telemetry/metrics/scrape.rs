@@ -35,14 +35,30 @@ struct States {
 }
 
 /// Registers what is read at the scrape, and the process's own metrics.
-pub(super) fn register(registry: &Registry, connections: Arc<ConnectionCounts>, sources: Arc<OnceLock<Sources>>) {
+pub(super) fn register(
+    registry: &Registry,
+    connections: Arc<ConnectionCounts>,
+    sources: Arc<OnceLock<Sources>>,
+) {
     let fresh = Families::new();
-    let descs = fresh.collectors().into_iter().flat_map(|collector| collector.desc().into_iter().cloned()).collect();
-    let states = States { connections, sources, descs };
-    registry.register(Box::new(states)).expect("the table's names are unique");
+    let descs = fresh
+        .collectors()
+        .into_iter()
+        .flat_map(|collector| collector.desc().into_iter().cloned())
+        .collect();
+    let states = States {
+        connections,
+        sources,
+        descs,
+    };
+    registry
+        .register(Box::new(states))
+        .expect("the table's names are unique");
     #[cfg(target_os = "linux")]
     registry
-        .register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))
+        .register(Box::new(
+            prometheus::process_collector::ProcessCollector::for_self(),
+        ))
         .expect("no other metric begins with process_");
 }
 
@@ -55,23 +71,40 @@ impl Collector for States {
         // Made anew each time, so that what is gone leaves no series behind.
         let families = Families::new();
         let now = self.connections.now();
-        for (state, count) in [("reading", now.reading), ("writing", now.writing), ("waiting", now.waiting)] {
-            families.connections.with_label_values(&[state]).set(signed(count));
+        for (state, count) in [
+            ("reading", now.reading),
+            ("writing", now.writing),
+            ("waiting", now.waiting),
+        ] {
+            families
+                .connections
+                .with_label_values(&[state])
+                .set(signed(count));
         }
         families.connections_total.inc_by(now.accepts);
         if let Some(sources) = self.sources.get() {
             families.body_bytes.set(signed((sources.body_bytes)()));
             for sample in (sources.endpoints)() {
                 let labels = [&*sample.pool, &*sample.endpoint];
-                families.in_flight.with_label_values(&labels).set(signed(sample.in_flight));
-                families.up.with_label_values(&labels).set(i64::from(sample.up));
+                families
+                    .in_flight
+                    .with_label_values(&labels)
+                    .set(signed(sample.in_flight));
+                families
+                    .up
+                    .with_label_values(&labels)
+                    .set(i64::from(sample.up));
                 for (reason, count) in &sample.removals {
                     let labels = [&*sample.pool, &*sample.endpoint, reason];
                     families.ejections.with_label_values(&labels).inc_by(*count);
                 }
             }
         }
-        families.collectors().into_iter().flat_map(Collector::collect).collect()
+        families
+            .collectors()
+            .into_iter()
+            .flat_map(Collector::collect)
+            .collect()
     }
 }
 
