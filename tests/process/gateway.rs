@@ -187,7 +187,11 @@ impl Start {
         let mut child = command.spawn().unwrap();
         let log = Lines::of(child.stderr.take().unwrap());
         let output = Lines::of(child.stdout.take().unwrap());
-        log.wait_for(1, " serves ");
+        while log.count(" serves ") == 0 {
+            let ended = child.try_wait().unwrap();
+            assert!(ended.is_none(), "it ended at once, {ended:?}: {:#?}", log.all());
+            thread::sleep(Duration::from_millis(2));
+        }
         let address = |what: &str| {
             let line = log.wait_for(1, what);
             line.rsplit(' ').next().unwrap().parse().unwrap()

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::{Duration, sleep};
+use tokio::time::{Duration, Instant, sleep};
 
 /// A request, whole.
 #[derive(Debug, Clone)]
@@ -50,8 +50,8 @@ pub enum End {
     Keep,
     Close,
     Reset,
-    /// The bytes again and again, until the gateway closes.
-    Forever,
+    /// Then these again and again, until the gateway closes.
+    Forever(&'static [u8]),
 }
 
 #[derive(Default)]
@@ -127,10 +127,25 @@ impl Recorder {
         panic!("{count} requests did not come: {:?}", self.received());
     }
 
-    /// Connections the gateway still has open.
-    pub fn open(&self) -> usize {
+    /// Connections that were made for requests, not for probes.
+    pub fn connections(&self) -> usize {
         let state = self.state.lock().unwrap();
-        state.captures.len() - state.closed
+        state.captures.iter().filter(|c| !c.starts_with(b"GET /health ")).count()
+    }
+
+    /// Waits until the gateway has closed every connection.
+    pub async fn wait_until_left(&self, limit: Duration) -> bool {
+        let end = Instant::now() + limit;
+        loop {
+            let open = {
+                let state = self.state.lock().unwrap();
+                state.captures.len() - state.closed
+            };
+            if open == 0 || Instant::now() > end {
+                return open == 0;
+            }
+            sleep(Duration::from_millis(5)).await;
+        }
     }
 
     /// Everything received is whole requests, and nothing else.
@@ -189,7 +204,7 @@ impl Recorder {
                 then: End::Keep,
             })
         };
-        let mut written = stream.write_all(&reply.bytes).await;
+        let written = stream.write_all(&reply.bytes).await;
         match reply.then {
             End::Keep => written.is_ok(),
             End::Close => false,
@@ -197,9 +212,8 @@ impl Recorder {
                 stream.set_zero_linger().unwrap();
                 false
             }
-            End::Forever => {
-                while written.is_ok() {
-                    written = stream.write_all(&reply.bytes).await;
+            End::Forever(bytes) => {
+                while stream.write_all(bytes).await.is_ok() {
                     tokio::task::yield_now().await;
                 }
                 false
