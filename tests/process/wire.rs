@@ -76,7 +76,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         }
     }
 
-    /// The head of the next answer; its body is left to [`Self::more`].
+    /// The head of the next answer; the rest is left to [`Self::body`].
     pub async fn head(&mut self) -> Option<(u16, String)> {
         loop {
             let mut fields = [httparse::EMPTY_HEADER; 64];
@@ -96,16 +96,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         }
     }
 
-    /// What has come by the next read; empty at the end.
-    pub async fn more(&mut self) -> Vec<u8> {
-        if self.read.is_empty() {
-            timeout(PATIENCE, self.fill()).await.expect("something comes");
-        }
-        std::mem::take(&mut self.read)
-    }
-
     async fn read_answer(&mut self, method: &str) -> Option<Answer> {
         let (status, head) = self.head().await?;
+        Some(self.body(method, status, head).await)
+    }
+
+    /// The rest of an answer whose head was read.
+    pub async fn body(&mut self, method: &str, status: u16, head: String) -> Answer {
         let field = |name: &str| {
             head.lines()
                 .filter_map(|line| line.split_once(':'))
@@ -125,12 +122,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             body.append(&mut self.read);
             false
         };
-        Some(Answer {
+        Answer {
             status,
             head,
             body,
             is_whole,
-        })
+        }
     }
 
     async fn read_chunks(&mut self, body: &mut Vec<u8>) -> bool {
@@ -200,7 +197,7 @@ pub async fn ask(address: SocketAddr, method: &str, target: &str, body: &str) ->
 pub fn request(method: &str, target: &str, fields: &str, body: &str) -> String {
     let length = match body.is_empty() {
         true => String::new(),
-        false => format!("Content-Length: {}\r\n", body.len()),
+        false => format!("Content-Type: application/json\r\nContent-Length: {}\r\n", body.len()),
     };
     format!("{method} {target} HTTP/1.1\r\nHost: gateway\r\n{fields}{length}\r\n{body}")
 }
