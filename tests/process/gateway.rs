@@ -111,7 +111,9 @@ pub struct Gateway {
     child: Child,
     pub directory: Directory,
     pub file: PathBuf,
+    /// The first of the listeners.
     pub public: SocketAddr,
+    pub listeners: Vec<SocketAddr>,
     pub admin: SocketAddr,
     pub log: Lines,
     /// Standard output: the access log, unless the file says otherwise.
@@ -192,14 +194,17 @@ impl Start {
             assert!(ended.is_none(), "it ended at once, {ended:?}: {:#?}", log.all());
             thread::sleep(Duration::from_millis(2));
         }
-        let address = |what: &str| {
-            let line = log.wait_for(1, what);
-            line.rsplit(' ').next().unwrap().parse().unwrap()
+        let addresses = |what: &str| -> Vec<SocketAddr> {
+            let all = log.all();
+            let lines = all.iter().filter(|line| line.contains(what));
+            lines.map(|line| line.rsplit(' ').next().unwrap().parse().unwrap()).collect()
         };
+        let listeners = addresses("listening on ");
         Gateway {
             child,
-            public: address("listening on "),
-            admin: address("admin on "),
+            public: listeners[0],
+            listeners,
+            admin: addresses("admin on ")[0],
             file,
             log,
             output,

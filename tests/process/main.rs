@@ -7,6 +7,7 @@ mod certificates;
 mod command_line;
 mod gateway;
 mod recorder;
+mod reload_storm;
 mod signals;
 mod slow_clients;
 mod starved;
