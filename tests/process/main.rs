@@ -6,6 +6,7 @@ mod bad_requests;
 mod certificates;
 mod command_line;
 mod gateway;
+mod real_clients;
 mod recorder;
 mod reload_storm;
 mod signals;
