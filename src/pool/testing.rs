@@ -36,6 +36,7 @@ pub(crate) fn pool_config(policy: PolicyName) -> config::Pool {
         name: Arc::from("default"),
         endpoints: Vec::new(),
         policy,
+        max_in_flight: None,
         retries: 3,
         retry_budget: config::RetryBudget {
             ratio: 0.2,
@@ -84,6 +85,7 @@ pub(crate) fn endpoint(state: &Arc<EndpointState>) -> Endpoint {
         max_in_flight: None,
         backup: false,
         api_key: None,
+        metrics: std::sync::OnceLock::new(),
     }
 }
 
@@ -109,6 +111,7 @@ pub(crate) fn config(urls: &[&str]) -> Config {
     pool.endpoints = urls.iter().map(|url| config_endpoint(url)).collect();
     Config {
         file: None,
+        places: config::Places::default(),
         listen: Vec::new(),
         admin: Vec::new(),
         status_allow: Vec::new(),

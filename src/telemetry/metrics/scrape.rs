@@ -94,6 +94,10 @@ impl Collector for States {
                     .up
                     .with_label_values(&labels)
                     .set(i64::from(sample.up));
+                for (reason, count) in &sample.removals {
+                    let labels = [&*sample.pool, &*sample.endpoint, reason];
+                    families.ejections.with_label_values(&labels).inc_by(*count);
+                }
             }
         }
         families

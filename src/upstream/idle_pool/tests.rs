@@ -8,7 +8,7 @@ const IDLE: Duration = Duration::from_secs(4);
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
 fn now() -> Instant {
-    Clock::now().into_std()
+    Clock::now()
 }
 
 /// Connections that have had one exchange, and the peers' ends of them.
