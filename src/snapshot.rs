@@ -58,6 +58,10 @@ impl Snapshot {
     ///
     /// # Errors
     /// A CA file that cannot be read, or a TLS client that cannot be made.
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "the snapshot keeps it; a caller that does too shows it with its clone"
+    )]
     pub fn build(
         config: Arc<Config>,
         resolved: &Resolved,

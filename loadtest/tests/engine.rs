@@ -1,5 +1,7 @@
 //! The engine's faults, deaths, gates and counters, seen by a raw client.
 
+#![allow(clippy::unwrap_used, reason = "a test may fail by a panic")]
+
 use std::time::Duration;
 
 use loadtest::engine::{Cut, Death, Engine, EngineError, Fault, Health, Listen, Script, text};

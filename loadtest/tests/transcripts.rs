@@ -3,6 +3,8 @@
 //! Each file of `tests/transcripts/` is a request (its line, then perhaps header fields, then the body),
 //! `===`, and the answer. There, lines of the head end in CRLF, and each event is one chunk.
 
+#![allow(clippy::unwrap_used, reason = "a test may fail by a panic")]
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;

@@ -8,8 +8,9 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::fault::{Fault, ProbeFailure, Reason};
+use super::fault::{Fault, ProbeFailure};
 use super::health::{Change, FULL, Health, Phase};
+use super::status::{EndpointStatus, State};
 use crate::config::{self, Secret};
 use crate::telemetry::metrics::EndpointMetrics;
 use crate::upstream::{Address, IdlePool, Target};
@@ -94,53 +95,6 @@ pub(super) enum Gate {
     FailsRequests,
     /// The last connect was refused or timed out.
     Unreachable,
-}
-
-/// The public names of an endpoint's states.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum State {
-    Up,
-    /// Up, with a share that grows after an outage.
-    Ramping,
-    Down,
-    Ejected,
-}
-
-impl State {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            State::Up => "up",
-            State::Ramping => "ramping",
-            State::Down => "down",
-            State::Ejected => "ejected",
-        }
-    }
-
-    /// Whether requests go there without need.
-    pub fn is_up(self) -> bool {
-        matches!(self, State::Up | State::Ramping)
-    }
-}
-
-/// A picture of an endpoint, for `/endpoints` and the metrics.
-#[derive(Debug, Clone, PartialEq)]
-pub struct EndpointStatus {
-    pub state: State,
-    /// Why it is out.
-    pub reason: Option<Reason>,
-    /// When it entered its state.
-    pub since: SystemTime,
-    /// `None` = it has no address to probe.
-    pub next_probe: Option<SystemTime>,
-    pub in_flight: u32,
-    /// Leases ever taken.
-    pub requests: u64,
-    /// In a row, until now.
-    pub consecutive_faults: u32,
-    /// By [`Fault::reason`], since it is known.
-    pub ejections: Vec<(&'static str, u64)>,
-    /// Its part of its weight, in thousandths.
-    pub share: u32,
 }
 
 impl EndpointState {

@@ -11,6 +11,7 @@ mod fault;
 pub mod health;
 mod lease;
 mod retry_budget;
+mod status;
 mod tried;
 
 use std::fmt;
@@ -19,10 +20,11 @@ use std::sync::{Arc, OnceLock};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-pub use endpoint::{Endpoint, EndpointState, EndpointStatus, Settings, State};
+pub use endpoint::{Endpoint, EndpointState, Settings};
 pub use fault::{Fault, ProbeFailure, Reason};
 pub use lease::{Lease, Outcome};
 pub use retry_budget::RetryBudget;
+pub use status::{EndpointStatus, State};
 pub use tried::Tried;
 
 use crate::balance::{self, Candidate, Candidates, Policy, RequestFacts, Rotation};

@@ -137,11 +137,15 @@ pub async fn run(
     let mut retry = FIRST_RETRY;
     let mut last = Instant::now();
     loop {
-        let every = cell.load().config.resolve.clamp(SHORTEST, LONGEST);
-        let pause = if failing.0.is_empty() {
-            every
-        } else {
-            retry.min(every)
+        let pause = {
+            let snapshot = cell.load();
+            let every = snapshot.config.resolve.clamp(SHORTEST, LONGEST);
+            let missing = snapshot.endpoints().any(|endpoint| !endpoint.is_resolved());
+            if missing || !failing.0.is_empty() {
+                retry.min(every)
+            } else {
+                every
+            }
         };
         tokio::select! {
             () = &mut shutdown => return,
@@ -150,6 +154,7 @@ pub async fn run(
                 if changed.is_err() {
                     return;
                 }
+                retry = FIRST_RETRY;
                 continue;
             }
             () = sleep_until(last + pause) => {}
@@ -171,6 +176,8 @@ pub async fn run(
             Ok(None) => {}
             Err(error) => log::error!("the new addresses cannot be used: {error}"),
         }
+        // That was our own doing.
+        changes.mark_unchanged();
     }
 }
 

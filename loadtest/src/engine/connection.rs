@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::http::{self, Chunked, Framing, Head, Invalid};
 use super::io::Io;
+use super::responder;
 use super::routes;
 use super::script::{Fault, Recorded, Script};
 use super::shared::{Shared, State, lock};
@@ -110,7 +111,7 @@ impl Connection {
                 Err(Unread::Faulty(end)) => break end,
                 Err(Unread::Invalid) => {
                     let mut out = Vec::new();
-                    routes::invalid_request(&self.shared, &mut out);
+                    responder::invalid_request(&self.shared, &mut out);
                     _ = self.write(&out).await;
                     break End::Close;
                 }

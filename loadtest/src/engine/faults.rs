@@ -6,7 +6,7 @@ use super::connection::{Connection, End, Gone};
 use super::errors::ErrorAnswer;
 use super::http::{LAST_CHUNK, chunk};
 use super::request::Ask;
-use super::routes::Responder;
+use super::responder::Responder;
 use super::script::{Fault, Script};
 
 /// What happens before an answer is begun; `None` when it is then made as usual.

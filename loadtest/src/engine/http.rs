@@ -277,6 +277,13 @@ impl DateClock {
     }
 }
 
+/// Seconds since 1970.
+pub(super) fn now() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
+}
+
 /// `Tue, 24 Nov 2026 14:08:11 GMT` (RFC 9110 section 5.6.7) for seconds since 1970.
 pub(super) fn imf_date(seconds: u64) -> String {
     const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];

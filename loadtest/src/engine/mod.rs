@@ -23,12 +23,14 @@ mod io;
 mod metrics;
 mod render;
 mod request;
+mod responder;
 mod routes;
 mod script;
 mod server;
 mod shared;
 mod stream;
 pub mod text;
+mod tokenizer;
 
 use std::io::Result;
 use std::net::SocketAddr;

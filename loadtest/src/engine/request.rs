@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::errors::ErrorAnswer;
-use super::script::{Flavour, Script};
+use super::script::Script;
 use super::text::{self, Context};
 
 /// Which of the two generating paths.
@@ -93,9 +93,9 @@ impl Ask {
     }
 }
 
-struct Fields<'a> {
-    fields: &'a Map<String, Value>,
-    script: &'a Script,
+pub(super) struct Fields<'a> {
+    pub fields: &'a Map<String, Value>,
+    pub script: &'a Script,
 }
 
 impl<'a> Fields<'a> {
@@ -217,7 +217,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    fn chat(&self, keep: bool) -> Result<Prompt, ErrorAnswer> {
+    pub(super) fn chat(&self, keep: bool) -> Result<Prompt, ErrorAnswer> {
         let messages = match self.get("messages") {
             None => return Err(self.missing("messages")),
             Some(Value::Array(messages)) => messages,
@@ -291,7 +291,7 @@ impl<'a> Fields<'a> {
     }
 
     /// A field that is there and not null.
-    fn get(&self, name: &str) -> Option<&'a Value> {
+    pub(super) fn get(&self, name: &str) -> Option<&'a Value> {
         self.fields.get(name).filter(|value| !value.is_null())
     }
 
@@ -319,7 +319,7 @@ impl<'a> Fields<'a> {
         ErrorAnswer::bad_request(self.script.flavour, message, param)
     }
 
-    fn missing(&self, name: &str) -> ErrorAnswer {
+    pub(super) fn missing(&self, name: &str) -> ErrorAnswer {
         let detail = format!(
             "{{'type': 'missing', 'loc': 'body.{name}', 'msg': 'Field required', 'input': '<dict of {} items>'}}",
             self.fields.len()
@@ -355,55 +355,6 @@ fn content(value: Option<&Value>) -> std::borrow::Cow<'_, str> {
             .into(),
         _ => "".into(),
     }
-}
-
-/// `/tokenize`: the tokens of a prompt or of a chat.
-pub(super) fn tokenize(script: &Script, body: &[u8]) -> Result<String, ErrorAnswer> {
-    let fields: Map<String, Value> = serde_json::from_slice(body)
-        .map_err(|_| ErrorAnswer::validation(script.flavour, "{'type': 'json_invalid'}", "body"))?;
-    let fields = Fields {
-        fields: &fields,
-        script,
-    };
-    let mut ids = Vec::new();
-    if fields.get("messages").is_some() {
-        ids = fields.chat(true)?.ids;
-    } else {
-        let prompt = fields
-            .get("prompt")
-            .and_then(Value::as_str)
-            .ok_or_else(|| fields.missing("prompt"))?;
-        ids.push(text::BOS);
-        text::tokenize(prompt.as_bytes(), |id| ids.push(id));
-    }
-    let list = serde_json::to_string(&ids).unwrap_or_default();
-    Ok(format!(
-        r#"{{"count":{},"max_model_len":{},"tokens":{list},"token_strs":null}}"#,
-        ids.len(),
-        script.max_model_len
-    ))
-}
-
-/// `/detokenize`: the text of tokens.
-pub(super) fn detokenize(script: &Script, body: &[u8]) -> Result<String, ErrorAnswer> {
-    let flavour: Flavour = script.flavour;
-    let fields: Value = serde_json::from_slice(body)
-        .map_err(|_| ErrorAnswer::validation(flavour, "{'type': 'json_invalid'}", "body"))?;
-    let Some(ids) = fields.get("tokens").and_then(Value::as_array) else {
-        return Err(ErrorAnswer::validation(
-            flavour,
-            "{'type': 'missing', 'loc': 'body.tokens'}",
-            "body.tokens",
-        ));
-    };
-    let mut bytes = Vec::new();
-    for id in ids.iter().filter_map(Value::as_u64) {
-        text::decode(u32::try_from(id).unwrap_or(text::EOS), &mut bytes);
-    }
-    Ok(format!(
-        r#"{{"prompt":{}}}"#,
-        Value::from(String::from_utf8_lossy(&bytes))
-    ))
 }
 
 #[cfg(test)]

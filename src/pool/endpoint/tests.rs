@@ -1,4 +1,5 @@
 use super::*;
+use crate::pool::Reason;
 use crate::pool::testing;
 
 const SECOND: Duration = Duration::from_secs(1);

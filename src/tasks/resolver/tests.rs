@@ -148,6 +148,29 @@ async fn a_name_that_did_not_resolve_at_the_start_comes_in_soon() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_name_that_a_reload_could_not_resolve_comes_in_soon_too() {
+    let zone = Zone::default();
+    zone.set("node0", Some(&[A]));
+    let scene = start(config(&["node0:8000"]), zone).await;
+    seconds(5).await;
+    let next = config(&["node0:8000", "late:8000"]);
+    scene
+        .cell
+        .apply(Arc::new(next), &Resolved::default())
+        .unwrap();
+    seconds(1).await;
+    scene.zone.set("late", Some(&[B]));
+    seconds(5).await;
+    assert!(
+        scene
+            .cell
+            .load()
+            .endpoints()
+            .all(|endpoint| endpoint.is_resolved())
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn one_name_that_hangs_does_not_hold_up_the_others_for_long() {
     let zone = Zone::default();
     zone.set("node0", Some(&[A]));

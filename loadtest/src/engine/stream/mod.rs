@@ -1,22 +1,26 @@
 //! An answer over time: admission, prefill, token after token, and everything that may cut it.
 
+mod pace;
+mod whole;
+
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, watch};
-use tokio::time::{Instant, sleep_until};
+use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::connection::{Connection, End, Gone};
-use super::errors::{ErrorAnswer, error_event};
+use super::errors::error_event;
 use super::faults;
 use super::generation::{Bounds, Choice, Finish, Step};
-use super::http::{LAST_CHUNK, chunk};
-use super::render::{COMMENT, DONE, Renderer, Usage, Whole};
+use super::http::{LAST_CHUNK, chunk, now};
+use super::render::{DONE, Renderer, Usage};
 use super::request::{Api, Ask};
-use super::routes::{Responder, now};
+use super::responder::Responder;
 use super::script::{Cut, Death, EngineError, Fault, QueueFull, Script};
-use super::shared::{Running, Shared, State, Waiting, lock};
+use super::shared::{Running, Shared, State};
+use pace::{Admission, Wake};
 
 const EVENT_STREAM: &str = "text/event-stream; charset=utf-8";
 
@@ -92,19 +96,6 @@ struct Answer<'a> {
     last_write: Instant,
 }
 
-/// Why a pause ended.
-enum Wake {
-    Due,
-    Dying(Death),
-}
-
-/// A place among the running, or a place in the queue.
-enum Admission {
-    Slot(OwnedSemaphorePermit),
-    Queued(Waiting),
-    Full,
-}
-
 impl Answer<'_> {
     async fn stream(&mut self) -> Result<End, Gone> {
         let admission = self.ask_admission();
@@ -177,16 +168,6 @@ impl Answer<'_> {
         self.finish(produced).await
     }
 
-    /// When the next token is due: on the beat, unless the engine was stopped for long.
-    fn next(&self, due: Instant) -> Instant {
-        let (next, now) = (due + self.script.itl, Instant::now());
-        if next + Duration::from_secs(1) < now {
-            now
-        } else {
-            next
-        }
-    }
-
     /// The answers to each prompt, in the order of their index.
     fn choices(&self) -> Vec<Choice> {
         let ask = &self.ask;
@@ -202,109 +183,6 @@ impl Answer<'_> {
             .flat_map(of_prompt)
             .map(|(prompt, index)| Choice::new(self.script, prompt, index, &bounds))
             .collect()
-    }
-
-    fn ask_admission(&self) -> Admission {
-        let slots = Arc::clone(&lock(&self.shared.active).slots);
-        if let Ok(slot) = slots.try_acquire_owned() {
-            return Admission::Slot(slot);
-        }
-        match Waiting::enter(&self.shared, self.script.max_queued) {
-            Some(waiting) => Admission::Queued(waiting),
-            None => {
-                self.shared.metrics.rejected.fetch_add(1, Relaxed);
-                Admission::Full
-            }
-        }
-    }
-
-    async fn refuse(&mut self) -> Result<End, Gone> {
-        self.out.clear();
-        self.responder.error(
-            &mut self.out,
-            &ErrorAnswer::of_engine(self.script.flavour, EngineError::Busy),
-        );
-        self.connection.write(&self.out).await?;
-        Ok(self.responder.end())
-    }
-
-    /// Waits in the queue.
-    async fn slot(
-        &mut self,
-        waiting: Waiting,
-    ) -> Result<Result<OwnedSemaphorePermit, Death>, Gone> {
-        let slots = Arc::clone(&lock(&self.shared.active).slots);
-        let acquire = slots.acquire_owned();
-        tokio::pin!(acquire);
-        loop {
-            let comment = self.comment_time();
-            tokio::select! {
-                slot = &mut acquire => {
-                    drop(waiting);
-                    self.shared.metrics.queue_time.observe_time(self.arrival.elapsed());
-                    self.begun = Instant::now();
-                    return slot.map(Ok).map_err(|_| Gone);
-                }
-                gone = self.connection.gone() => return Err(gone),
-                _ = self.state.changed() => {
-                    let state = *self.state.borrow_and_update();
-                    match state {
-                        State::Dying(Death::Freeze) => return Err(self.connection.gone().await),
-                        State::Dying(death) => return Ok(Err(death)),
-                        _ => {}
-                    }
-                }
-                () = sleep_until(comment.unwrap_or(self.arrival)), if comment.is_some() => self.comment().await?,
-            }
-        }
-    }
-
-    /// When the stream has been silent long enough for a comment.
-    fn comment_time(&self) -> Option<Instant> {
-        let interval = self.script.comments.filter(|_| self.ask.stream)?;
-        Some(self.last_write + interval)
-    }
-
-    async fn comment(&mut self) -> Result<(), Gone> {
-        self.event.clear();
-        self.event.extend_from_slice(COMMENT);
-        self.last_write = Instant::now();
-        self.emit(false).await?;
-        Ok(())
-    }
-
-    /// Waits until `due`, as long as the engine is held or frozen, or until it dies.
-    async fn pause(&mut self, due: Instant, before_first: bool) -> Result<Wake, Gone> {
-        loop {
-            let state = *self.state.borrow_and_update();
-            let blocked = match state {
-                State::Dying(Death::Freeze) => return Err(self.connection.gone().await),
-                State::Dying(death) => return Ok(Wake::Dying(death)),
-                State::Running => false,
-                State::Held => before_first,
-                State::Frozen => true,
-            };
-            if !blocked && Instant::now() >= due {
-                if self.sent % 32 == 31 {
-                    tokio::task::yield_now().await;
-                }
-                return Ok(Wake::Due);
-            }
-            let comment = self.comment_time();
-            let timer = match (blocked, comment) {
-                (true, comment) => comment,
-                (false, comment) => Some(comment.map_or(due, |comment| comment.min(due))),
-            };
-            tokio::select! {
-                gone = self.connection.gone() => return Err(gone),
-                _ = self.state.changed() => {}
-                () = sleep_until(timer.unwrap_or(due)), if timer.is_some() => {
-                    if comment.is_some_and(|comment| comment <= Instant::now()) {
-                        self.comment().await?;
-                    }
-                }
-            }
-        }
     }
 
     /// The role events of a chat.
@@ -490,188 +368,5 @@ impl Answer<'_> {
         }
         self.connection.write(&self.out).await?;
         Ok(self.responder.end())
-    }
-
-    fn is_misframed(&self) -> bool {
-        matches!(
-            self.fault,
-            Some(
-                Fault::LengthTooLong
-                    | Fault::LengthTooShort
-                    | Fault::BytesAfterEnd
-                    | Fault::TwoLengths
-                    | Fault::LengthAndChunked
-            )
-        )
-    }
-
-    async fn misframe(&mut self, kind: &str, body: &[u8]) -> Result<End, Gone> {
-        let end = faults::misframe(
-            self.connection,
-            &mut self.responder,
-            kind,
-            body,
-            self.fault.as_ref(),
-        )
-        .await?;
-        Ok(end.unwrap_or(End::Close))
-    }
-
-    /// All events of a stream at once, for answers with wrong framing.
-    fn all_events(&mut self) -> Vec<u8> {
-        let mut body = Vec::new();
-        let mut step = Step::default();
-        for (index, choice) in self.choices().iter_mut().enumerate() {
-            while !choice.finished {
-                choice.step(&mut step);
-                let usage = Usage {
-                    prompt: self.ask.prompt_tokens(),
-                    completion: choice.produced,
-                };
-                self.renderer
-                    .token_event(&mut body, index, &step, usage, None);
-            }
-        }
-        body.extend_from_slice(DONE);
-        body
-    }
-
-    /// An answer that is not streamed.
-    async fn whole(&mut self, orca: Option<String>) -> Result<End, Gone> {
-        let slot = match self.ask_admission() {
-            Admission::Full => return self.refuse().await,
-            Admission::Slot(slot) => slot,
-            Admission::Queued(waiting) => match self.slot(waiting).await? {
-                Ok(slot) => slot,
-                Err(_) => return self.fail_whole().await,
-            },
-        };
-        let mut running = Running::enter(&self.shared, self.ask.prompt_tokens(), slot);
-        let (mut answers, produced) = self.whole_answers();
-        let longest = answers
-            .iter()
-            .map(|answer| answer.ids.len())
-            .max()
-            .unwrap_or(1);
-        let time = self.script.ttft
-            + self.script.itl * u32::try_from(longest.saturating_sub(1)).unwrap_or(u32::MAX);
-        let woken = self.pause(self.begun + time, true).await?;
-        if matches!(woken, Wake::Dying(Death::Error)) {
-            return self.fail_whole().await;
-        }
-        if matches!(woken, Wake::Dying(_)) || matches!(self.fault, Some(Fault::Abort { .. })) {
-            for answer in &mut answers {
-                answer.finish = Some(Finish::Abort);
-            }
-        }
-        running.generated(produced);
-        drop(running);
-        self.shared
-            .metrics
-            .e2el
-            .observe_time(self.arrival.elapsed());
-        self.shared.metrics.answer_lengths.observe(produced as f64);
-        let prompt_ids: Vec<_> = self
-            .ask
-            .prompts
-            .iter()
-            .map(|prompt| prompt.ids.as_slice())
-            .collect();
-        let usage = Usage {
-            prompt: self.ask.prompt_tokens(),
-            completion: produced,
-        };
-        let body = self.renderer.body(&answers, &prompt_ids, usage);
-        let end = self
-            .send_whole(
-                &body,
-                orca.and_then(|format| self.shared.metrics.orca(&format)),
-            )
-            .await?;
-        Ok(if matches!(woken, Wake::Dying(_)) {
-            End::Close
-        } else {
-            end
-        })
-    }
-
-    fn whole_answers(&self) -> (Vec<Whole>, usize) {
-        let mut step = Step::default();
-        let mut produced = 0;
-        let mut choices = self.choices();
-        let answers = choices.iter_mut().map(|choice| {
-            let mut answer = Whole::default();
-            while !choice.finished {
-                choice.step(&mut step);
-                answer.text.push_str(&step.text);
-                answer.ids.push(step.id);
-            }
-            answer.finish = step.finish.take();
-            match answer.finish {
-                Some(Finish::Length) => self.shared.metrics.at_length.fetch_add(1, Relaxed),
-                _ => self.shared.metrics.stopped.fetch_add(1, Relaxed),
-            };
-            produced += choice.produced;
-            answer
-        });
-        let answers = answers.collect();
-        (answers, produced)
-    }
-
-    async fn fail_whole(&mut self) -> Result<End, Gone> {
-        self.out.clear();
-        self.responder.error(
-            &mut self.out,
-            &ErrorAnswer::of_engine(self.script.flavour, EngineError::CoreDead),
-        );
-        self.connection.write(&self.out).await?;
-        Ok(End::Close)
-    }
-
-    async fn send_whole(&mut self, body: &[u8], load: Option<String>) -> Result<End, Gone> {
-        if self.is_misframed() || self.fault == Some(Fault::CloseDelimited) {
-            return self.misframe("application/json", body).await;
-        }
-        self.out.clear();
-        match self.fault {
-            Some(Fault::BadChunk { .. }) => {
-                self.responder.head(
-                    &mut self.out,
-                    200,
-                    &[("content-type", "application/json")],
-                    true,
-                );
-                self.out.extend_from_slice(b"zz\r\n{}\r\n0\r\n\r\n");
-                self.connection.write(&self.out).await?;
-                Ok(End::Close)
-            }
-            Some(Fault::Cut { after, how }) => {
-                self.responder.json(&mut self.out, body, load.as_deref());
-                let head = self.out.len() - body.len();
-                self.out
-                    .truncate(head + after.min(body.len().saturating_sub(1)));
-                self.connection.write(&self.out).await?;
-                match how {
-                    Cut::Silence => Err(self.connection.gone().await),
-                    Cut::Reset => {
-                        self.connection.wait(Duration::from_millis(20)).await?;
-                        Ok(End::Reset)
-                    }
-                    _ => Ok(End::Close),
-                }
-            }
-            _ => {
-                self.responder.json(&mut self.out, body, load.as_deref());
-                let out = std::mem::take(&mut self.out);
-                if matches!(self.fault, Some(Fault::SlowHead { .. })) {
-                    let head = out.len() - body.len();
-                    faults::write_head(self.connection, &out[..head], self.fault.as_ref()).await?;
-                    self.connection.write(&out[head..]).await?;
-                } else {
-                    self.connection.write(&out).await?;
-                }
-                Ok(self.responder.end())
-            }
-        }
     }
 }

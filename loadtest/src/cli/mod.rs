@@ -1,0 +1,42 @@
+//! The command line: flags into scripts and plans, nothing else.
+
+mod compare;
+mod engine;
+mod load;
+mod units;
+
+use std::io::Result;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Debug, Parser)]
+#[command(
+    version,
+    about = "Simulated inference engines, load, and comparisons of gateways"
+)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve as a simulated engine until interrupted
+    Engine(engine::Flags),
+    /// Send load and print what came of it
+    Load(load::Flags),
+    /// Measure gateways against each other
+    Compare(compare::Flags),
+}
+
+impl Cli {
+    /// Runs the command. Failed requests make `load` exit 1.
+    pub fn run(self) -> Result<ExitCode> {
+        match self.command {
+            Command::Engine(flags) => flags.run(),
+            Command::Load(flags) => flags.run(),
+            Command::Compare(flags) => flags.run(),
+        }
+    }
+}
