@@ -86,13 +86,13 @@ impl Demo {
         runtime.block_on(async {
             let server = Server::start(config).await.map_err(|e| e.to_string())?;
             let public = server.tcp_address(Role::Public).ok_or("there is no listener")?;
+            let answer = ask(public).await?;
             if self.once {
-                let answer = ask(public).await?;
                 println!("{answer}");
                 server.stop().await;
                 return Ok(ExitCode::SUCCESS);
             }
-            explain(&server, public, &engines);
+            explain(&server, public, &engines, text_of(&answer));
             Ok(supervise(server, signals, None).await)
         })
     }
@@ -130,7 +130,8 @@ fn start_engine() -> Result<DemoEngineProcess, String> {
     Ok(engine)
 }
 
-const REQUEST: &str = r#"{"model":"DeepSeek-R1","messages":[{"role":"user","content":"Hello"}]}"#;
+const REQUEST: &str =
+    r#"{"model":"DeepSeek-R1","messages":[{"role":"user","content":"Hello"}],"max_tokens":16}"#;
 
 async fn ask(gateway: SocketAddr) -> Result<String, String> {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -153,14 +154,25 @@ async fn ask(gateway: SocketAddr) -> Result<String, String> {
     Ok(answer)
 }
 
-fn explain(server: &Server, public: SocketAddr, engines: &[DemoEngineProcess]) {
+/// What the model says in a whole HTTP answer.
+fn text_of(answer: &str) -> Option<String> {
+    let (_, body) = answer.split_once("\r\n\r\n")?;
+    let body: serde_json::Value = serde_json::from_str(body).ok()?;
+    let said = body["choices"][0]["message"]["content"].as_str()?;
+    Some(said.split_whitespace().collect::<Vec<_>>().join(" "))
+}
+
+fn explain(server: &Server, public: SocketAddr, engines: &[DemoEngineProcess], said: Option<String>) {
     println!("\nThe gateway is at http://{public}, with two simulated engines behind it:");
     for engine in engines {
         println!("  {}  (process {})", engine.authority, engine.child.id());
     }
+    if let Some(said) = said {
+        println!("\nAsked \"Hello\" through it, one of them said:\n  {said}");
+    }
     println!("\nAsk it something:\n");
     println!("  curl -N http://{public}/v1/chat/completions -H 'Content-Type: application/json' \\");
-    println!("    -d '{}'", REQUEST.replace("}]}", r#"}],"stream":true}"#));
+    println!("    -d '{}'", REQUEST.replace(r#""max_tokens":16"#, r#""stream":true"#));
     if let Some(admin) = server.tcp_address(Role::Admin) {
         println!("\nLook at the endpoints, and at the metrics:\n");
         println!("  curl http://{admin}/endpoints");
