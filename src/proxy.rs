@@ -46,7 +46,9 @@ impl ProxyHttp for Gateway {
     }
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut Self::CTX) -> Result<bool> {
-        relay::serve(&self.shared, session, ctx).await.map(|()| true)
+        relay::serve(&self.shared, session, ctx)
+            .await
+            .map(|()| true)
     }
 
     async fn upstream_peer(
@@ -54,7 +56,10 @@ impl ProxyHttp for Gateway {
         _session: &mut Session,
         _ctx: &mut Self::CTX,
     ) -> Result<Box<HttpPeer>> {
-        Error::e_explain(ErrorType::InternalError, "every request is relayed by request_filter")
+        Error::e_explain(
+            ErrorType::InternalError,
+            "every request is relayed by request_filter",
+        )
     }
 
     async fn fail_to_proxy(
@@ -64,7 +69,10 @@ impl ProxyHttp for Gateway {
         _ctx: &mut Self::CTX,
     ) -> FailToProxy {
         // Whatever could be said to the client has been said.
-        FailToProxy { error_code: 0, can_reuse_downstream: false }
+        FailToProxy {
+            error_code: 0,
+            can_reuse_downstream: false,
+        }
     }
 
     /// Not called when a request's task is cancelled: what must be given back is given back by `Drop`.

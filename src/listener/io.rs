@@ -55,12 +55,12 @@ impl ClientIo {
         };
         let socket_digest = SocketDigest::from_raw_fd(fd);
         // Spares Pingora a getpeername for every connection.
-        let _ = socket_digest.peer_addr.set(connection.peer.map(PingoraAddr::Inet));
+        let _ = socket_digest
+            .peer_addr
+            .set(connection.peer.map(PingoraAddr::Inet));
         let response = ResponseHeader::build_no_case(200, Some(0)).map_err(io::Error::other)?;
-        let proxy_digest = ProxyDigest::new(
-            Box::new(response),
-            Some(Box::new(Arc::clone(&connection))),
-        );
+        let proxy_digest =
+            ProxyDigest::new(Box::new(response), Some(Box::new(Arc::clone(&connection))));
         Ok(Self {
             socket,
             out: Vec::new(),

@@ -1,6 +1,9 @@
 //! What no compiler checks: who may import whom, how long a file may be, and that README, the docs and the
 //! reference name only what exists, and all of it.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+#![allow(clippy::too_many_lines, reason = "tables of cases are long")]
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};

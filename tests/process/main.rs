@@ -1,5 +1,8 @@
 //! The program itself, as a process: bad input byte by byte, signals, the command line, real clients.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+#![allow(clippy::too_many_lines, reason = "tables of cases are long")]
+
 mod bad_engines;
 mod bad_http2;
 mod bad_requests;

@@ -31,12 +31,18 @@ const DEFAULTS: [(&str, &str); 5] = [
 /// The one pool, with keys beside its endpoints: `pool(&[a, b], "policy: round_robin")`.
 pub fn pool(endpoints: &[String], keys: &str) -> String {
     let comma = if keys.is_empty() { "" } else { ", " };
-    format!("pools: {{ default: {{ endpoints: [{}]{comma}{keys} }} }}", endpoints.join(", "))
+    format!(
+        "pools: {{ default: {{ endpoints: [{}]{comma}{keys} }} }}",
+        endpoints.join(", ")
+    )
 }
 
 /// A pool of two: the first is always asked first, the second only when that fails.
 pub fn in_turn(first: &str, second: &str, keys: &str) -> String {
-    let endpoints = [format!("\"{first}\""), format!("{{ url: \"{second}\", backup: true }}")];
+    let endpoints = [
+        format!("\"{first}\""),
+        format!("{{ url: \"{second}\", backup: true }}"),
+    ];
     pool(&endpoints, keys)
 }
 
@@ -90,7 +96,10 @@ impl Gateway {
     /// Puts another configuration into effect.
     pub async fn reload(&self, yaml: &str) {
         let config = parse(yaml, self.files.path());
-        self.server().reload(config).await.expect("the gateway reloads");
+        self.server()
+            .reload(config)
+            .await
+            .expect("the gateway reloads");
     }
 
     /// Sends one request on a connection of its own.
@@ -106,29 +115,41 @@ impl Gateway {
 
     /// The public state of an endpoint.
     pub fn state(&self, index: usize) -> &'static str {
-        self.endpoint(index).status(tokio::time::Instant::now()).state.as_str()
+        self.endpoint(index)
+            .status(tokio::time::Instant::now())
+            .state
+            .as_str()
     }
 
     pub async fn wait_for_state(&self, index: usize, states: &[&str]) {
-        until(&format!("endpoint {index} to be {states:?}"), || states.contains(&self.state(index)))
-            .await;
+        until(&format!("endpoint {index} to be {states:?}"), || {
+            states.contains(&self.state(index))
+        })
+        .await;
     }
 
     /// A sample of `/metrics`, by its name and labels as they are shown; 0 where it is not there.
     pub fn metric(&self, series: &str) -> f64 {
         let text = self.shared().metrics.render();
-        let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        let line = text
+            .lines()
+            .find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
         line.map_or(0.0, |value| value.parse().expect("a number"))
     }
 
     /// Waits until a sample has this value: some are taken when an answer is already on its way.
     pub async fn wait_for_metric(&self, series: &str, value: f64) {
-        until(&format!("{series} to be {value}"), || self.metric(series) == value).await;
+        until(&format!("{series} to be {value}"), || {
+            self.metric(series) == value
+        })
+        .await;
     }
 
     /// Faults in a row that count against an endpoint.
     pub fn faults(&self, index: usize) -> u32 {
-        self.endpoint(index).status(tokio::time::Instant::now()).consecutive_faults
+        self.endpoint(index)
+            .status(tokio::time::Instant::now())
+            .consecutive_faults
     }
 
     /// Requests sent again for this reason.
@@ -143,8 +164,10 @@ impl Gateway {
         let shared = self.shared();
         let left = || {
             let snapshot = shared.snapshot.load();
-            let in_flight: u32 =
-                snapshot.all_endpoints().map(|endpoint| endpoint.in_flight()).sum();
+            let in_flight: u32 = snapshot
+                .all_endpoints()
+                .map(|endpoint| endpoint.in_flight())
+                .sum();
             let writing = shared.metrics.connection_counts.now().writing;
             (in_flight, shared.body_memory.total(), writing)
         };
@@ -170,7 +193,10 @@ impl Drop for Gateway {
 fn parse(yaml: &str, base: &Path) -> Config {
     let mut text = String::new();
     for (key, value) in DEFAULTS {
-        let given = |line: &str| line.strip_prefix(key).is_some_and(|rest| rest.starts_with(':'));
+        let given = |line: &str| {
+            line.strip_prefix(key)
+                .is_some_and(|rest| rest.starts_with(':'))
+        };
         if !yaml.lines().any(given) {
             text.push_str(&format!("{key}: {value}\n"));
         }

@@ -19,7 +19,9 @@ pub use http2::{H2, H2Answer, H2End, answer as h2_answer, h2_post};
 pub use puppet::{Exchange, Puppet, Then, sse_head};
 pub use request::{Request, chat, chat_body, get, post};
 
-pub use loadtest::engine::{Cut, Death, Engine, EngineError, Fault, Health, QueueFull, Recorded, Script};
+pub use loadtest::engine::{
+    Cut, Death, Engine, EngineError, Fault, Health, QueueFull, Recorded, Script,
+};
 
 /// Longer than anything here takes, short enough to see a hang for what it is.
 const LIMIT: Duration = Duration::from_secs(10);
