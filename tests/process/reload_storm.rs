@@ -72,7 +72,7 @@ fn keys(engines: &[Engine], random: &mut fastrand::Rng, reload: usize) -> String
             );
         }
     }
-    let policy = if reload % 2 == 0 {
+    let policy = if reload.is_multiple_of(2) {
         "least_inflight"
     } else {
         "round_robin"
