@@ -30,7 +30,12 @@ use Client::{BadGateway, Cut, Whole};
 use End::{Close, Forever, Keep, Reset};
 
 fn row(name: &'static str, bytes: impl Into<Vec<u8>>, then: End, client: Client) -> Row {
-    Row { name, bytes: bytes.into(), then, client }
+    Row {
+        name,
+        bytes: bytes.into(),
+        then,
+        client,
+    }
 }
 
 fn json(fields: &str, body: &str) -> String {
@@ -48,6 +53,7 @@ fn stream(rest: &str) -> String {
     format!("{head}{:x}\r\n{EVENT}\r\n{rest}", EVENT.len())
 }
 
+#[rustfmt::skip]
 fn rows() -> Vec<Row> {
     let chunked = "Transfer-Encoding: chunked\r\n";
     let smuggled = good("smuggled");
@@ -137,7 +143,9 @@ async fn with_no_other_engine_it_is_a_502_and_the_connection_is_not_used_again()
         let body = whole.map(|answer| String::from_utf8_lossy(&answer.body).into_owned());
         let got = whole.map(|answer| answer.status).zip(body.as_deref());
         let is_right = match row.client {
-            BadGateway => got.is_some_and(|(status, body)| status == 502 && body.contains("upstream_failed")),
+            BadGateway => {
+                got.is_some_and(|(status, body)| status == 502 && body.contains("upstream_failed"))
+            }
             Whole(status, body) => got == Some((status, body)),
             Cut => got.is_none(),
         };
@@ -147,14 +155,18 @@ async fn with_no_other_engine_it_is_a_502_and_the_connection_is_not_used_again()
         // The next request is answered with its own answer, on another connection to the engine.
         let before = engine.connections();
         let mut wire = Wire::to(gateway.public).await;
-        wire.send(request("POST", "/v1/completions", "", "next")).await;
+        wire.send(request("POST", "/v1/completions", "", "next"))
+            .await;
         let next = wire.answer().await.expect(row.name);
         if next.body != b"{}" {
             wrong.push(format!("{}: the next request got {next:?}", row.name));
         }
         let is_clean = row.name == "a few 1xx";
         if (engine.connections() == before) != is_clean {
-            wrong.push(format!("{}: connection used again: {}", row.name, !is_clean));
+            wrong.push(format!(
+                "{}: connection used again: {}",
+                row.name, !is_clean
+            ));
         }
     }
     engine.assert_well_formed();
@@ -168,7 +180,11 @@ async fn with_another_engine_the_client_never_hears_of_it() {
     let mut met = 0;
     let rows = rows();
     let all = rows.iter().filter(|row| row.client == BadGateway).count();
-    for (n, row) in rows.into_iter().enumerate().filter(|(_, row)| row.client == BadGateway) {
+    for (n, row) in rows
+        .into_iter()
+        .enumerate()
+        .filter(|(_, row)| row.client == BadGateway)
+    {
         let target = format!("/v1/completions?row={n}");
         bad.reply(&target, row.bytes, row.then);
         // Turn by turn: one of the two meets the bad engine first.
@@ -176,11 +192,19 @@ async fn with_another_engine_the_client_never_hears_of_it() {
             let mut wire = Wire::to(gateway.public).await;
             wire.send(request("POST", &target, "", "hello")).await;
             let answer = wire.answer().await.expect(row.name);
-            assert_eq!((answer.status, &answer.body[..]), (200, &b"{}"[..]), "{}", row.name);
+            assert_eq!(
+                (answer.status, &answer.body[..]),
+                (200, &b"{}"[..]),
+                "{}",
+                row.name
+            );
         }
         met += bad.received().iter().filter(|r| r.target == target).count();
     }
-    assert!(met >= all * 3 / 4, "only {met} requests of {all} rows met the bad engine");
+    assert!(
+        met >= all * 3 / 4,
+        "only {met} requests of {all} rows met the bad engine"
+    );
     bad.assert_well_formed();
     fine.assert_well_formed();
 }
@@ -192,7 +216,8 @@ async fn an_answer_that_leaves_before_the_request_was_read_counts() {
     let refusal = "HTTP/1.1 413 Too Large\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}";
     engine.reply("/v1/completions", refusal, Close);
     let mut wire = Wire::to(gateway.public).await;
-    wire.send(request("POST", "/v1/completions", "", &"a".repeat(4 << 20))).await;
+    wire.send(request("POST", "/v1/completions", "", &"a".repeat(4 << 20)))
+        .await;
     assert_eq!(wire.answer().await.unwrap().status, 413);
     tokio::time::sleep(Duration::from_millis(50)).await;
     engine.assert_well_formed();

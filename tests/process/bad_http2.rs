@@ -69,10 +69,18 @@ fn request(list: &[(&str, &str)], body: Option<&[u8]>) -> Vec<u8> {
     frames
 }
 
-const GET: [(&str, &str); 4] =
-    [(":method", "GET"), (":scheme", "https"), (":authority", "a"), (":path", "/v1/models")];
-const POST: [(&str, &str); 4] =
-    [(":method", "POST"), (":scheme", "https"), (":authority", "a"), (":path", "/v1/completions")];
+const GET: [(&str, &str); 4] = [
+    (":method", "GET"),
+    (":scheme", "https"),
+    (":authority", "a"),
+    (":path", "/v1/models"),
+];
+const POST: [(&str, &str); 4] = [
+    (":method", "POST"),
+    (":scheme", "https"),
+    (":authority", "a"),
+    (":path", "/v1/completions"),
+];
 
 /// The request for models with further fields.
 fn get(more: &[(&str, &str)]) -> Vec<u8> {
@@ -113,8 +121,13 @@ struct Http2 {
 impl Http2 {
     async fn to(gateway: &Gateway, certificate: &Certificate) -> Self {
         let stream = connect(gateway.public, &[certificate], "h2").await.unwrap();
-        let mut http2 = Self { stream, read: Vec::new() };
-        http2.send(&[PREFACE, &frame(SETTINGS, 0, 0, b"")].concat()).await;
+        let mut http2 = Self {
+            stream,
+            read: Vec::new(),
+        };
+        http2
+            .send(&[PREFACE, &frame(SETTINGS, 0, 0, b"")].concat())
+            .await;
         http2
     }
 
@@ -128,7 +141,8 @@ impl Http2 {
     async fn frame(&mut self) -> Option<(u8, u32, Vec<u8>)> {
         loop {
             if self.read.len() >= 9 {
-                let length = u32::from_be_bytes([0, self.read[0], self.read[1], self.read[2]]) as usize;
+                let length =
+                    u32::from_be_bytes([0, self.read[0], self.read[1], self.read[2]]) as usize;
                 if self.read.len() >= 9 + length {
                     let head: Vec<u8> = self.read.drain(..9).collect();
                     let payload = self.read.drain(..length).collect();
@@ -176,12 +190,17 @@ fn status(block: &[u8]) -> u16 {
     if (0x88..=0x8e).contains(&block[0]) {
         return STATIC[usize::from(block[0] - 0x88)];
     }
-    assert!(matches!(block[0], 0x48 | 0x08 | 0x18), "no status first: {block:?}");
+    assert!(
+        matches!(block[0], 0x48 | 0x08 | 0x18),
+        "no status first: {block:?}"
+    );
     let value = &block[2..2 + usize::from(block[1] & 0x7f)];
     if block[1] & 0x80 == 0 {
         return std::str::from_utf8(value).unwrap().parse().unwrap();
     }
-    let bits = value.iter().fold(0u64, |bits, byte| bits << 8 | u64::from(*byte));
+    let bits = value
+        .iter()
+        .fold(0u64, |bits, byte| bits << 8 | u64::from(*byte));
     let mut left = value.len() * 8;
     let mut take = |count: usize| {
         left -= count;
@@ -189,7 +208,11 @@ fn status(block: &[u8]) -> u16 {
     };
     (0..3).fold(0, |number, _| {
         let five = take(5);
-        let digit = if five < 3 { five } else { (five << 1 | take(1)) - 0x19 + 3 };
+        let digit = if five < 3 {
+            five
+        } else {
+            (five << 1 | take(1)) - 0x19 + 3
+        };
         number * 10 + digit
     })
 }
@@ -219,7 +242,10 @@ async fn check(keys: &str, rows: Vec<Row>) {
         if outcome != expected {
             wrong.push(format!("{name}: {outcome:?}, not {expected:?}"));
         }
-        let got: Vec<_> = engine.received()[before..].iter().map(|r| r.in_short()).collect();
+        let got: Vec<_> = engine.received()[before..]
+            .iter()
+            .map(|r| r.in_short())
+            .collect();
         if got != received {
             wrong.push(format!("{name}: the engine got {got:?}, not {received:?}"));
         }
@@ -232,6 +258,7 @@ async fn check(keys: &str, rows: Vec<Row>) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[rustfmt::skip]
 async fn fields_that_http2_forbids() {
     let models: &[_] = &["GET /v1/models"];
     let nothing: &[_] = &[];
@@ -293,6 +320,7 @@ async fn fields_that_http2_forbids() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[rustfmt::skip]
 async fn bodies_and_frames_that_http2_forbids() {
     let hello: &[_] = &["POST /v1/completions hello"];
     let nothing: &[_] = &[];
@@ -350,7 +378,9 @@ async fn floods_of_frames_are_ended() {
         for n in 0..5_000 {
             let stream = n * 2 + 1;
             let head = frame(HEADERS, END_HEADERS, stream, &fields(&POST));
-            http2.send(&[head, frame(RST_STREAM, 0, stream, &[0, 0, 0, 8])].concat()).await;
+            http2
+                .send(&[head, frame(RST_STREAM, 0, stream, &[0, 0, 0, 8])].concat())
+                .await;
         }
         loop {
             match http2.outcome().await {
@@ -362,7 +392,9 @@ async fn floods_of_frames_are_ended() {
     };
     let endless_head = async {
         let mut http2 = Http2::to(&gateway, &certificate).await;
-        http2.send(&frame(HEADERS, END_STREAM, 1, &fields(&GET))).await;
+        http2
+            .send(&frame(HEADERS, END_STREAM, 1, &fields(&GET)))
+            .await;
         let part = fields(&[("x-a", &"a".repeat(16_000))]);
         for _ in 0..2_000 {
             http2.send(&frame(CONTINUATION, 0, 1, &part)).await;
@@ -371,7 +403,9 @@ async fn floods_of_frames_are_ended() {
     };
     let empty_continuations = async {
         let mut http2 = Http2::to(&gateway, &certificate).await;
-        http2.send(&frame(HEADERS, END_STREAM, 1, &fields(&GET))).await;
+        http2
+            .send(&frame(HEADERS, END_STREAM, 1, &fields(&GET)))
+            .await;
         for _ in 0..20_000 {
             http2.send(&frame(CONTINUATION, 0, 1, b"")).await;
         }
@@ -384,7 +418,11 @@ async fn floods_of_frames_are_ended() {
     .expect("floods end");
     let grown = gateway.resident().saturating_sub(before);
     assert!(grown < 32 << 10, "{grown} KiB");
-    assert!(engine.received().len() < 200, "{} requests", engine.received().len());
+    assert!(
+        engine.received().len() < 200,
+        "{} requests",
+        engine.received().len()
+    );
     let mut http2 = Http2::to(&gateway, &certificate).await;
     http2.send(&get(&[])).await;
     assert_eq!(http2.outcome().await, Status(200));
@@ -409,7 +447,9 @@ async fn a_connection_without_a_request_ends_in_time() {
     };
     let no_preface = async {
         let end = ends("no preface", 4);
-        let mut stream = connect(gateway.public, &[&certificate], "h2").await.unwrap();
+        let mut stream = connect(gateway.public, &[&certificate], "h2")
+            .await
+            .unwrap();
         let mut all = Vec::new();
         let _ = stream.read_to_end(&mut all).await;
         end();
@@ -417,14 +457,22 @@ async fn a_connection_without_a_request_ends_in_time() {
     let no_request = async {
         let end = ends("no request", 5);
         let mut http2 = Http2::to(&gateway, &certificate).await;
-        assert_eq!(http2.outcome_within(Duration::from_secs(10)).await, ConnectionError);
+        assert_eq!(
+            http2.outcome_within(Duration::from_secs(10)).await,
+            ConnectionError
+        );
         end();
     };
     let half_a_head = async {
         let end = ends("half a head", 5);
         let mut http2 = Http2::to(&gateway, &certificate).await;
-        http2.send(&frame(HEADERS, END_STREAM, 1, &fields(&GET))).await;
-        assert_eq!(http2.outcome_within(Duration::from_secs(10)).await, ConnectionError);
+        http2
+            .send(&frame(HEADERS, END_STREAM, 1, &fields(&GET)))
+            .await;
+        assert_eq!(
+            http2.outcome_within(Duration::from_secs(10)).await,
+            ConnectionError
+        );
         end();
     };
     tokio::join!(no_handshake, no_preface, no_request, half_a_head);

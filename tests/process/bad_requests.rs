@@ -78,7 +78,10 @@ async fn check(gateway: &Gateway, engine: &Recorder, rows: Vec<Row>) {
         }
         let lost = row.then == After::EndsWithOrWithout && answers.is_empty();
         if !lost && answers != row.answers {
-            wrong.push(format!("{}: answers {answers:?}, not {:?}", row.name, row.answers));
+            wrong.push(format!(
+                "{}: answers {answers:?}, not {:?}",
+                row.name, row.answers
+            ));
         }
         if row.then == After::Serves {
             wire.send(get("/health", "")).await;
@@ -95,7 +98,10 @@ async fn check(gateway: &Gateway, engine: &Recorder, rows: Vec<Row>) {
         let received = engine.received();
         let received: Vec<_> = received[before..].iter().map(|r| r.in_short()).collect();
         if received != row.engine {
-            wrong.push(format!("{}: the engine got {received:?}, not {:?}", row.name, row.engine));
+            wrong.push(format!(
+                "{}: the engine got {received:?}, not {:?}",
+                row.name, row.engine
+            ));
         }
     }
     tokio::time::sleep(Duration::from_millis(100)).await;
@@ -113,6 +119,7 @@ const HELLO: &[&str] = &["POST /v1/completions hello"];
 use After::{Ends, EndsWithOrWithout, Serves};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[rustfmt::skip]
 async fn bodies_that_could_be_read_in_two_ways() {
     let (gateway, engine) = started("").await;
     let chunked = "Transfer-Encoding: chunked\r\n";
@@ -226,6 +233,7 @@ async fn bodies_that_could_be_read_in_two_ways() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[rustfmt::skip]
 async fn heads_that_are_not_http() {
     let (gateway, engine) = started("").await;
     let head = |line: &str| format!("{line}\r\nHost: gateway\r\n\r\n");
@@ -296,6 +304,7 @@ async fn heads_that_are_not_http() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[rustfmt::skip]
 async fn targets_and_hosts() {
     let (gateway, engine) = started("").await;
     let host = |lines: &str| format!("GET /v1/models HTTP/1.1\r\n{lines}\r\n");
@@ -354,6 +363,7 @@ async fn targets_and_hosts() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[rustfmt::skip]
 async fn bodies_beyond_the_limit() {
     let (gateway, engine) = started("limits: { body: 1KiB }\n").await;
     let chunk = format!("200\r\n{}\r\n", "a".repeat(512));
@@ -372,6 +382,7 @@ async fn bodies_beyond_the_limit() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[rustfmt::skip]
 async fn what_a_plain_proxy_lets_through_is_well_formed_all_the_same() {
     let (gateway, engine) = started("expose: all\n").await;
     let head = |line: &str| format!("{line}\r\nHost: gateway\r\n\r\n");
@@ -407,7 +418,10 @@ async fn no_100_goes_before_a_refusal() {
         ("/v1/models", "Content-Length: 5\r\n", 405),
     ] {
         let mut wire = Wire::to(gateway.public).await;
-        wire.send(format!("POST {target} HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\n{fields}\r\n")).await;
+        wire.send(format!(
+            "POST {target} HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\n{fields}\r\n"
+        ))
+        .await;
         assert_eq!(wire.answer().await.unwrap().status, status, "{target}");
     }
 }

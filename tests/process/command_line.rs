@@ -11,7 +11,11 @@ use crate::gateway::{Directory, Lines, PROGRAM, Start, ended};
 use crate::wire::ask;
 
 fn run(arguments: &[&str]) -> Output {
-    Command::new(PROGRAM).args(arguments).stdin(Stdio::null()).output().unwrap()
+    Command::new(PROGRAM)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap()
 }
 
 fn code(output: &Output) -> i32 {
@@ -25,20 +29,35 @@ fn err(output: &Output) -> String {
 #[test]
 fn t_says_whether_a_file_is_good() {
     let directory = Directory::new();
-    let good = directory.write("good.yaml", "listen: 8080\nendpoints: [\"127.0.0.1:8000\"]\n");
+    let good = directory.write(
+        "good.yaml",
+        "listen: 8080\nendpoints: [\"127.0.0.1:8000\"]\n",
+    );
     let good = good.to_str().unwrap();
     let tested = run(&["-t", "-c", good]);
     assert_eq!(code(&tested), 0, "{}", err(&tested));
     assert!(err(&tested).contains(&format!("configuration file {good} test is successful")));
 
-    let bad = directory.write("bad.yaml", "listen: 8080\nendpoint: [\"127.0.0.1:8000\"]\nlimits: { body: 5 parsecs }\n");
+    let bad = directory.write(
+        "bad.yaml",
+        "listen: 8080\nendpoint: [\"127.0.0.1:8000\"]\nlimits: { body: 5 parsecs }\n",
+    );
     let bad = bad.to_str().unwrap();
     let tested = run(&["-t", "-c", bad]);
     assert_eq!(code(&tested), 1);
     let said = err(&tested);
-    assert!(said.contains(&format!("{bad}:2:1: endpoint: ")) && said.contains("endpoints"), "{said}");
-    assert!(said.contains(&format!("{bad}:3:17: limits.body: ")), "{said}");
-    assert!(said.contains(&format!("configuration file {bad} test failed")), "{said}");
+    assert!(
+        said.contains(&format!("{bad}:2:1: endpoint: ")) && said.contains("endpoints"),
+        "{said}"
+    );
+    assert!(
+        said.contains(&format!("{bad}:3:17: limits.body: ")),
+        "{said}"
+    );
+    assert!(
+        said.contains(&format!("configuration file {bad} test failed")),
+        "{said}"
+    );
 
     let none = directory.path().join("none.yaml");
     let tested = run(&["-t", "-c", none.to_str().unwrap()]);
@@ -77,10 +96,18 @@ fn a_certificate_that_cannot_be_used_fails_the_test() {
     // The key of another certificate.
     let other = Directory::new();
     Certificate::new().install(&other);
-    std::fs::copy(other.path().join("key.pem"), directory.path().join("key.pem")).unwrap();
+    std::fs::copy(
+        other.path().join("key.pem"),
+        directory.path().join("key.pem"),
+    )
+    .unwrap();
     let tested = run(&["-t", "-c", file]);
     assert_eq!(code(&tested), 1);
-    assert!(err(&tested).contains("key.pem") || err(&tested).contains("chain.pem"), "{}", err(&tested));
+    assert!(
+        err(&tested).contains("key.pem") || err(&tested).contains("chain.pem"),
+        "{}",
+        err(&tested)
+    );
     directory.write("key.pem", "nonsense");
     assert_eq!(code(&run(&["-t", "-c", file])), 1);
 }
@@ -102,7 +129,10 @@ fn what_capital_t_prints_is_a_file_that_means_the_same() {
         String::from_utf8(output.stdout).unwrap()
     };
     let printed = print(file.to_str().unwrap());
-    assert!(printed.contains("header_timeout") && printed.contains("retry_budget"), "{printed}");
+    assert!(
+        printed.contains("header_timeout") && printed.contains("retry_budget"),
+        "{printed}"
+    );
     assert!(!printed.contains("a-secret-of-the-engine"), "{printed}");
     let again = directory.write("long.yaml", &printed);
     assert_eq!(print(again.to_str().unwrap()), printed);
@@ -117,7 +147,13 @@ fn version_help_and_what_it_does_not_know() {
         assert_eq!(String::from_utf8(output.stdout).unwrap().trim(), expected);
     }
     assert_eq!(code(&run(&["--help"])), 0);
-    for wrong in [&["--lissten", "80"][..], &["-s", "relaod"], &["nonsense"], &["--listen"], &["--listen", ":0"]] {
+    for wrong in [
+        &["--lissten", "80"][..],
+        &["-s", "relaod"],
+        &["nonsense"],
+        &["--listen"],
+        &["--listen", ":0"],
+    ] {
         let output = run(wrong);
         assert!(code(&output) != 0 && !err(&output).is_empty(), "{wrong:?}");
     }
@@ -130,16 +166,29 @@ fn a_port_that_is_taken_is_one_error_within_a_second() {
     let directory = Directory::new();
     let endpoints = "endpoints: [\"127.0.0.1:1\"]\npid_file: p.pid\n";
     for (name, keys) in [
-        ("public.yaml", format!("listen: {address}\nadmin: null\n{endpoints}")),
-        ("admin.yaml", format!("listen: 127.0.0.1:0\nadmin: {address}\n{endpoints}")),
+        (
+            "public.yaml",
+            format!("listen: {address}\nadmin: null\n{endpoints}"),
+        ),
+        (
+            "admin.yaml",
+            format!("listen: 127.0.0.1:0\nadmin: {address}\n{endpoints}"),
+        ),
     ] {
         let file = directory.write(name, &keys);
         let begun = Instant::now();
         let output = run(&["-c", file.to_str().unwrap()]);
-        assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+        assert!(
+            begun.elapsed() < Duration::from_secs(1),
+            "{:?}",
+            begun.elapsed()
+        );
         assert_eq!(code(&output), 1);
         let said = err(&output);
-        assert!(said.contains(&format!("cannot listen on {address}")), "{said}");
+        assert!(
+            said.contains(&format!("cannot listen on {address}")),
+            "{said}"
+        );
         assert_eq!(said.lines().count(), 1, "{said}");
         assert!(!directory.path().join("p.pid").exists());
     }
@@ -156,18 +205,30 @@ async fn without_a_file() {
         .unwrap();
     let log = Lines::of(child.stderr.take().unwrap());
     let address = |what: &str| -> std::net::SocketAddr {
-        log.wait_for(1, what).rsplit(' ').next().unwrap().parse().unwrap()
+        log.wait_for(1, what)
+            .rsplit(' ')
+            .next()
+            .unwrap()
+            .parse()
+            .unwrap()
     };
     let (public, admin) = (address("listening on "), address("admin on "));
     let body = r#"{"model":"DeepSeek-R1","prompt":"Hi"}"#;
-    assert_eq!(ask(public, "POST", "/v1/completions", body).await.status, 200);
+    assert_eq!(
+        ask(public, "POST", "/v1/completions", body).await.status,
+        200
+    );
     assert_eq!(ask(admin, "GET", "/endpoints", "").await.status, 200);
     let pid = nix::unistd::Pid::from_raw(child.id() as i32);
     // There is nothing to read again, and that ends nothing.
     nix::sys::signal::kill(pid, nix::sys::signal::SIGHUP).unwrap();
     log.wait_for(1, "HUP: ");
     nix::sys::signal::kill(pid, nix::sys::signal::SIGTERM).unwrap();
-    assert!(ended(&mut child, Duration::from_secs(3)).expect("it ends").success());
+    assert!(
+        ended(&mut child, Duration::from_secs(3))
+            .expect("it ends")
+            .success()
+    );
 }
 
 #[test]
@@ -175,7 +236,10 @@ fn the_demo_answers_once() {
     let output = run(&["demo", "--once", "--port", "0"]);
     assert_eq!(code(&output), 0, "{}", err(&output));
     let answer = String::from_utf8(output.stdout).unwrap();
-    assert!(answer.contains("HTTP/1.1 200 ") && answer.contains("chat.completion"), "{answer}");
+    assert!(
+        answer.contains("HTTP/1.1 200 ") && answer.contains("chat.completion"),
+        "{answer}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -187,7 +251,10 @@ async fn ready_asks_whether_it_can_serve() {
     assert_eq!(code(&ready(format!("http://{}/", gateway.public))), 0);
     drop(gateway);
 
-    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let nobody = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
     let gateway = Start::new(&[nobody.to_string()], "").run();
     let output = ready(format!("http://{}", gateway.admin));
     assert_eq!(code(&output), 1);

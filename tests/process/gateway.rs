@@ -73,10 +73,7 @@ impl Lines {
     }
 
     pub fn count(&self, part: &str) -> usize {
-        self.all()
-            .iter()
-            .filter(|line| line.contains(part))
-            .count()
+        self.all().iter().filter(|line| line.contains(part)).count()
     }
 
     /// Waits for the `n`th line that has `part` in it, counted from 1.
@@ -191,13 +188,19 @@ impl Start {
         let output = Lines::of(child.stdout.take().unwrap());
         while log.count(" serves ") == 0 {
             let ended = child.try_wait().unwrap();
-            assert!(ended.is_none(), "it ended at once, {ended:?}: {:#?}", log.all());
+            assert!(
+                ended.is_none(),
+                "it ended at once, {ended:?}: {:#?}",
+                log.all()
+            );
             thread::sleep(Duration::from_millis(2));
         }
         let addresses = |what: &str| -> Vec<SocketAddr> {
             let all = log.all();
             let lines = all.iter().filter(|line| line.contains(what));
-            lines.map(|line| line.rsplit(' ').next().unwrap().parse().unwrap()).collect()
+            lines
+                .map(|line| line.rsplit(' ').next().unwrap().parse().unwrap())
+                .collect()
         };
         let listeners = addresses("listening on ");
         Gateway {

@@ -33,7 +33,9 @@ impl Received {
     /// `POST /v1/completions hello`
     pub fn in_short(&self) -> String {
         let body = String::from_utf8_lossy(&self.body);
-        format!("{} {} {body}", self.method, self.target).trim_end().to_owned()
+        format!("{} {} {body}", self.method, self.target)
+            .trim_end()
+            .to_owned()
     }
 }
 
@@ -106,13 +108,22 @@ impl Recorder {
             bytes: bytes.into(),
             then,
         };
-        self.state.lock().unwrap().replies.insert(target.into(), reply);
+        self.state
+            .lock()
+            .unwrap()
+            .replies
+            .insert(target.into(), reply);
     }
 
     /// Every request so far but the probes, in the order they became whole.
     pub fn received(&self) -> Vec<Received> {
         let state = self.state.lock().unwrap();
-        state.received.iter().filter(|r| r.target != "/health").cloned().collect()
+        state
+            .received
+            .iter()
+            .filter(|r| r.target != "/health")
+            .cloned()
+            .collect()
     }
 
     /// Waits until there are `count` of them.
@@ -130,7 +141,11 @@ impl Recorder {
     /// Connections that were made for requests, not for probes.
     pub fn connections(&self) -> usize {
         let state = self.state.lock().unwrap();
-        state.captures.iter().filter(|c| !c.starts_with(b"GET /health ")).count()
+        state
+            .captures
+            .iter()
+            .filter(|c| !c.starts_with(b"GET /health "))
+            .count()
     }
 
     /// Waits until the gateway has closed every connection.
@@ -157,7 +172,10 @@ impl Recorder {
             while !rest.is_empty() {
                 match parse(rest) {
                     Ok(Some((_, length))) => rest = &rest[length..],
-                    other => panic!("{other:?}: half-formed: {:?}", String::from_utf8_lossy(rest)),
+                    other => panic!(
+                        "{other:?}: half-formed: {:?}",
+                        String::from_utf8_lossy(rest)
+                    ),
                 }
             }
         }
@@ -185,7 +203,11 @@ impl Recorder {
                     }
                     Err(why) => {
                         let what = String::from_utf8_lossy(&pending).into_owned();
-                        self.state.lock().unwrap().malformed.push(format!("{why}: {what:?}"));
+                        self.state
+                            .lock()
+                            .unwrap()
+                            .malformed
+                            .push(format!("{why}: {what:?}"));
                         return;
                     }
                 }
@@ -225,7 +247,9 @@ impl Recorder {
 /// An answer as it should be.
 pub fn good(body: &str) -> String {
     let length = body.len();
-    format!("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}")
+    format!(
+        "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
+    )
 }
 
 /// The first request of `bytes` and its length; `None` when it is not whole.
@@ -244,7 +268,9 @@ fn parse(bytes: &[u8]) -> Result<Option<(Received, usize)>, &'static str> {
     }
     let mut fields = Vec::new();
     for line in lines {
-        let (name, value) = line.split_once(": ").ok_or("field without a colon and a blank")?;
+        let (name, value) = line
+            .split_once(": ")
+            .ok_or("field without a colon and a blank")?;
         let is_token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
         if name.is_empty() || !name.bytes().all(is_token) {
             return Err("field name");

@@ -12,13 +12,20 @@ use tokio::time::sleep;
 use crate::gateway::{Gateway, PROGRAM, Start, quoted};
 use crate::wire::{Answer, Then, Wire, ask, metric, request};
 
-const STREAM: &str = r#"{"model":"DeepSeek-R1","messages":[{"role":"user","content":"Hi"}],"stream":true}"#;
+const STREAM: &str =
+    r#"{"model":"DeepSeek-R1","messages":[{"role":"user","content":"Hi"}],"stream":true}"#;
 const SECOND: Duration = Duration::from_secs(1);
 
 /// An engine whose streams last `tokens` × 20 ms.
 async fn engine(tokens: usize) -> Engine {
     let itl = Duration::from_millis(20);
-    Engine::start(Script { tokens, itl, ..Script::default() }).await.unwrap()
+    Engine::start(Script {
+        tokens,
+        itl,
+        ..Script::default()
+    })
+    .await
+    .unwrap()
 }
 
 /// A stream that has begun.
@@ -27,7 +34,8 @@ struct Stream(Wire<TcpStream>, String);
 impl Stream {
     async fn begin(gateway: &Gateway) -> Self {
         let mut wire = Wire::to(gateway.public).await;
-        wire.send(request("POST", "/v1/chat/completions", "", STREAM)).await;
+        wire.send(request("POST", "/v1/chat/completions", "", STREAM))
+            .await;
         let (status, head) = wire.head().await.expect("a head");
         assert_eq!(status, 200);
         Self(wire, head)
@@ -64,33 +72,62 @@ async fn hup_takes_a_valid_file_and_nothing_of_an_invalid_one() {
     let of = |e: &Engine| e.inferences().len();
     assert_eq!((of(&first), of(&second)), (1, 0));
 
-    let line = gateway.reload(&format!("endpoints: [\"{}\"]\nlog: {{ level: info }}\n", second.authority()));
+    let line = gateway.reload(&format!(
+        "endpoints: [\"{}\"]\nlog: {{ level: info }}\n",
+        second.authority()
+    ));
     assert!(line.contains(&format!("+{}", second.authority())), "{line}");
     assert!(line.contains(&format!("-{}", first.authority())), "{line}");
     assert!(is_complete(&chat().await));
     assert_eq!((of(&first), of(&second)), (1, 1));
-    assert_eq!(metric(gateway.admin, "sluicegate_config_reloads_total", "success").await, 1.0);
+    assert_eq!(
+        metric(gateway.admin, "sluicegate_config_reloads_total", "success").await,
+        1.0
+    );
     let epoch = metric(gateway.admin, "sluicegate_config_epoch", "").await;
 
     // Three mistakes, each with its place; and no file at all.
-    gateway.rewrite("endpoints: [\"127.0.0.1:1\"]\nendpoint: x\nlimits: { body: huge }\nretries: 9\n");
+    gateway
+        .rewrite("endpoints: [\"127.0.0.1:1\"]\nendpoint: x\nlimits: { body: huge }\nretries: 9\n");
     gateway.signal(SIGHUP);
-    gateway.log.wait_for(1, "reload refused; the configuration of before serves on");
+    gateway
+        .log
+        .wait_for(1, "reload refused; the configuration of before serves on");
     let file = gateway.file.display();
-    for place in [":5:1: endpoint: ", ":6:17: limits.body: ", ":7:1: retries: "] {
+    for place in [
+        ":5:1: endpoint: ",
+        ":6:17: limits.body: ",
+        ":7:1: retries: ",
+    ] {
         assert_eq!(gateway.log.count(&format!("{file}{place}")), 1, "{place}");
     }
     fs::remove_file(&gateway.file).unwrap();
     gateway.signal(SIGHUP);
-    gateway.log.wait_for(2, "reload refused; the configuration of before serves on");
+    gateway
+        .log
+        .wait_for(2, "reload refused; the configuration of before serves on");
     assert!(is_complete(&chat().await));
     assert_eq!((of(&first), of(&second)), (1, 2));
-    assert_eq!(metric(gateway.admin, "sluicegate_config_epoch", "").await, epoch);
-    assert_eq!(metric(gateway.admin, "sluicegate_config_reloads_total", "failure").await, 2.0);
+    assert_eq!(
+        metric(gateway.admin, "sluicegate_config_epoch", "").await,
+        epoch
+    );
+    assert_eq!(
+        metric(gateway.admin, "sluicegate_config_reloads_total", "failure").await,
+        2.0
+    );
 
     // What needs a restart is named, and the rest is taken.
-    gateway.reload(&format!("endpoints: [\"{}\"]\nthreads: 7\n", first.authority()));
-    assert_eq!(gateway.log.count("these changes take effect after a restart: threads"), 1);
+    gateway.reload(&format!(
+        "endpoints: [\"{}\"]\nthreads: 7\n",
+        first.authority()
+    ));
+    assert_eq!(
+        gateway
+            .log
+            .count("these changes take effect after a restart: threads"),
+        1
+    );
     assert!(is_complete(&chat().await));
     assert_eq!((of(&first), of(&second)), (2, 2));
 }
@@ -102,11 +139,17 @@ async fn usr1_opens_the_access_log_anew_and_usr2_does_nothing() {
     let path = start.directory().path().join("access.log");
     let rotated = start.directory().path().join("access.log.1");
     let mut gateway = start.run();
-    let lines = |path: &std::path::Path| fs::read_to_string(path).unwrap_or_default().lines().count();
+    let lines =
+        |path: &std::path::Path| fs::read_to_string(path).unwrap_or_default().lines().count();
     let wait_for = async |path: &std::path::Path, count: usize| {
         let begun = Instant::now();
         while lines(path) != count {
-            assert!(begun.elapsed() < 5 * SECOND, "{} lines in {}", lines(path), path.display());
+            assert!(
+                begun.elapsed() < 5 * SECOND,
+                "{} lines in {}",
+                lines(path),
+                path.display()
+            );
             sleep(Duration::from_millis(10)).await;
         }
     };
@@ -139,7 +182,11 @@ async fn term_and_quit_end_an_idle_gateway_at_once() {
         let begun = Instant::now();
         gateway.signal(signal);
         let status = ended(&mut gateway, 5 * SECOND).await.expect("it ends");
-        assert!(status.success() && begun.elapsed() < SECOND, "{signal}: {status} after {:?}", begun.elapsed());
+        assert!(
+            status.success() && begun.elapsed() < SECOND,
+            "{signal}: {status} after {:?}",
+            begun.elapsed()
+        );
         assert_eq!(one.then(SECOND).await, Then::Closes);
         assert_eq!(other.then(SECOND).await, Then::Closes);
         assert!(!gateway.pid_file().exists());
@@ -161,11 +208,21 @@ async fn term_and_quit_wait_for_streams_and_take_nothing_new() {
             assert!(begun.elapsed() < SECOND / 2, "it accepts while it drains");
             sleep(Duration::from_millis(5)).await;
         }
-        assert_eq!(waiting.then(SECOND).await, Then::Closes, "idle connections close at once");
+        assert_eq!(
+            waiting.then(SECOND).await,
+            Then::Closes,
+            "idle connections close at once"
+        );
         assert!(gateway.is_running());
         let answer = stream.rest().await;
-        assert!(is_complete(&answer), "{:?}", String::from_utf8_lossy(&answer.body));
-        let status = ended(&mut gateway, 2 * SECOND).await.expect("it ends behind the last stream");
+        assert!(
+            is_complete(&answer),
+            "{:?}",
+            String::from_utf8_lossy(&answer.body)
+        );
+        let status = ended(&mut gateway, 2 * SECOND)
+            .await
+            .expect("it ends behind the last stream");
         assert!(status.success());
         assert_eq!(engine.left(), 0);
         drop(silent);
@@ -187,7 +244,14 @@ async fn a_request_that_was_half_sent_when_term_came_is_answered() {
     wire.send(body).await;
     let answer = wire.answer().await.expect("an answer");
     assert!(is_complete(&answer));
-    assert!(answer.head.to_ascii_lowercase().contains("connection: close"), "{}", answer.head);
+    assert!(
+        answer
+            .head
+            .to_ascii_lowercase()
+            .contains("connection: close"),
+        "{}",
+        answer.head
+    );
     assert!(ended(&mut gateway, 2 * SECOND).await.is_some());
 }
 
@@ -206,8 +270,15 @@ async fn int_and_a_second_term_stop_at_once_and_cut_uncleanly() {
         }
         let begun = Instant::now();
         let status = ended(&mut gateway, 5 * SECOND).await.expect("it ends");
-        assert!(status.success() && begun.elapsed() < SECOND, "{signals:?}: {status} after {:?}", begun.elapsed());
-        assert!(!stream.rest().await.is_whole, "a cut stream does not look whole");
+        assert!(
+            status.success() && begun.elapsed() < SECOND,
+            "{signals:?}: {status} after {:?}",
+            begun.elapsed()
+        );
+        assert!(
+            !stream.rest().await.is_whole,
+            "a cut stream does not look whole"
+        );
         assert!(!gateway.pid_file().exists());
         assert!(engine.wait_for_in_flight(0, SECOND).await);
     }
@@ -220,9 +291,21 @@ async fn a_drain_lasts_no_longer_than_shutdown_grace() {
     let stream = Stream::begin(&gateway).await;
     let begun = Instant::now();
     gateway.signal(SIGTERM);
-    assert!(ended(&mut gateway, 5 * SECOND).await.expect("it ends").success());
-    assert!(begun.elapsed() > SECOND * 9 / 10 && begun.elapsed() < 3 * SECOND, "{:?}", begun.elapsed());
-    assert_eq!(gateway.log.count("requests were still in hand and are cut"), 1);
+    assert!(
+        ended(&mut gateway, 5 * SECOND)
+            .await
+            .expect("it ends")
+            .success()
+    );
+    assert!(
+        begun.elapsed() > SECOND * 9 / 10 && begun.elapsed() < 3 * SECOND,
+        "{:?}",
+        begun.elapsed()
+    );
+    assert_eq!(
+        gateway.log.count("requests were still in hand and are cut"),
+        1
+    );
     assert!(!stream.rest().await.is_whole);
 }
 
@@ -233,28 +316,61 @@ async fn signals_go_through_the_pid_file() {
     let pid = fs::read_to_string(gateway.pid_file()).unwrap();
     assert_eq!(pid.trim(), gateway.pid().to_string());
     let order = |order: &str| {
-        Command::new(PROGRAM).arg("-c").arg(&gateway.file).args(["-s", order]).output().unwrap()
+        Command::new(PROGRAM)
+            .arg("-c")
+            .arg(&gateway.file)
+            .args(["-s", order])
+            .output()
+            .unwrap()
     };
     let (reload, reopen, upgrade) = (order("reload"), order("reopen"), order("upgrade"));
     assert!(reload.status.success() && reopen.status.success());
     gateway.log.wait_for(1, " reloaded: ");
     gateway.log.wait_for(1, "reopening the access log");
     assert_eq!(upgrade.status.code(), Some(1));
-    assert!(String::from_utf8(upgrade.stderr).unwrap().contains("not supported"));
+    assert!(
+        String::from_utf8(upgrade.stderr)
+            .unwrap()
+            .contains("not supported")
+    );
     assert!(!order("nonsense").status.success());
     let quit = order("quit");
     assert!(quit.status.success(), "{quit:?}");
     let file = gateway.file.clone();
-    assert!(ended(&mut gateway, 2 * SECOND).await.expect("it ends").success());
+    assert!(
+        ended(&mut gateway, 2 * SECOND)
+            .await
+            .expect("it ends")
+            .success()
+    );
     // Nobody is left to be told.
-    let told = Command::new(PROGRAM).arg("-c").arg(file).args(["-s", "stop"]).output().unwrap();
+    let told = Command::new(PROGRAM)
+        .arg("-c")
+        .arg(file)
+        .args(["-s", "stop"])
+        .output()
+        .unwrap();
     assert_eq!(told.status.code(), Some(1));
-    assert!(String::from_utf8(told.stderr).unwrap().contains("sluicegate.pid"));
+    assert!(
+        String::from_utf8(told.stderr)
+            .unwrap()
+            .contains("sluicegate.pid")
+    );
 
     let mut gateway = Start::new(&[engine.authority()], "").run();
-    let stop = Command::new(PROGRAM).arg("-c").arg(&gateway.file).args(["-s", "stop"]).output().unwrap();
+    let stop = Command::new(PROGRAM)
+        .arg("-c")
+        .arg(&gateway.file)
+        .args(["-s", "stop"])
+        .output()
+        .unwrap();
     assert!(stop.status.success());
-    assert!(ended(&mut gateway, 2 * SECOND).await.expect("it ends").success());
+    assert!(
+        ended(&mut gateway, 2 * SECOND)
+            .await
+            .expect("it ends")
+            .success()
+    );
 }
 
 /// Every signal in a row, a hundred times, while it serves: it ends only by those that end it.
@@ -273,5 +389,10 @@ async fn a_shower_of_signals_ends_nothing() {
     let keys = format!("endpoints: [{}]\n", quoted(&[engine.authority()]));
     gateway.reload(&keys);
     gateway.signal(SIGTERM);
-    assert!(ended(&mut gateway, 2 * SECOND).await.expect("it ends").success());
+    assert!(
+        ended(&mut gateway, 2 * SECOND)
+            .await
+            .expect("it ends")
+            .success()
+    );
 }

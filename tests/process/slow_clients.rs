@@ -8,7 +8,8 @@ use crate::gateway::{Gateway, Start};
 use crate::recorder::{End, Recorder, good};
 use crate::wire::{Then, Wire, ask, request};
 
-const LIMITS: &str = "client: { header_timeout: 1s, body_timeout: 1s, send_timeout: 1s, idle_timeout: 2s }\n";
+const LIMITS: &str =
+    "client: { header_timeout: 1s, body_timeout: 1s, send_timeout: 1s, idle_timeout: 2s }\n";
 
 async fn started(keys: &str) -> (Gateway, Recorder) {
     let engine = Recorder::start().await;
@@ -20,17 +21,28 @@ async fn started(keys: &str) -> (Gateway, Recorder) {
 async fn trickle(wire: &mut Wire<tokio::net::TcpStream>, bytes: &[u8]) -> Duration {
     let begun = Instant::now();
     for byte in bytes.iter().cycle() {
-        if wire.try_send(&[*byte]).await.is_err() || wire.then(Duration::from_millis(40)).await != Then::Stays {
+        if wire.try_send(&[*byte]).await.is_err()
+            || wire.then(Duration::from_millis(40)).await != Then::Stays
+        {
             return begun.elapsed();
         }
-        assert!(begun.elapsed() < Duration::from_secs(10), "it may trickle for ever");
+        assert!(
+            begun.elapsed() < Duration::from_secs(10),
+            "it may trickle for ever"
+        );
     }
     unreachable!()
 }
 
 fn about(took: Duration, expected: Duration) {
-    let (least, most) = (expected - Duration::from_millis(150), expected + Duration::from_millis(1500));
-    assert!(took > least && took < most, "{took:?}, not about {expected:?}");
+    let (least, most) = (
+        expected - Duration::from_millis(150),
+        expected + Duration::from_millis(1500),
+    );
+    assert!(
+        took > least && took < most,
+        "{took:?}, not about {expected:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -80,7 +92,10 @@ async fn a_body_that_stops_coming_is_a_408_and_one_that_trickles_is_served() {
     let (gateway, engine) = started(LIMITS).await;
     let stops = async |fields: &str, part: &str| {
         let mut wire = Wire::to(gateway.public).await;
-        wire.send(format!("POST /v1/completions HTTP/1.1\r\nHost: a\r\n{fields}\r\n{part}")).await;
+        wire.send(format!(
+            "POST /v1/completions HTTP/1.1\r\nHost: a\r\n{fields}\r\n{part}"
+        ))
+        .await;
         let begun = Instant::now();
         let mut answer = wire.answer().await.expect("an answer");
         if answer.status == 100 {
@@ -93,7 +108,8 @@ async fn a_body_that_stops_coming_is_a_408_and_one_that_trickles_is_served() {
     };
     let trickles = async {
         let mut wire = Wire::to(gateway.public).await;
-        wire.send("POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n").await;
+        wire.send("POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n")
+            .await;
         for byte in b"trickling" {
             sleep(Duration::from_millis(200)).await;
             wire.send([*byte]).await;
@@ -121,15 +137,22 @@ async fn a_client_that_stops_reading_is_let_go_and_so_is_its_engine() {
     let mut wires = Vec::new();
     for _ in 0..10 {
         let mut wire = Wire::to(gateway.public).await;
-        wire.send(request("POST", "/v1/completions", "", "hello")).await;
+        wire.send(request("POST", "/v1/completions", "", "hello"))
+            .await;
         wires.push(wire);
     }
     engine.wait_for(10).await;
     let begun = Instant::now();
-    assert!(engine.wait_until_left(Duration::from_secs(8)).await, "engines serve clients that do not read");
+    assert!(
+        engine.wait_until_left(Duration::from_secs(8)).await,
+        "engines serve clients that do not read"
+    );
     assert!(begun.elapsed() > Duration::from_millis(500));
     let grown = gateway.resident().saturating_sub(before);
-    assert!(grown < 16 << 10, "{grown} KiB for 10 clients that do not read");
+    assert!(
+        grown < 16 << 10,
+        "{grown} KiB for 10 clients that do not read"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -155,7 +178,8 @@ async fn a_client_that_leaves_takes_its_request_with_it() {
     for half in [false, true] {
         let before = engine.received().len();
         let mut wire = Wire::to(gateway.public).await;
-        wire.send(request("POST", "/v1/completions", "", "hello")).await;
+        wire.send(request("POST", "/v1/completions", "", "hello"))
+            .await;
         engine.wait_for(before + 1).await;
         if half {
             wire.half_close().await;
@@ -179,28 +203,63 @@ async fn heads_without_end_cost_bounded_memory() {
     let mut wires = Vec::new();
     for _ in 0..200 {
         let mut wire = Wire::to(gateway.public).await;
-        wire.send(format!("GET /v1/models HTTP/1.1\r\nHost: a\r\nX-A: {}", "a".repeat(60 << 10))).await;
+        wire.send(format!(
+            "GET /v1/models HTTP/1.1\r\nHost: a\r\nX-A: {}",
+            "a".repeat(60 << 10)
+        ))
+        .await;
         wires.push(wire);
     }
     sleep(Duration::from_millis(500)).await;
     let of_clients = gateway.resident().saturating_sub(before);
-    assert!(of_clients < 48 << 10, "{of_clients} KiB for 200 heads of 60 KiB");
+    assert!(
+        of_clients < 48 << 10,
+        "{of_clients} KiB for 200 heads of 60 KiB"
+    );
     drop(wires);
 
-    engine.reply("/v1/completions", "HTTP/1.1 200 OK\r\n", End::Forever(b"X-A: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\r\n"));
-    engine.reply("/v1/chat/completions", "", End::Forever(b"HTTP/1.1 103 Early Hints\r\n\r\n"));
-    engine.reply("/v1/embeddings", "HTTP/1.1 200 ", End::Forever(b"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"));
+    engine.reply(
+        "/v1/completions",
+        "HTTP/1.1 200 OK\r\n",
+        End::Forever(b"X-A: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\r\n"),
+    );
+    engine.reply(
+        "/v1/chat/completions",
+        "",
+        End::Forever(b"HTTP/1.1 103 Early Hints\r\n\r\n"),
+    );
+    engine.reply(
+        "/v1/embeddings",
+        "HTTP/1.1 200 ",
+        End::Forever(b"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"),
+    );
     let mut asking = Vec::new();
     for n in 0..200 {
         let public = gateway.public;
         let target = ["/v1/completions", "/v1/chat/completions", "/v1/embeddings"][n % 3];
-        asking.push(tokio::spawn(async move { ask(public, "POST", target, "hello").await.status }));
+        asking.push(tokio::spawn(async move {
+            ask(public, "POST", target, "hello").await.status
+        }));
     }
     for status in asking {
-        assert_eq!(timeout(Duration::from_secs(20), status).await.unwrap().unwrap(), 502);
+        assert_eq!(
+            timeout(Duration::from_secs(20), status)
+                .await
+                .unwrap()
+                .unwrap(),
+            502
+        );
     }
     let of_engines = gateway.resident().saturating_sub(before);
-    assert!(of_engines < 64 << 10, "{of_engines} KiB for 200 endless heads of an engine");
+    assert!(
+        of_engines < 64 << 10,
+        "{of_engines} KiB for 200 endless heads of an engine"
+    );
     engine.reply("/v1/completions", good("{}"), End::Keep);
-    assert_eq!(ask(gateway.public, "POST", "/v1/completions", "hello").await.status, 200);
+    assert_eq!(
+        ask(gateway.public, "POST", "/v1/completions", "hello")
+            .await
+            .status,
+        200
+    );
 }

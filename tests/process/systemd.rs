@@ -19,7 +19,10 @@ fn next(socket: &UnixDatagram) -> String {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ready_when_it_serves_reloading_while_it_reads_stopping_when_it_ends() {
     // The first probes hold READY up for health.timeout at most.
-    let slow = Script { health: Health::Silent, ..Script::default() };
+    let slow = Script {
+        health: Health::Silent,
+        ..Script::default()
+    };
     let engine = Engine::start(slow).await.unwrap();
     let directory = Directory::new();
     let path = directory.path().join("notify");
@@ -42,8 +45,14 @@ async fn ready_when_it_serves_reloading_while_it_reads_stopping_when_it_ends() {
         gateway.rewrite(&keys);
         gateway.signal(SIGHUP);
         let reloading = next(&socket);
-        assert!(reloading.lines().any(|line| line == "RELOADING=1"), "{reloading}");
-        let at = reloading.lines().find_map(|line| line.strip_prefix("MONOTONIC_USEC=")).unwrap();
+        assert!(
+            reloading.lines().any(|line| line == "RELOADING=1"),
+            "{reloading}"
+        );
+        let at = reloading
+            .lines()
+            .find_map(|line| line.strip_prefix("MONOTONIC_USEC="))
+            .unwrap();
         assert!(at.parse::<u64>().unwrap() > 0);
         let ready = next(&socket);
         assert!(ready.lines().any(|line| line == "READY=1"), "{ready}");
@@ -51,6 +60,14 @@ async fn ready_when_it_serves_reloading_while_it_reads_stopping_when_it_ends() {
 
     gateway.signal(SIGTERM);
     let stopping = next(&socket);
-    assert!(stopping.lines().any(|line| line == "STOPPING=1"), "{stopping}");
-    assert!(gateway.ended(Duration::from_secs(3)).expect("it ends").success());
+    assert!(
+        stopping.lines().any(|line| line == "STOPPING=1"),
+        "{stopping}"
+    );
+    assert!(
+        gateway
+            .ended(Duration::from_secs(3))
+            .expect("it ends")
+            .success()
+    );
 }

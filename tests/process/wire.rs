@@ -81,7 +81,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         loop {
             let mut fields = [httparse::EMPTY_HEADER; 64];
             let mut parsed = httparse::Response::new(&mut fields);
-            match parsed.parse(&self.read).expect("the gateway answers in HTTP") {
+            match parsed
+                .parse(&self.read)
+                .expect("the gateway answers in HTTP")
+            {
                 httparse::Status::Complete(end) => {
                     let status = parsed.code.unwrap();
                     let head = String::from_utf8(self.read.drain(..end).collect()).unwrap();
@@ -136,7 +139,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
                 return false;
             };
             let size = usize::from_str_radix(&line, 16).unwrap();
-            if !self.read_exactly(size, body).await || self.read_line().await.as_deref() != Some("") {
+            if !self.read_exactly(size, body).await || self.read_line().await.as_deref() != Some("")
+            {
                 return false;
             }
             if size == 0 {
@@ -169,7 +173,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     }
 
     async fn fill(&mut self) -> bool {
-        self.stream.read_buf(&mut self.read).await.is_ok_and(|n| n > 0)
+        self.stream
+            .read_buf(&mut self.read)
+            .await
+            .is_ok_and(|n| n > 0)
     }
 
     /// What happens within `limit`.
@@ -189,7 +196,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
 /// One request on a connection of its own.
 pub async fn ask(address: SocketAddr, method: &str, target: &str, body: &str) -> Answer {
     let mut wire = Wire::to(address).await;
-    wire.send(request(method, target, "Connection: close\r\n", body)).await;
+    wire.send(request(method, target, "Connection: close\r\n", body))
+        .await;
     wire.answer_to(method).await.expect("an answer")
 }
 
@@ -197,7 +205,10 @@ pub async fn ask(address: SocketAddr, method: &str, target: &str, body: &str) ->
 pub fn request(method: &str, target: &str, fields: &str, body: &str) -> String {
     let length = match body.is_empty() {
         true => String::new(),
-        false => format!("Content-Type: application/json\r\nContent-Length: {}\r\n", body.len()),
+        false => format!(
+            "Content-Type: application/json\r\nContent-Length: {}\r\n",
+            body.len()
+        ),
     };
     format!("{method} {target} HTTP/1.1\r\nHost: gateway\r\n{fields}{length}\r\n{body}")
 }
