@@ -6,13 +6,11 @@ use bytes::{Bytes, BytesMut};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::config::Limits;
-use crate::openai::sse::{ErrorEvent, SseScanner};
+use crate::openai::sse::{ErrorEvent, Seen, SseScanner};
 use crate::openai::{Call, Dialect};
 use crate::pool::{Fault, Lease};
 use crate::telemetry::metrics::EndpointMetrics;
-use crate::upstream::{
-    ConnectError, Connection, HeadLimits, ReadError, RequestKind, ResponseHead,
-};
+use crate::upstream::{ConnectError, Connection, HeadLimits, ReadError, RequestKind, ResponseHead};
 
 /// Most fields of an engine's head; hyper and nginx allow about as many.
 const HEAD_FIELDS: usize = 256;
@@ -35,12 +33,51 @@ pub struct Answer {
     pub is_whole: bool,
     /// Present for a stream of events.
     pub scanner: Option<SseScanner>,
-    /// What is held ends with the engine's own error or abort, behind content.
-    pub has_failed: bool,
+    /// The engine's own end of a stream that failed behind its first content.
+    pub failed: Option<Failed>,
     /// When the first content event was seen.
     pub first_content: Option<Instant>,
     pub connect: Option<Duration>,
     pub sent_at: Instant,
+}
+
+/// How an engine says in a stream that the rest will not come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Failed {
+    /// By an error event, which the client is shown and which is the last it is shown.
+    Error,
+    /// By a `finish_reason` of "abort", which SDKs take for an end like any other: it is kept from the
+    /// client, who is told of an error in its place.
+    Abort,
+}
+
+impl Failed {
+    /// What `seen` says of the piece it was seen in, and how many bytes of that piece may be shown.
+    pub fn of(seen: &Seen, piece: &[u8]) -> Option<(Self, usize)> {
+        let good = piece.len().saturating_sub(seen.faulty);
+        if seen.aborted {
+            return Some((Self::Abort, good));
+        }
+        // Engines go on to `[DONE]` as if nothing had happened.
+        seen.error
+            .as_ref()
+            .map(|_| (Self::Error, good + event_length(&piece[good..])))
+    }
+}
+
+/// The length of the first event, of which the beginning may have come in an earlier piece.
+fn event_length(bytes: &[u8]) -> usize {
+    let rest_of_blank_line = [&b"\n"[..], b"\r\n"]
+        .into_iter()
+        .find(|end| bytes.starts_with(end));
+    if let Some(end) = rest_of_blank_line {
+        return end.len();
+    }
+    let ends = [&b"\n\n"[..], b"\r\n\r\n", b"\r\r"];
+    let found = ends
+        .iter()
+        .filter_map(|end| Some(memchr::memmem::find(bytes, end)? + end.len()));
+    found.min().unwrap_or(bytes.len())
 }
 
 /// Why a try came to nothing, with nothing shown to the client.
@@ -56,7 +93,8 @@ pub enum Failure {
 }
 
 /// Sends the request on a connection of the lease's endpoint and waits until the answer may be shown.
-/// A pooled connection that turns out to be dead is replaced by a fresh one, once.
+/// A pooled connection that turns out to be dead is replaced by a fresh one, once. A call that may not
+/// be repeated is not risked on one: when it dies nobody can tell whether the request was read.
 pub async fn attempt(
     lease: &Lease,
     exchange: &Exchange<'_>,
@@ -64,7 +102,8 @@ pub async fn attempt(
     metrics: &EndpointMetrics,
 ) -> Result<Answer, Failure> {
     let idle = lease.pool().keepalive.idle;
-    if let Some(connection) = lease.state.idle.take(Instant::now(), idle) {
+    let take = || lease.state.idle.take(Instant::now(), idle);
+    if let Some(connection) = exchange.call.repeatable.then(take).flatten() {
         metrics.connections_reused.inc();
         match run(lease, exchange, head, connection, None).await {
             Err(Stopped::Stale) => {}
@@ -76,7 +115,7 @@ pub async fn attempt(
     let endpoint = lease.endpoint();
     let connection = Connection::connect(&endpoint.state.target, lease.pool().timeouts.connect)
         .await
-        .map_err(connect_failure)?;
+        .map_err(|e| connect_failure(&e))?;
     metrics.connections_new.inc();
     match run(lease, exchange, head, connection, Some(begun.elapsed())).await {
         Ok(answer) => Ok(answer),
@@ -95,8 +134,11 @@ enum Stopped {
 }
 
 impl Stopped {
-    fn sent(fault: Fault, detail: impl ToString) -> Self {
-        Self::Failed(Failure::Sent { fault, detail: detail.to_string() })
+    fn sent(fault: Fault, detail: &dyn ToString) -> Self {
+        Self::Failed(Failure::Sent {
+            fault,
+            detail: detail.to_string(),
+        })
     }
 }
 
@@ -108,19 +150,32 @@ async fn run(
     connect: Option<Duration>,
 ) -> Result<Answer, Stopped> {
     let timeouts = &lease.pool().timeouts;
-    connection.expect(if exchange.is_head { RequestKind::Head } else { RequestKind::Other });
-    let head_limits = HeadLimits { bytes: exchange.limits.response_header, fields: HEAD_FIELDS };
+    connection.expect(if exchange.is_head {
+        RequestKind::Head
+    } else {
+        RequestKind::Other
+    });
+    let head_limits = HeadLimits {
+        bytes: exchange.limits.response_header,
+        fields: HEAD_FIELDS,
+    };
     let sent = match timeout(timeouts.send, connection.send(request, exchange.body)).await {
         Ok(sent) => sent,
         Err(_elapsed) => {
-            return Err(Stopped::sent(Fault::SendTimedOut, "sending the request timed out"));
+            return Err(Stopped::sent(
+                Fault::SendTimedOut,
+                &"sending the request timed out",
+            ));
         }
     };
     let sent_at = Instant::now();
     let deadline = sent_at + timeouts.first_byte;
     let head = match timeout_at(deadline, connection.read_head(head_limits)).await {
         Err(_elapsed) => {
-            return Err(Stopped::sent(Fault::FirstByteTimedOut, "no answer within first_byte"));
+            return Err(Stopped::sent(
+                Fault::FirstByteTimedOut,
+                &"no answer within first_byte",
+            ));
         }
         // An engine may answer (413) and close before it has read everything: the answer counts.
         Ok(Ok(head)) => head,
@@ -130,9 +185,9 @@ async fn run(
                 return Err(Stopped::Stale);
             }
             return Err(match (is_lost, sent) {
-                (true, Err(write)) => Stopped::sent(Fault::ConnectionLost, write),
-                (true, Ok(())) => Stopped::sent(Fault::ConnectionLost, e),
-                (false, _) => Stopped::sent(Fault::BadResponse, e),
+                (true, Err(write)) => Stopped::sent(Fault::ConnectionLost, &write),
+                (true, Ok(())) => Stopped::sent(Fault::ConnectionLost, &e),
+                (false, _) => Stopped::sent(Fault::BadResponse, &e),
             });
         }
     };
@@ -143,7 +198,7 @@ async fn run(
         held: Vec::new(),
         is_whole: false,
         scanner: None,
-        has_failed: false,
+        failed: None,
         first_content: None,
         connect,
         sent_at,
@@ -196,7 +251,10 @@ async fn hold_until_whole(
             None => match timeout(read_timeout, answer.connection.read_body()).await {
                 Ok(piece) => piece.map_err(lost)?,
                 Err(_elapsed) => {
-                    return Err(Stopped::sent(Fault::ReadTimedOut, "the answer stopped coming"));
+                    return Err(Stopped::sent(
+                        Fault::ReadTimedOut,
+                        &"the answer stopped coming",
+                    ));
                 }
             },
         };
@@ -232,7 +290,7 @@ async fn hold_until_content(
                 Err(_elapsed) => {
                     return Err(Stopped::sent(
                         Fault::FirstByteTimedOut,
-                        "no content event within first_byte",
+                        &"no content event within first_byte",
                     ));
                 }
             },
@@ -240,11 +298,16 @@ async fn hold_until_content(
         let Some(piece) = piece else {
             return Err(Stopped::sent(
                 Fault::ConnectionLost,
-                "the stream ended before its first content event",
+                &"the stream ended before its first content event",
             ));
         };
         let seen = scanner.feed(&piece);
         held += piece.len();
+        let failed = Failed::of(&seen, &piece).map(|(failed, shown)| match failed {
+            Failed::Error => (failed, piece.len() - shown),
+            // All of it, where its beginning came in an earlier piece.
+            Failed::Abort => (failed, seen.faulty),
+        });
         answer.held.push(piece);
         if let (Some(error), false) = (&seen.error, seen.content_events > 0) {
             return Err(Stopped::Failed(Failure::Event(error.clone())));
@@ -252,17 +315,33 @@ async fn hold_until_content(
         if seen.aborted && seen.content_events <= 1 && !seen.ended {
             return Err(Stopped::sent(
                 Fault::ErrorEvent,
-                "the engine aborted the request before its first content event",
+                &"the engine aborted the request before its first content event",
             ));
         }
         if seen.started || held > exchange.limits.event {
             let now = Instant::now();
             lease.endpoint().state.progressed(now);
             answer.first_content = Some(now);
-            answer.has_failed = seen.error.is_some() || seen.aborted;
+            if let Some((failed, hidden)) = failed {
+                drop_tail(&mut answer.held, hidden);
+                answer.failed = Some(failed);
+            }
             answer.scanner = Some(scanner);
             answer.is_whole = answer.connection.body_is_done();
             return Ok(());
+        }
+    }
+}
+
+fn drop_tail(pieces: &mut Vec<Bytes>, mut bytes: usize) {
+    while bytes > 0
+        && let Some(last) = pieces.last_mut()
+    {
+        let dropped = bytes.min(last.len());
+        last.truncate(last.len() - dropped);
+        bytes -= dropped;
+        if last.is_empty() {
+            pieces.pop();
         }
     }
 }
@@ -272,17 +351,20 @@ fn lost(error: ReadError) -> Stopped {
         ReadError::Closed | ReadError::Reset | ReadError::Io(_) => Fault::ConnectionLost,
         ReadError::Malformed(_) | ReadError::HeadTooLarge => Fault::BadResponse,
     };
-    Stopped::sent(fault, error)
+    Stopped::sent(fault, &error)
 }
 
-fn connect_failure(error: ConnectError) -> Failure {
-    let fault = match &error {
+fn connect_failure(error: &ConnectError) -> Failure {
+    let fault = match error {
         ConnectError::Busy => return Failure::Busy,
         ConnectError::Refused => Fault::ConnectRefused,
         ConnectError::TimedOut => Fault::ConnectTimedOut,
         ConnectError::Tls(_) | ConnectError::Io(_) => Fault::ConnectFailed,
     };
-    Failure::NotSent { fault, detail: error.to_string() }
+    Failure::NotSent {
+        fault,
+        detail: error.to_string(),
+    }
 }
 
 /// The pieces of a whole answer as one.
