@@ -53,6 +53,7 @@ fn stream(rest: &str) -> String {
     format!("{head}{:x}\r\n{EVENT}\r\n{rest}", EVENT.len())
 }
 
+#[rustfmt::skip]
 fn rows() -> Vec<Row> {
     let chunked = "Transfer-Encoding: chunked\r\n";
     let smuggled = good("smuggled");

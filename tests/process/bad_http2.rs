@@ -258,6 +258,7 @@ async fn check(keys: &str, rows: Vec<Row>) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[rustfmt::skip]
 async fn fields_that_http2_forbids() {
     let models: &[_] = &["GET /v1/models"];
     let nothing: &[_] = &[];
@@ -504,6 +505,7 @@ async fn fields_that_http2_forbids() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[rustfmt::skip]
 async fn bodies_and_frames_that_http2_forbids() {
     let hello: &[_] = &["POST /v1/completions hello"];
     let nothing: &[_] = &[];

@@ -119,6 +119,7 @@ const HELLO: &[&str] = &["POST /v1/completions hello"];
 use After::{Ends, EndsWithOrWithout, Serves};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[rustfmt::skip]
 async fn bodies_that_could_be_read_in_two_ways() {
     let (gateway, engine) = started("").await;
     let chunked = "Transfer-Encoding: chunked\r\n";
@@ -232,6 +233,7 @@ async fn bodies_that_could_be_read_in_two_ways() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[rustfmt::skip]
 async fn heads_that_are_not_http() {
     let (gateway, engine) = started("").await;
     let head = |line: &str| format!("{line}\r\nHost: gateway\r\n\r\n");
@@ -314,6 +316,7 @@ async fn heads_that_are_not_http() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[rustfmt::skip]
 async fn targets_and_hosts() {
     let (gateway, engine) = started("").await;
     let host = |lines: &str| format!("GET /v1/models HTTP/1.1\r\n{lines}\r\n");
@@ -428,6 +431,7 @@ async fn targets_and_hosts() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[rustfmt::skip]
 async fn bodies_beyond_the_limit() {
     let (gateway, engine) = started("limits: { body: 1KiB }\n").await;
     let chunk = format!("200\r\n{}\r\n", "a".repeat(512));
@@ -478,6 +482,7 @@ async fn bodies_beyond_the_limit() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[rustfmt::skip]
 async fn what_a_plain_proxy_lets_through_is_well_formed_all_the_same() {
     let (gateway, engine) = started("expose: all\n").await;
     let head = |line: &str| format!("{line}\r\nHost: gateway\r\n\r\n");
