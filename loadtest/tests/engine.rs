@@ -4,7 +4,9 @@
 
 use std::time::Duration;
 
-use loadtest::engine::{Cut, Death, Engine, EngineError, Fault, Health, Listen, Script, text};
+use loadtest::engine::{
+    Cut, Death, Engine, EngineError, Fault, Flavour, Health, Listen, Script, text,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, sleep, timeout};
@@ -478,4 +480,70 @@ async fn a_unix_socket_works_and_health_can_fail() {
     assert!(answer.starts_with("HTTP/1.1 503 "));
     drop(engine);
     assert!(!path.exists());
+}
+
+#[tokio::test]
+async fn the_metrics_say_what_happens_in_the_words_of_each_engine() {
+    for (flavour, path, running, done) in [
+        (
+            Flavour::Vllm,
+            "/metrics",
+            "vllm:num_requests_running{",
+            "vllm:generation_tokens_total{",
+        ),
+        (
+            Flavour::Sglang,
+            "/metrics",
+            "sglang:num_running_reqs{",
+            "sglang:generation_tokens_total{",
+        ),
+        (Flavour::Sglang, "/v1/loads", "\"num_running_reqs\":3,", ""),
+    ] {
+        let engine = Engine::start(Script {
+            flavour,
+            ..Script::default()
+        })
+        .await
+        .unwrap();
+        engine.hold();
+        let mut streams = Vec::new();
+        for _ in 0..3 {
+            streams.push(send(&engine, &chat(true)).await);
+        }
+        engine.wait_for_arrivals(3).await;
+        sleep(Duration::from_millis(20)).await;
+        let page = async || {
+            let request = format!("GET {path} HTTP/1.1\r\nConnection: close\r\n\r\n");
+            read(&mut send(&engine, &request).await).await.0
+        };
+        let value = |page: &str, name: &str| -> Option<String> {
+            let line = page.lines().find(|line| line.starts_with(name))?;
+            line.rsplit_once(' ').map(|(_, value)| value.to_owned())
+        };
+        let held = page().await;
+        if done.is_empty() {
+            assert!(held.contains(running), "{held}");
+            continue;
+        }
+        assert_eq!(value(&held, running).as_deref(), Some("3.0"), "{held}");
+        engine.release();
+        for stream in &mut streams {
+            assert!(read(stream).await.0.contains("[DONE]"));
+        }
+        let after = page().await;
+        assert_eq!(value(&after, running).as_deref(), Some("0.0"));
+        assert_eq!(value(&after, done).as_deref(), Some("51.0"), "{after}");
+    }
+}
+
+#[tokio::test]
+async fn every_token_has_an_event_where_characters_are_whole() {
+    let script = Script {
+        whole_characters: true,
+        tokens: 300,
+        ..Script::default()
+    };
+    let engine = Engine::start(script).await.unwrap();
+    let (answer, _) = read(&mut send(&engine, &chat(true)).await).await;
+    assert_eq!(events(&answer), 300);
 }

@@ -2,10 +2,20 @@
 #![allow(clippy::unwrap_used, reason = "a test may fail by a panic")]
 #![cfg(feature = "load")]
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::server::conn::http2;
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use loadtest::engine::{Cut, Engine, EngineError, Fault, Script};
 use loadtest::load::{Arrivals, Plan, Protocol, Spacing, run};
+use tokio::net::TcpListener;
 
 async fn engine(script: Script) -> (Engine, Plan) {
     let engine = Engine::start(script).await.unwrap();
@@ -182,4 +192,41 @@ async fn streams_are_timed_event_by_event() {
 async fn load_does_not_leave_this_machine() {
     let error = run(Plan::new("http://192.0.2.1:80")).await.unwrap_err();
     assert!(error.to_string().contains("--allow-remote"), "{error}");
+}
+
+/// An HTTP/2 server that answers everything with an empty object and counts its connections.
+async fn http2_server() -> (String, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let connections = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&connections);
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            count.fetch_add(1, Relaxed);
+            let service = service_fn(async |request: Request<Incoming>| {
+                let body = request.into_body().collect().await?;
+                assert!(!body.to_bytes().is_empty());
+                Ok::<_, hyper::Error>(Response::new(Full::new(Bytes::from_static(b"{}"))))
+            });
+            let connection = http2::Builder::new(TokioExecutor::new());
+            tokio::spawn(connection.serve_connection(TokioIo::new(stream), service));
+        }
+    });
+    (url, connections)
+}
+
+#[tokio::test]
+async fn http2_shares_a_connection() {
+    let (url, connections) = http2_server().await;
+    let plan = Plan {
+        arrivals: Arrivals::Closed { clients: 20 },
+        requests: 300,
+        protocol: Protocol::Http2,
+        verify: false,
+        ..Plan::new(url)
+    };
+    let report = run(plan).await.unwrap();
+    assert_eq!((report.requests, report.failed), (300, 0), "{report}");
+    assert_eq!(connections.load(Relaxed), 1);
 }

@@ -5,13 +5,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may fail by a panic")]
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use loadtest::engine::{Engine, EngineError, Fault, QueueFull, Script};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 /// How the real engine was started, or what had happened to it.
@@ -138,26 +139,34 @@ fn replace_until(text: &str, start: &str, end: char, with: &str) -> String {
     out + rest
 }
 
+/// One file; what differs, if anything does.
+async fn check(path: PathBuf) -> Option<String> {
+    let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
+    let file = std::fs::read_to_string(&path).unwrap();
+    let (request, expected) = file.split_once("===\n").unwrap();
+    let engine = Engine::start(script(&name)).await.unwrap();
+    let answer = readable(&exchange(&engine, request.trim_end()).await);
+    let answer = mask(&answer, expected.contains("content-length: LENGTH"));
+    (answer != expected)
+        .then(|| format!("{name}\n--- expected\n{expected}\n--- answered\n{answer}"))
+}
+
 #[tokio::test]
 async fn the_engine_answers_as_the_transcripts_of_real_vllm_do() {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/transcripts");
-    let mut checked = 0;
-    let mut differ = Vec::new();
+    let mut checks = JoinSet::new();
     for entry in std::fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();
-        let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
-        let file = std::fs::read_to_string(&path).unwrap();
-        let (request, expected) = file.split_once("===\n").unwrap();
-        let engine = Engine::start(script(&name)).await.unwrap();
-        let answer = readable(&exchange(&engine, request.trim_end()).await);
-        let answer = mask(&answer, expected.contains("content-length: LENGTH"));
-        if answer != expected {
-            differ.push(format!(
-                "{name}\n--- expected\n{expected}\n--- answered\n{answer}"
-            ));
+        if path
+            .extension()
+            .is_some_and(|extension| extension == "http")
+        {
+            checks.spawn(check(path));
         }
-        checked += 1;
     }
+    let results = checks.join_all().await;
+    let checked = results.len();
+    let differ: Vec<_> = results.into_iter().flatten().collect();
     assert!(differ.is_empty(), "{}", differ.join("\n\n"));
     assert!(checked > 20);
 }

@@ -8,10 +8,14 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Re
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::telemetry::ConnectionCounts;
 use crate::telemetry::connections::{ConnectionGuard, RequestGuard};
+
+/// A deadline may be late by this part of its timeout.
+const SLACK: u64 = 8;
 
 /// Whom a listener serves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +36,18 @@ pub enum Phase {
     Writing = 2,
 }
 
+/// What becomes of the bytes written to a client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Writes {
+    /// They gather until a flush.
+    Gathered = 0,
+    /// Flushes are held back too, so that a head and the bytes behind it leave together.
+    Held = 1,
+    /// They are sent at once: Pingora does not flush between the pieces of a body with a length.
+    Prompt = 2,
+}
+
 /// One client connection. Every request on it, h1 or h2, finds it through the socket's digest.
 #[derive(Debug)]
 pub struct Connection {
@@ -44,7 +60,11 @@ pub struct Connection {
     requests: AtomicU32,
     /// Milliseconds since the process clock began; 0 = no deadline.
     deadline_ms: AtomicU64,
-    corked: AtomicBool,
+    /// When [`Self::outstayed`] looks again.
+    looks_ms: AtomicU64,
+    /// Tells it to look now.
+    sooner: Notify,
+    writes: AtomicU8,
     reset_on_close: AtomicBool,
     /// Only of the public listeners, as stub_status counts them.
     counts: Option<Arc<ConnectionCounts>>,
@@ -67,7 +87,9 @@ impl Connection {
             phase: AtomicU8::new(Phase::Waiting as u8),
             requests: AtomicU32::new(0),
             deadline_ms: AtomicU64::new(0),
-            corked: AtomicBool::new(false),
+            looks_ms: AtomicU64::new(0),
+            sooner: Notify::new(),
+            writes: AtomicU8::new(Writes::Gathered as u8),
             reset_on_close: AtomicBool::new(false),
             _open: counts.as_ref().map(ConnectionCounts::connection),
             counts,
@@ -110,13 +132,17 @@ impl Connection {
         }
     }
 
-    /// While corked, flushes are held back, so that a head and the bytes behind it leave together.
-    pub fn cork(&self, corked: bool) {
-        self.corked.store(corked, Relaxed);
+    /// From now on. All requests of an h2 connection share it, so there it stays as it is.
+    pub fn set_writes(&self, writes: Writes) {
+        self.writes.store(writes as u8, Relaxed);
     }
 
-    pub(super) fn is_corked(&self) -> bool {
-        self.corked.load(Relaxed)
+    pub(super) fn writes(&self) -> Writes {
+        match self.writes.load(Relaxed) {
+            0 => Writes::Gathered,
+            1 => Writes::Held,
+            _ => Writes::Prompt,
+        }
     }
 
     /// Ends the connection with RST in place of FIN: the only way to tell an HTTP/1.0 client that a
@@ -150,13 +176,22 @@ impl Connection {
                 0 => u64::from(self.header_timeout_ms.load(Relaxed)).clamp(50, 5_000),
                 _ => deadline - now,
             };
-            tokio::time::sleep(Duration::from_millis(wait)).await;
+            self.looks_ms.store(now + wait, Relaxed);
+            tokio::select! {
+                () = tokio::time::sleep(Duration::from_millis(wait)) => {}
+                () = self.sooner.notified() => {}
+            }
         }
     }
 
     fn close_after(&self, timeout: Duration) {
-        let deadline = clock_ms().saturating_add(u64::from(clamp_ms(timeout)).max(1));
+        let timeout = u64::from(clamp_ms(timeout)).max(1);
+        let deadline = clock_ms().saturating_add(timeout);
         self.deadline_ms.store(deadline, Relaxed);
+        // A timer that is a little late is not worth a wake-up for every request.
+        if self.looks_ms.load(Relaxed) > deadline.saturating_add(timeout / SLACK) {
+            self.sooner.notify_one();
+        }
     }
 
     fn leave(&self, phase: u8) {

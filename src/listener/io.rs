@@ -22,12 +22,12 @@ use std::os::fd::AsRawFd;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
-use super::Connection;
+use super::{Connection, Writes};
 
 /// Bytes gathered before they are sent without waiting for a flush.
 const GATHER_BYTES: usize = 4 * 1024;
 /// Most bytes of one read.
-const READ_BYTES: usize = 32 * 1024;
+const READ_BYTES: usize = 16 * 1024;
 
 /// A client's socket, with the state of its connection.
 #[derive(Debug)]
@@ -83,11 +83,9 @@ impl ClientIo {
             }
             self.sent += n;
         }
-        self.out.clear();
+        // Given back: events go out without gathering, and a stream may be open for minutes.
+        self.out = Vec::new();
         self.sent = 0;
-        if self.out.capacity() > GATHER_BYTES {
-            self.out = Vec::new();
-        }
         Poll::Ready(Ok(()))
     }
 
@@ -121,7 +119,7 @@ impl ClientIo {
             // Nothing of `bufs` went out, and 0 would mean the end: gather a part of it instead.
             return Poll::Ready(Ok(self.gather(bufs, GATHER_BYTES)));
         }
-        self.out.clear();
+        self.out = Vec::new();
         self.sent = 0;
         match n - gathered {
             0 => Poll::Ready(Ok(self.gather(bufs, GATHER_BYTES))),
@@ -191,7 +189,8 @@ impl AsyncWrite for ClientIo {
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        if this.out.len() + buf.len() <= GATHER_BYTES {
+        let gathers = this.connection.writes() != Writes::Prompt;
+        if gathers && this.out.len() + buf.len() <= GATHER_BYTES {
             this.out.extend_from_slice(buf);
             return Poll::Ready(Ok(buf.len()));
         }
@@ -205,7 +204,7 @@ impl AsyncWrite for ClientIo {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let total: usize = bufs.iter().map(|b| b.len()).sum();
-        if this.connection.is_corked() && this.out.len() + total <= GATHER_BYTES {
+        if this.connection.writes() == Writes::Held && this.out.len() + total <= GATHER_BYTES {
             return Poll::Ready(Ok(this.gather(bufs, GATHER_BYTES)));
         }
         this.poll_send_with(cx, bufs)
@@ -217,7 +216,7 @@ impl AsyncWrite for ClientIo {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if this.connection.is_corked() {
+        if this.connection.writes() == Writes::Held {
             return Poll::Ready(Ok(()));
         }
         this.poll_send(cx)

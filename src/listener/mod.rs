@@ -12,6 +12,6 @@ mod tls;
 mod worker;
 
 pub use bind::{BindError, Bound, bind};
-pub use connection::{ClientCounts, Connection, Phase, Role};
+pub use connection::{ClientCounts, Connection, Phase, Role, Writes};
 pub use tls::{CertificateError, Certificates};
 pub use worker::{Service, Workers, start};

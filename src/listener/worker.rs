@@ -330,7 +330,8 @@ async fn serve_stream(
 ) {
     let mut stream: Stream = match acceptor {
         None => Box::new(io),
-        Some(acceptor) => match acceptor.tls_handshake(io).await {
+        // Boxed, so that plain connections do not carry the room for a handshake.
+        Some(acceptor) => match Box::pin(acceptor.tls_handshake(io)).await {
             Ok(stream) => Box::new(stream),
             Err(e) => return log::debug!("TLS handshake failed: {e}"),
         },

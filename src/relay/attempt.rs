@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::config::Limits;
-use crate::openai::sse::{ErrorEvent, SseScanner};
+use crate::openai::sse::{ErrorEvent, Seen, SseScanner};
 use crate::openai::{Call, Dialect};
 use crate::pool::{Fault, Lease};
 use crate::telemetry::metrics::EndpointMetrics;
@@ -35,12 +35,45 @@ pub struct Answer {
     pub is_whole: bool,
     /// Present for a stream of events.
     pub scanner: Option<SseScanner>,
-    /// What is held ends with the engine's own error or abort, behind content.
-    pub has_failed: bool,
+    /// The engine's own end of a stream that failed behind its first content.
+    pub failed: Option<Failed>,
     /// When the first content event was seen.
     pub first_content: Option<Instant>,
     pub connect: Option<Duration>,
     pub sent_at: Instant,
+}
+
+/// How an engine says in a stream that the rest will not come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Failed {
+    /// By an error event, which the client is shown and which is the last it is shown.
+    Error,
+    /// By a `finish_reason` of "abort", which SDKs take for an end like any other: it is kept from the
+    /// client, who is told of an error in its place.
+    Abort,
+}
+
+impl Failed {
+    /// What `seen` says of the piece it was seen in, and how many bytes of that piece may be shown.
+    pub fn of(seen: &Seen, piece: &[u8]) -> Option<(Self, usize)> {
+        let good = piece.len().saturating_sub(seen.faulty);
+        if seen.aborted {
+            return Some((Self::Abort, good));
+        }
+        // Engines go on to `[DONE]` as if nothing had happened.
+        seen.error.as_ref().map(|_| (Self::Error, good + event_length(&piece[good..])))
+    }
+}
+
+/// The length of the first event, of which the beginning may have come in an earlier piece.
+fn event_length(bytes: &[u8]) -> usize {
+    let rest_of_blank_line = [&b"\n"[..], b"\r\n"].into_iter().find(|end| bytes.starts_with(end));
+    if let Some(end) = rest_of_blank_line {
+        return end.len();
+    }
+    let ends = [&b"\n\n"[..], b"\r\n\r\n", b"\r\r"];
+    let found = ends.iter().filter_map(|end| Some(memchr::memmem::find(bytes, end)? + end.len()));
+    found.min().unwrap_or(bytes.len())
 }
 
 /// Why a try came to nothing, with nothing shown to the client.
@@ -56,7 +89,8 @@ pub enum Failure {
 }
 
 /// Sends the request on a connection of the lease's endpoint and waits until the answer may be shown.
-/// A pooled connection that turns out to be dead is replaced by a fresh one, once.
+/// A pooled connection that turns out to be dead is replaced by a fresh one, once. A call that may not
+/// be repeated is not risked on one: when it dies nobody can tell whether the request was read.
 pub async fn attempt(
     lease: &Lease,
     exchange: &Exchange<'_>,
@@ -64,7 +98,8 @@ pub async fn attempt(
     metrics: &EndpointMetrics,
 ) -> Result<Answer, Failure> {
     let idle = lease.pool().keepalive.idle;
-    if let Some(connection) = lease.state.idle.take(Instant::now(), idle) {
+    let take = || lease.state.idle.take(Instant::now(), idle);
+    if let Some(connection) = exchange.call.repeatable.then(take).flatten() {
         metrics.connections_reused.inc();
         match run(lease, exchange, head, connection, None).await {
             Err(Stopped::Stale) => {}
@@ -143,7 +178,7 @@ async fn run(
         held: Vec::new(),
         is_whole: false,
         scanner: None,
-        has_failed: false,
+        failed: None,
         first_content: None,
         connect,
         sent_at,
@@ -245,6 +280,11 @@ async fn hold_until_content(
         };
         let seen = scanner.feed(&piece);
         held += piece.len();
+        let failed = Failed::of(&seen, &piece).map(|(failed, shown)| match failed {
+            Failed::Error => (failed, piece.len() - shown),
+            // All of it, where its beginning came in an earlier piece.
+            Failed::Abort => (failed, seen.faulty),
+        });
         answer.held.push(piece);
         if let (Some(error), false) = (&seen.error, seen.content_events > 0) {
             return Err(Stopped::Failed(Failure::Event(error.clone())));
@@ -259,10 +299,26 @@ async fn hold_until_content(
             let now = Instant::now();
             lease.endpoint().state.progressed(now);
             answer.first_content = Some(now);
-            answer.has_failed = seen.error.is_some() || seen.aborted;
+            if let Some((failed, hidden)) = failed {
+                drop_tail(&mut answer.held, hidden);
+                answer.failed = Some(failed);
+            }
             answer.scanner = Some(scanner);
             answer.is_whole = answer.connection.body_is_done();
             return Ok(());
+        }
+    }
+}
+
+fn drop_tail(pieces: &mut Vec<Bytes>, mut bytes: usize) {
+    while bytes > 0
+        && let Some(last) = pieces.last_mut()
+    {
+        let dropped = bytes.min(last.len());
+        last.truncate(last.len() - dropped);
+        bytes -= dropped;
+        if last.is_empty() {
+            pieces.pop();
         }
     }
 }

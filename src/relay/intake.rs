@@ -139,6 +139,7 @@ pub(super) fn identify(
         return Err(Stop::Refused(ApiError::method_not_allowed(method, allow)));
     }
     check_host(request)?;
+    check_coding(request)?;
     request::check_nominations(&request.headers).map_err(Stop::Refused)?;
     let call = match paths::lookup(&config.expose, method, path) {
         Verdict::Exposed(call) => call,
@@ -174,6 +175,19 @@ fn check_host(request: &RequestHeader) -> Result<(), Stop> {
     }
 }
 
+/// The only transfer coding we undo is chunked; with another one below it, or undone once too few, the
+/// engine would get a body that is not what the client meant (RFC 9112 §6.1, nginx).
+fn check_coding(request: &RequestHeader) -> Result<(), Stop> {
+    let mut codings = request.headers.get_all(header::TRANSFER_ENCODING).iter();
+    match (codings.next(), codings.next()) {
+        (None, _) => Ok(()),
+        (Some(only), None) if only.as_bytes().eq_ignore_ascii_case(b"chunked") => Ok(()),
+        _ => Err(Stop::Refused(invalid(
+            "Transfer-Encoding must be exactly `chunked`; send the body so, or with a Content-Length",
+        ))),
+    }
+}
+
 /// Reads the whole body, after its declared length was judged.
 pub(super) async fn read_body(
     shared: &Arc<Shared>,
@@ -186,12 +200,16 @@ pub(super) async fn read_body(
         .req_header()
         .headers
         .get(header::CONTENT_LENGTH)
-        .and_then(|value| value.to_str().ok()?.trim().parse::<u64>().ok());
+        // A list of equal lengths was let through: the first speaks for all.
+        .and_then(|value| value.to_str().ok()?.split(',').next()?.trim().parse::<u64>().ok());
     if declared.is_some_and(|length| length > limit as u64) {
         return Err(Stop::Refused(ApiError::RequestTooLarge { limit }));
     }
     if request::expects_continue(session.req_header()) {
+        // Pingora takes the 100 for an answer that came too early, and would close the connection.
+        let keepalive = session.get_keepalive();
         session.write_continue_response().await.map_err(Stop::ClientLeft)?;
+        session.set_keepalive(keepalive);
     }
     let body = Body::read(
         session.as_downstream_mut(),
@@ -206,7 +224,12 @@ pub(super) async fn read_body(
             ctx.body_read = Some(Instant::now());
             Ok(())
         }
-        Err(BodyError::Refused(error)) => Err(Stop::Refused(error)),
+        Err(BodyError::Refused(error)) => {
+            // Pingora takes a body that failed for one that is done. What follows it on the connection
+            // is the rest of that body, and must not be read as a request.
+            session.set_keepalive(None);
+            Err(Stop::Refused(error))
+        }
         Err(BodyError::ClientLeft) => Err(Stop::ClientLeft(super::respond::unclean())),
     }
 }

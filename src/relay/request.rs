@@ -49,6 +49,10 @@ pub fn split_target(raw: &[u8]) -> (Option<&[u8]>, &[u8]) {
     let Some(colon) = rest.windows(3).position(|w| w == b"://") else {
         return (None, raw);
     };
+    let is_scheme = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'-' | b'.');
+    if colon == 0 || !rest[..colon].iter().all(is_scheme) {
+        return (None, raw);
+    }
     let authority_on = &rest[colon + 3..];
     match authority_on.iter().position(|b| matches!(b, b'/' | b'?')) {
         Some(end) if authority_on[end] == b'/' => (Some(&authority_on[..end]), &authority_on[end..]),
@@ -167,7 +171,9 @@ pub fn prepare(parts: &Parts<'_>, hide_credentials: bool) -> Result<Prepared, He
     let nominated = nominated(&request.headers);
     let mut credentials = Vec::new();
     let mut each = |name: &HeaderName, as_sent: &[u8], value: &HeaderValue| {
-        if is_replaced(name) || is_hop_by_hop(name.as_str().as_bytes()) {
+        // An engine behind CGI or WSGI reads `X_Real_IP` as `X-Real-IP` (nginx `underscores_in_headers off`).
+        let has_underscore = name.as_str().contains('_');
+        if has_underscore || is_replaced(name) || is_hop_by_hop(name.as_str().as_bytes()) {
             return Ok(());
         }
         if !nominated.is_empty() && nominated.iter().any(|n| n.eq_ignore_ascii_case(name.as_str())) {

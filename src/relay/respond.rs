@@ -66,6 +66,10 @@ fn finish_head(
     framing: Framing,
     request_id: &HeaderValue,
 ) -> Result<()> {
+    if session.is_process_shutting_down() {
+        // So that the client does not send its next request into a connection that is about to close.
+        session.set_keepalive(None);
+    }
     response.insert_header(header::SERVER, SERVER)?;
     response.insert_header(X_REQUEST_ID, request_id.clone())?;
     match framing {

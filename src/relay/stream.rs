@@ -1,5 +1,6 @@
 //! Showing an answer: head, what was held, and every byte as it comes, to one of three ends.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -8,12 +9,13 @@ use pingora::Result;
 use pingora_proxy::Session;
 use tokio::time::{Instant, Sleep};
 
+use crate::listener::Writes;
 use crate::openai::sse::{Ending, SseScanner};
 use crate::openai::{ApiError, Dialect};
 use crate::pool::{Fault, Lease, Outcome};
 use crate::upstream::{Connection, ReadError};
 
-use super::attempt::{Answer, joined};
+use super::attempt::{Answer, Failed, joined};
 use super::ctx::{End, RequestCtx};
 use super::respond::{self, Framing};
 
@@ -22,12 +24,45 @@ const H2_RESET_DELAY: Duration = Duration::from_millis(20);
 /// HTTP/1.0: an RST drops what the peer has not taken yet, so the error event gets a moment.
 const H1_RESET_DELAY: Duration = Duration::from_millis(100);
 
+/// How the client's socket takes what is written in the course of an answer.
+struct Pace {
+    client: Option<Arc<crate::listener::Connection>>,
+    /// Between head and end.
+    between: Writes,
+}
+
+impl Pace {
+    fn set(&self, writes: Writes) {
+        if let Some(client) = &self.client {
+            client.set_writes(writes);
+        }
+    }
+}
+
+impl Drop for Pace {
+    fn drop(&mut self) {
+        self.set(Writes::Gathered);
+    }
+}
+
 /// Why a stream that was being shown did not come to its own end.
 enum Broken {
     Upstream { fault: Fault, detail: String },
     /// The engine said so itself, in an event that the client has.
     Told,
     Client(Box<pingora::Error>),
+}
+
+impl From<Failed> for Broken {
+    fn from(failed: Failed) -> Self {
+        match failed {
+            Failed::Error => Self::Told,
+            Failed::Abort => Self::Upstream {
+                fault: Fault::ErrorEvent,
+                detail: "the engine aborted the request".into(),
+            },
+        }
+    }
 }
 
 /// Passes the answer to the client. `Err` ends the client's connection uncleanly.
@@ -38,7 +73,7 @@ pub async fn pass(
     lease: Lease,
     dialect: Dialect,
 ) -> Result<()> {
-    let Answer { mut connection, head, held, is_whole, mut scanner, has_failed, first_content, .. } =
+    let Answer { mut connection, head, held, is_whole, mut scanner, failed, first_content, .. } =
         answer;
     let is_head = session.req_header().method == http::Method::HEAD;
     let framing = framing(&head, &connection, is_head, is_whole, &held);
@@ -48,18 +83,17 @@ pub async fn pass(
     if scanner.is_some() {
         ctx.ttft = first_content.map(|at| at - ctx.started);
     }
-    let client = ctx.connection.clone();
-    let cork = |on: bool| {
-        if let Some(client) = &client {
-            client.cork(on);
-        }
+    let pace = Pace {
+        // All requests of an h2 connection share its socket, and h2 has flushes of its own.
+        client: ctx.connection.clone().filter(|_| !session.is_http2()),
+        between: if matches!(framing, Framing::Length(_)) { Writes::Prompt } else { Writes::Gathered },
     };
-    let shown = show(session, ctx, response, &held, is_whole && !has_failed, &cork).await;
-    let result = match shown {
-        Err(e) => Err(Broken::Client(e)),
-        Ok(()) if has_failed => Err(Broken::Told),
-        Ok(()) if is_whole => check_end(scanner.as_mut()),
-        Ok(()) => relay(session, ctx, &mut connection, scanner.as_mut(), &lease, &cork).await,
+    let shown = show(session, ctx, response, &held, is_whole && failed.is_none(), &pace).await;
+    let result = match (shown, failed) {
+        (Err(e), _) => Err(Broken::Client(e)),
+        (Ok(()), Some(failed)) => Err(failed.into()),
+        (Ok(()), None) if is_whole => check_end(scanner.as_mut()),
+        (Ok(()), None) => relay(session, ctx, &mut connection, scanner.as_mut(), &lease, &pace).await,
     };
     match result {
         Ok(()) => {
@@ -129,18 +163,19 @@ async fn show(
     response: Box<pingora::http::ResponseHeader>,
     held: &[Bytes],
     is_all: bool,
-    cork: &impl Fn(bool),
+    pace: &Pace,
 ) -> Result<()> {
     let downstream = session.as_downstream_mut();
-    cork(is_all || !held.is_empty());
+    let last = if is_all { Writes::Held } else { pace.between };
+    pace.set(if held.is_empty() { last } else { Writes::Held });
     let mut written = downstream.write_response_header(response).await;
-    cork(is_all);
+    pace.set(last);
     if written.is_ok() && !held.is_empty() {
         let first = joined(held);
         ctx.bytes_out += first.len() as u64;
         written = downstream.write_response_body(first, false).await;
     }
-    cork(false);
+    pace.set(pace.between);
     written
 }
 
@@ -151,7 +186,7 @@ async fn relay(
     connection: &mut Connection,
     mut scanner: Option<&mut SseScanner>,
     lease: &Lease,
-    cork: &impl Fn(bool),
+    pace: &Pace,
 ) -> std::result::Result<(), Broken> {
     let read_timeout = lease.pool().timeouts.read;
     let state = &lease.endpoint().state;
@@ -179,7 +214,8 @@ async fn relay(
             Err(e) => return Err(broken(&e)),
         };
         let now = Instant::now();
-        let mut told = false;
+        let mut piece = piece;
+        let mut failed = None;
         match scanner.as_deref_mut() {
             // For a stream of events only content is progress: engines send comments while they hang.
             Some(scanner) => {
@@ -188,7 +224,10 @@ async fn relay(
                     deadline = now + read_timeout;
                     state.progressed(now);
                 }
-                told = seen.error.is_some() || seen.aborted;
+                if let Some((how, shown)) = Failed::of(&seen, &piece) {
+                    piece.truncate(shown);
+                    failed = Some(how);
+                }
             }
             None => {
                 deadline = now + read_timeout;
@@ -196,18 +235,18 @@ async fn relay(
             }
         }
         ctx.bytes_out += piece.len() as u64;
-        let is_last = connection.body_is_done() && !told;
+        let is_last = connection.body_is_done() && failed.is_none();
         if is_last {
             // The last bytes wait for the end of the answer, to leave in one send with it.
-            cork(true);
+            pace.set(Writes::Held);
         }
         let written = session.as_downstream_mut().write_response_body(piece, false).await;
         if is_last {
-            cork(false);
+            pace.set(Writes::Gathered);
         }
         written.map_err(Broken::Client)?;
-        if told {
-            return Err(Broken::Told);
+        if let Some(failed) = failed {
+            return Err(failed.into());
         }
     }
 }

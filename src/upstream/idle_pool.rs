@@ -68,20 +68,21 @@ impl IdlePool {
     }
 
     /// Keeps a connection for the next exchange, if it is [reusable](Connection::reusable). Beyond
-    /// `cap`, the longest idle ones of its worker are closed (nginx `keepalive`).
+    /// `cap`, the longest idle ones of its worker are closed (nginx `keepalive`); if it has none, this
+    /// one.
     pub fn put(&self, mut connection: Connection, now: Instant, cap: usize) {
         if cap == 0 || !connection.reusable() {
             return;
         }
         connection.renew();
         let mut idle = self.places[connection.place()].lock();
-        let beyond = (self.count.load(Relaxed) + 1).saturating_sub(cap).min(idle.len());
-        let surplus: Vec<Idle> = idle.drain(..beyond).collect();
         idle.push_back(Idle {
             since: now,
             connection,
         });
-        self.count.fetch_add(1, Relaxed);
+        let count = self.count.fetch_add(1, Relaxed) + 1;
+        let beyond = count.saturating_sub(cap).min(idle.len());
+        let surplus: Vec<Idle> = idle.drain(..beyond).collect();
         self.count.fetch_sub(surplus.len(), Relaxed);
         drop(idle);
         drop(surplus);

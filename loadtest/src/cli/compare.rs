@@ -52,7 +52,7 @@ pub struct Flags {
     mixed_requests: u64,
     #[arg(long, default_value_t = 220_000)]
     prompt_bytes: usize,
-    /// Requests a second of the latency plan; without it half of what the first gateway does
+    /// Requests a second of the latency plan; without it half of what nginx does
     #[arg(long)]
     rate: Option<f64>,
     /// Write all figures here, too, as JSON

@@ -72,6 +72,9 @@ pub struct Flags {
     /// Answer every POST at once with the same 480 bytes
     #[arg(long)]
     fixed: bool,
+    /// Only tokens of whole characters: every token has an event
+    #[arg(long)]
+    whole_characters: bool,
     /// Worker threads
     #[arg(long, default_value_t = 1)]
     threads: usize,
@@ -149,6 +152,7 @@ impl Flags {
             health: self.health,
             fault: self.fault,
             fixed: self.fixed,
+            whole_characters: self.whole_characters,
             record: 0,
             ..Script::default()
         }

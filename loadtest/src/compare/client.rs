@@ -50,7 +50,7 @@ pub(super) async fn answers(address: SocketAddr, request: &[u8]) -> bool {
         let mut stream = connect(address).await?;
         exchange(&mut stream, request, &mut Vec::new()).await
     };
-    matches!(timeout(Duration::from_secs(2), once).await, Ok(Ok(())))
+    matches!(timeout(Duration::from_secs(2), once).await, Ok(Ok(_)))
 }
 
 async fn connect(address: SocketAddr) -> Result<TcpStream> {
@@ -59,8 +59,9 @@ async fn connect(address: SocketAddr) -> Result<TcpStream> {
     Ok(stream)
 }
 
-/// Sends a request and reads its answer to the end; an answer that is not 200 is an error.
-async fn exchange(stream: &mut TcpStream, request: &[u8], buffer: &mut Vec<u8>) -> Result<()> {
+/// Sends a request and reads its answer to the end; an answer that is not 200 is an error. False when the
+/// connection closes after it.
+async fn exchange(stream: &mut TcpStream, request: &[u8], buffer: &mut Vec<u8>) -> Result<bool> {
     stream.write_all(request).await?;
     buffer.clear();
     loop {
@@ -70,7 +71,7 @@ async fn exchange(stream: &mut TcpStream, request: &[u8], buffer: &mut Vec<u8>) 
         if let Some(end) = answer_end(buffer)?
             && buffer.len() >= end
         {
-            return Ok(());
+            return Ok(!closes(buffer));
         }
     }
 }
@@ -94,6 +95,14 @@ fn answer_end(buffer: &[u8]) -> Result<Option<usize>> {
         None if buffer.ends_with(b"\r\n0\r\n\r\n") => Some(buffer.len()),
         None => Some(usize::MAX),
     })
+}
+
+/// Whether the head of an answer announces the end of its connection.
+fn closes(answer: &[u8]) -> bool {
+    let head = memchr::memmem::find(answer, b"\r\n\r\n").unwrap_or(answer.len());
+    answer[..head]
+        .split(|byte| *byte == b'\n')
+        .any(|line| line.trim_ascii().eq_ignore_ascii_case(b"connection: close"))
 }
 
 /// What clients count while they run.
@@ -154,7 +163,6 @@ impl Clients {
                     if matches!(timeout(ANSWER_TIMEOUT, answer).await, Ok(Ok(()))) {
                         counts.done.fetch_add(1, Relaxed);
                     } else {
-                        connection = None;
                         counts.failed.fetch_add(1, Relaxed);
                         // A gateway that refuses everything must not turn this into a busy loop.
                         sleep(Duration::from_millis(10)).await;
@@ -279,19 +287,21 @@ fn record(times: &Mutex<Histogram<u64>>, time: Duration) {
     lock(times).saturating_record((time.as_micros() as u64).max(1));
 }
 
+/// One request on the connection kept from before, or on a new one; it is kept for the next if that is allowed.
 async fn one(
     address: SocketAddr,
     connection: &mut Option<TcpStream>,
     request: &[u8],
     buffer: &mut Vec<u8>,
 ) -> Result<()> {
-    if let Some(stream) = connection {
-        return exchange(stream, request, buffer).await;
+    let mut stream = match connection.take() {
+        Some(stream) => stream,
+        None => connect(address).await?,
+    };
+    if exchange(&mut stream, request, buffer).await? {
+        *connection = Some(stream);
     }
-    let mut stream = connect(address).await?;
-    let result = exchange(&mut stream, request, buffer).await;
-    *connection = Some(stream);
-    result
+    Ok(())
 }
 
 /// Reads a stream for as long as it lasts, which should be for ever.

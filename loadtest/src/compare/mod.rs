@@ -14,7 +14,7 @@ mod table;
 
 use std::fmt::Write as _;
 use std::fs;
-use std::io::Result;
+use std::io::{Error, ErrorKind, Result};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -51,7 +51,7 @@ pub struct Settings {
     pub memory_streams: usize,
     pub mixed_requests: u64,
     pub prompt_bytes: usize,
-    /// Requests a second of the latency plan; `None`: half of what the first gateway can do.
+    /// Requests a second of the latency plan; `None`: half of what nginx can do, or the first gateway.
     pub rate: Option<f64>,
     /// Where configurations and logs are written. It is not emptied first.
     pub directory: PathBuf,
@@ -69,8 +69,11 @@ pub struct Comparison {
 /// Measures everything. `say` gets a line for each step.
 ///
 /// # Errors
-/// When a gateway or an engine does not start, ends early, or lets nothing through.
+/// When there is no gateway, or a gateway or an engine does not start, ends early, or lets nothing through.
 pub async fn run(settings: &Settings, mut say: impl FnMut(&str)) -> Result<Comparison> {
+    if settings.gateways.is_empty() {
+        return Err(Error::new(ErrorKind::InvalidInput, "no gateway to measure"));
+    }
     fs::create_dir_all(&settings.directory)?;
     let mut comparison = Comparison::new(settings);
     let mut rate = settings.rate;
@@ -177,7 +180,11 @@ impl Comparison {
         };
         if plan == Plan::Latency && rate.is_none() {
             let directory = fresh(&directory, "capacity")?;
-            let gateway = &settings.gateways[0];
+            let base = settings
+                .gateways
+                .iter()
+                .position(|gateway| gateway.name == self.base);
+            let gateway = &settings.gateways[base.unwrap_or(0)];
             let subject = Subject {
                 settings,
                 gateway,

@@ -68,7 +68,7 @@ impl Plan {
     /// Flags of the engines behind the gateways. Latency has a second kind, see [`gap`].
     pub(super) fn engine_flags(self) -> &'static [&'static str] {
         match self {
-            Self::Token => &["--ttft", "20ms", "--itl", "20ms"],
+            Self::Token => &["--ttft", "20ms", "--itl", "20ms", "--whole-characters"],
             Self::Memory | Self::MemoryPrompt => &["--ttft", "10ms", "--itl", "1s"],
             _ => &["--fixed"],
         }

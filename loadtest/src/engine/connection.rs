@@ -142,7 +142,7 @@ impl Connection {
         if head.expects_continue && routes::is_known(head.path(), script.flavour) {
             self.write(b"HTTP/1.1 100 Continue\r\n\r\n").await?;
         }
-        let keep = !(script.fixed && head.method == "POST");
+        let keep = script.record > 0 || !(script.fixed && head.method == "POST");
         let mut body = Vec::new();
         let read = self.read_body(head.body, keep, &mut body).await;
         if script.record > 0 {

@@ -39,6 +39,7 @@ pub(super) struct Step {
 pub(super) struct Choice {
     context: Context,
     explicit: Option<Arc<[String]>>,
+    whole_characters: bool,
     /// Tokens of text after which the end-of-sequence token comes.
     length: usize,
     pub produced: usize,
@@ -69,6 +70,7 @@ impl Choice {
         Self {
             context,
             explicit: script.answer.clone(),
+            whole_characters: script.whole_characters,
             length: script
                 .answer
                 .as_ref()
@@ -114,6 +116,9 @@ impl Choice {
             step.text.push_str(word);
         } else {
             step.id = self.context.next();
+            if self.whole_characters && text::is_first_half(step.id) {
+                step.id = text::WHOLE_WORD;
+            }
             text::decode(step.id, &mut self.bytes);
             let valid = match std::str::from_utf8(&self.bytes) {
                 Ok(text) => text,

@@ -47,6 +47,9 @@ pub struct Script {
     pub tokens: usize,
     /// The answer, token by token, in place of generated text; it ends the answer whatever `tokens` says.
     pub answer: Option<Arc<[String]>>,
+    /// Only tokens of whole characters, so that every token has an event: for measuring gaps. The text is then not
+    /// the one that [`super::text::answer`] gives.
+    pub whole_characters: bool,
     /// Prompt and answer together; longer prompts are refused, longer answers clipped (`--max-model-len`).
     pub max_model_len: usize,
     /// Requests that run at once; the others wait (`--max-num-seqs`).
@@ -87,6 +90,7 @@ impl Default for Script {
             itl: Duration::ZERO,
             tokens: 16,
             answer: None,
+            whole_characters: false,
             max_model_len: 1 << 20,
             max_running: None,
             max_queued: None,

@@ -7,6 +7,9 @@
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
+/// A token that is a whole word.
+pub(super) const WHOLE_WORD: u32 = FIRST_WORD;
+
 /// Ends a message. Never a token of the text.
 pub const EOS: u32 = 0;
 /// Begins every prompt.
@@ -138,7 +141,7 @@ static VOCABULARY: LazyLock<Vocabulary> = LazyLock::new(|| {
 });
 
 /// Whether `id` is the first half of a character cut in two.
-fn is_first_half(id: u32) -> bool {
+pub(super) fn is_first_half(id: u32) -> bool {
     id >= FIRST_WORD
         && VOCABULARY
             .first_halves

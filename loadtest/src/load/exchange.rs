@@ -65,6 +65,8 @@ pub(super) struct Sample {
     pub merged: u64,
     pub tokens: u64,
     pub failure: Option<Failure>,
+    /// What the failure said of itself.
+    pub detail: Option<String>,
 }
 
 /// A request that can be sent any number of times.
@@ -90,7 +92,10 @@ pub(super) async fn exchange(pool: &Pool, template: &Template, intended: Instant
             }
             result
         }
-        Err(_) => Err(Failure::Connect),
+        Err(error) => {
+            sample.detail = Some(error.to_string());
+            Err(Failure::Connect)
+        }
     };
     let end = Instant::now();
     sample.duration = end - intended.min(end);
@@ -110,14 +115,20 @@ async fn talk(
         .clone()
         .map(|()| Full::new(template.body.clone()));
     *request.extensions_mut() = hyper::http::Extensions::new();
-    let answer = connection
-        .send(request)
-        .await
-        .map_err(|_| Failure::NoAnswer)?;
+    let answer = connection.send(request).await.map_err(|error| {
+        sample.detail = Some(explain(&error));
+        Failure::NoAnswer
+    })?;
     let status = answer.status().as_u16();
     if status != 200 {
-        // Read, so that the connection can be used again; what it says is its own business.
-        _ = answer.into_body().collect().await;
+        // Read, so that the connection can be used again.
+        let body = answer
+            .into_body()
+            .collect()
+            .await
+            .map(|body| body.to_bytes())
+            .unwrap_or_default();
+        sample.detail = Some(String::from_utf8_lossy(&body[..body.len().min(300)]).into_owned());
         return Err(Failure::Status(status));
     }
     if template.stream {
@@ -125,6 +136,17 @@ async fn talk(
     } else {
         read_whole(answer, template, sample).await
     }
+}
+
+/// An error with its causes.
+fn explain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(&format!(": {error}"));
+        cause = error.source();
+    }
+    text
 }
 
 async fn read_whole(
@@ -183,7 +205,10 @@ async fn read_stream(
         failure: None,
     };
     while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|_| progress.failure.clone().unwrap_or(Failure::Truncated))?;
+        let frame = frame.map_err(|error| {
+            sample.detail = Some(explain(&error));
+            progress.failure.clone().unwrap_or(Failure::Truncated)
+        })?;
         let Some(data) = frame.data_ref() else {
             continue;
         };

@@ -21,6 +21,7 @@ pub(super) struct Tally {
     gap: Histogram<u64>,
     requests: u64,
     failures: BTreeMap<String, u64>,
+    examples: BTreeMap<String, String>,
     events: u64,
     merged: u64,
     tokens: u64,
@@ -39,6 +40,7 @@ impl Tally {
             gap: histogram(),
             requests: 0,
             failures: BTreeMap::new(),
+            examples: BTreeMap::new(),
             events: 0,
             merged: 0,
             tokens: 0,
@@ -50,6 +52,11 @@ impl Tally {
         self.requests += 1;
         if let Some(failure) = &sample.failure {
             *self.failures.entry(failure.name()).or_default() += 1;
+            if let Some(detail) = &sample.detail {
+                self.examples
+                    .entry(failure.name())
+                    .or_insert_with(|| detail.clone());
+            }
         }
         let record = |histogram: &mut Histogram<u64>, time: Duration| {
             histogram.saturating_record((time.as_micros() as u64).max(1));
@@ -86,6 +93,7 @@ impl Tally {
             failed,
             requests_per_second: (self.requests - failed) as f64 / seconds,
             failures: self.failures.clone(),
+            examples: self.examples.clone(),
             connections,
             received,
             sent,
@@ -157,6 +165,8 @@ pub struct Report {
     /// By what went wrong: `connect`, `no_answer`, `status_503`, `truncated`, `error_event`, `aborted`,
     /// `wrong_text`, `timeout`, `dropped` (never sent, for too many were in flight).
     pub failures: BTreeMap<String, u64>,
+    /// What the first failure of a kind said.
+    pub examples: BTreeMap<String, String>,
     /// Connections made.
     pub connections: u64,
     /// Bytes.
@@ -202,7 +212,15 @@ impl fmt::Display for Report {
         );
         line(f, "http_req_failed", &failed)?;
         for (name, count) in &self.failures {
-            line(f, &format!("  {name}"), &count.to_string())?;
+            let example = self
+                .examples
+                .get(name)
+                .map(|text| format!(" ({})", text.trim()));
+            line(
+                f,
+                &format!("  {name}"),
+                &format!("{count}{}", example.unwrap_or_default()),
+            )?;
         }
         line(
             f,
