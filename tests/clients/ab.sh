@@ -37,5 +37,5 @@ for keepalive in "" -k; do
     grep -E '^(Complete|Failed|Keep-Alive|Requests per|Non-2xx)' "$scratch/ab.txt"
     grep -qx "Complete requests: *$requests" "$scratch/ab.txt"
     grep -qx 'Failed requests: *0' "$scratch/ab.txt"
-    ! grep -q '^Non-2xx' "$scratch/ab.txt"
+    if grep '^Non-2xx' "$scratch/ab.txt"; then exit 1; fi
 done

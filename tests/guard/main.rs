@@ -339,7 +339,7 @@ fn readme_shows_the_two_commands() {
     assert_eq!(
         blocks[..2],
         [
-            "sh .ci/setup && cargo run --release -- demo\n",
+            "sh .ci/setup && cargo run -- demo\n",
             "sh .ci/test\n"
         ]
     );

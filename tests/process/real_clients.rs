@@ -1,4 +1,4 @@
-//! The clients people use, through the gateway to a simulated engine. `tests/clients/install.sh` installs
+//! The clients people use, through the gateway to a simulated engine. `sh .ci/setup tests` installs
 //! them; where one is missing its test says so and passes, but not in CI.
 
 use std::path::{Path, PathBuf};
@@ -24,11 +24,8 @@ fn find(tool: &str) -> Option<PathBuf> {
         .map(|d| d.join(tool))
         .find(|p| p.exists());
     if found.is_none() {
-        assert!(
-            std::env::var("CI").is_err(),
-            "{tool} is not installed: run tests/clients/install.sh"
-        );
-        eprintln!("skipped: {tool} is not installed; tests/clients/install.sh installs it");
+        assert!(std::env::var("CI").is_err(), "{tool} is not installed: run sh .ci/setup tests");
+        eprintln!("skipped: {tool} is not installed; sh .ci/setup tests installs it");
     }
     found
 }
@@ -243,15 +240,9 @@ async fn h2load_over_tls() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_openai_sdk() {
-    let Some(python) = find("python").filter(|p| p.parent().unwrap().ends_with("clients/bin"))
-    else {
-        assert!(
-            std::env::var("CI").is_err(),
-            "the SDK is not installed: run tests/clients/install.sh"
-        );
-        return eprintln!(
-            "skipped: the openai SDK is not installed; tests/clients/install.sh installs it"
-        );
+    let Some(python) = find("python").filter(|p| p.parent().unwrap().ends_with("clients/bin")) else {
+        assert!(std::env::var("CI").is_err(), "the SDK is not installed: run sh .ci/setup tests");
+        return eprintln!("skipped: the openai SDK is not installed; sh .ci/setup tests installs it");
     };
     let (gateway, _engine) = started().await;
     let base = format!("http://{}/v1", gateway.public);
