@@ -24,7 +24,10 @@ fn find(tool: &str) -> Option<PathBuf> {
         .map(|d| d.join(tool))
         .find(|p| p.exists());
     if found.is_none() {
-        assert!(std::env::var("CI").is_err(), "{tool} is not installed: run sh .ci/setup tests");
+        assert!(
+            std::env::var("CI").is_err(),
+            "{tool} is not installed: run sh .ci/setup tests"
+        );
         eprintln!("skipped: {tool} is not installed; sh .ci/setup tests installs it");
     }
     found
@@ -240,9 +243,15 @@ async fn h2load_over_tls() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_openai_sdk() {
-    let Some(python) = find("python").filter(|p| p.parent().unwrap().ends_with("clients/bin")) else {
-        assert!(std::env::var("CI").is_err(), "the SDK is not installed: run sh .ci/setup tests");
-        return eprintln!("skipped: the openai SDK is not installed; sh .ci/setup tests installs it");
+    let Some(python) = find("python").filter(|p| p.parent().unwrap().ends_with("clients/bin"))
+    else {
+        assert!(
+            std::env::var("CI").is_err(),
+            "the SDK is not installed: run sh .ci/setup tests"
+        );
+        return eprintln!(
+            "skipped: the openai SDK is not installed; sh .ci/setup tests installs it"
+        );
     };
     let (gateway, _engine) = started().await;
     let base = format!("http://{}/v1", gateway.public);
