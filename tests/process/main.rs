@@ -3,8 +3,6 @@
 //! The tables have one row a line, whatever its length: that is how they are read.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 #![allow(clippy::too_many_lines, reason = "a table is as long as it is")]
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
-#![allow(clippy::too_many_lines, reason = "tables of cases are long")]
 
 mod bad_engines;
 mod bad_http2;
