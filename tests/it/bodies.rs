@@ -35,9 +35,14 @@ fn body_of(size: usize) -> Vec<u8> {
     let Some(length) = size.checked_sub(empty.len()) else {
         return noise(size, 7);
     };
-    let letters: String = noise(length, 7).iter().map(|byte| char::from(b'!' + byte % 90)).collect();
+    let letters: String = noise(length, 7)
+        .iter()
+        .map(|byte| char::from(b'!' + byte % 90))
+        .collect();
     let content = letters.replace(['"', '\\'], "-");
-    empty.replace(r#""content":"""#, &format!(r#""content":"{content}""#)).into_bytes()
+    empty
+        .replace(r#""content":"""#, &format!(r#""content":"{content}""#))
+        .into_bytes()
 }
 
 /// Sends `body` and gives the answer's status.
@@ -49,7 +54,9 @@ async fn send(gateway: &Gateway, sent: Sent, body: &[u8], content_type: &str) ->
         Sent::H1Chunked => gateway.ask(&h1().chunked(10_007)).await.status,
         Sent::H2Sized | Sent::H2Unsized => {
             let mut request = h2_post(PATH, body.len(), sent == Sent::H2Sized);
-            request.headers_mut().insert("content-type", content_type.parse().unwrap());
+            request
+                .headers_mut()
+                .insert("content-type", content_type.parse().unwrap());
             H2::connect(gateway).await.ask(request, body).await.status()
         }
     }
@@ -59,7 +66,10 @@ fn assert_received(received: &Recorded, body: &[u8]) {
     assert!(received.complete);
     assert_eq!(received.body_len, body.len());
     assert_eq!(received.body_hash, text::hash(body));
-    assert_eq!(received.header_all("content-length"), [body.len().to_string()]);
+    assert_eq!(
+        received.header_all("content-length"),
+        [body.len().to_string()]
+    );
     assert_eq!(received.header("transfer-encoding"), None);
 }
 
@@ -82,7 +92,12 @@ async fn deliver(sent: Sent, first: First, body: &[u8], content_type: &str) {
     let status = send(&gateway, sent, body, content_type).await;
     // What is no JSON the engine itself refuses, when it has read all of it.
     let is_json = content_type == "application/json" && body.len() > 1;
-    assert_eq!(status, if is_json { 200 } else { 400 }, "{sent:?} {first:?} {}", body.len());
+    assert_eq!(
+        status,
+        if is_json { 200 } else { 400 },
+        "{sent:?} {first:?} {}",
+        body.len()
+    );
     let received = good.inferences();
     assert_eq!(received.len(), 1);
     assert_received(&received[0], body);
@@ -92,7 +107,10 @@ async fn deliver(sent: Sent, first: First, body: &[u8], content_type: &str) {
         First::Resets => {
             let requests = bad.requests();
             assert_eq!(requests.len(), 1);
-            assert!(requests[0].1 == body, "the engine that reset had other bytes");
+            assert!(
+                requests[0].1 == body,
+                "the engine that reset had other bytes"
+            );
             assert_eq!(gateway.retries("connection_lost"), 1.0);
         }
     }
@@ -132,14 +150,32 @@ bodies! {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_largest_body_arrives_over_h1_after_a_reset() {
     let body = noise(LARGEST, 11);
-    deliver(Sent::H1Sized, First::Answers, &body, "application/octet-stream").await;
-    deliver(Sent::H1Sized, First::Resets, &body, "application/octet-stream").await;
+    deliver(
+        Sent::H1Sized,
+        First::Answers,
+        &body,
+        "application/octet-stream",
+    )
+    .await;
+    deliver(
+        Sent::H1Sized,
+        First::Resets,
+        &body,
+        "application/octet-stream",
+    )
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_largest_body_arrives_over_h2_after_a_refusal() {
     let body = noise(LARGEST, 12);
-    deliver(Sent::H2Unsized, First::Refuses, &body, "application/octet-stream").await;
+    deliver(
+        Sent::H2Unsized,
+        First::Refuses,
+        &body,
+        "application/octet-stream",
+    )
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -10,7 +10,10 @@ struct Air<'a> {
 
 impl<'a> Air<'a> {
     fn new(gateway: &'a Gateway) -> Self {
-        Self { gateway, clients: Vec::new() }
+        Self {
+            gateway,
+            clients: Vec::new(),
+        }
     }
 
     /// Sends one more and waits until an engine has it.
@@ -48,7 +51,10 @@ async fn held(count: usize) -> Vec<Engine> {
 }
 
 fn urls(engines: &[Engine]) -> Vec<String> {
-    engines.iter().map(|engine| format!("\"{}\"", engine.authority())).collect()
+    engines
+        .iter()
+        .map(|engine| format!("\"{}\"", engine.authority()))
+        .collect()
 }
 
 fn counts(engines: &[Engine]) -> Vec<usize> {
@@ -64,7 +70,10 @@ async fn ask_in_turn(gateway: &Gateway, engines: &[Engine], requests: usize) -> 
     for _ in 0..requests {
         let before: Vec<_> = engines.iter().map(Engine::completed).collect();
         assert_eq!(gateway.ask(&chat(false)).await.status, 200);
-        let answered = engines.iter().zip(before).position(|(engine, n)| engine.completed() > n);
+        let answered = engines
+            .iter()
+            .zip(before)
+            .position(|(engine, n)| engine.completed() > n);
         turns.push(answered.unwrap());
     }
     turns
@@ -84,7 +93,12 @@ async fn least_inflight_keeps_counts_level() {
             assert_eq!(gateway.endpoint(index).in_flight() as usize, round);
         }
     }
-    assert!(air.land(&engines).await.iter().all(|answer| answer.status == 200));
+    assert!(
+        air.land(&engines)
+            .await
+            .iter()
+            .all(|answer| answer.status == 200)
+    );
     gateway.finish().await;
 }
 
@@ -97,7 +111,10 @@ async fn least_inflight_goes_where_a_request_has_just_ended() {
         air.send(&engines).await;
     }
     engines[1].release();
-    until("the second to be idle", || gateway.endpoint(1).in_flight() == 0).await;
+    until("the second to be idle", || {
+        gateway.endpoint(1).in_flight() == 0
+    })
+    .await;
     engines[1].hold();
     for free in 1..=3 {
         air.send(&engines).await;
@@ -121,7 +138,10 @@ async fn least_inflight_breaks_ties_for_nobody() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn weights_share_out_what_is_in_flight() {
     let engines = held(2).await;
-    let endpoints = [with(&engines[0], "weight: 3"), with(&engines[1], "weight: 1")];
+    let endpoints = [
+        with(&engines[0], "weight: 3"),
+        with(&engines[1], "weight: 1"),
+    ];
     let gateway = Gateway::start(&pool(&endpoints, "")).await;
     let mut air = Air::new(&gateway);
     for round in 1..=3 {
@@ -137,7 +157,10 @@ async fn weights_share_out_what_is_in_flight() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_backup_waits_until_no_other_is_left() {
     let engines = held(2).await;
-    let endpoints = [with(&engines[0], "max_in_flight: 2"), with(&engines[1], "backup: true")];
+    let endpoints = [
+        with(&engines[0], "max_in_flight: 2"),
+        with(&engines[1], "backup: true"),
+    ];
     let gateway = Gateway::start(&pool(&endpoints, "")).await;
     let mut air = Air::new(&gateway);
     for expected in [[1, 0], [2, 0], [2, 1], [2, 2]] {
@@ -155,7 +178,10 @@ async fn a_backup_waits_until_no_other_is_left() {
 async fn all_at_their_cap_is_overloaded_at_once() {
     for policy in ["least_inflight", "round_robin"] {
         let engines = held(2).await;
-        let endpoints = [urls(&engines)[0].clone(), with(&engines[1], "max_in_flight: 1")];
+        let endpoints = [
+            urls(&engines)[0].clone(),
+            with(&engines[1], "max_in_flight: 1"),
+        ];
         let keys = format!("max_in_flight: 2, policy: {policy}");
         let gateway = Gateway::start(&pool(&endpoints, &keys)).await;
         let mut air = Air::new(&gateway);
@@ -167,8 +193,15 @@ async fn all_at_their_cap_is_overloaded_at_once() {
         assert_eq!((answer.status, answer.code().as_str()), (503, "overloaded"));
         assert_eq!(answer.field("retry-after"), Some("1"));
         assert!(answer.keeps_alive());
-        gateway.wait_for_metric("sluicegate_refused_total{reason=\"overloaded\"}", 1.0).await;
-        assert!(air.land(&engines).await.iter().all(|answer| answer.status == 200));
+        gateway
+            .wait_for_metric("sluicegate_refused_total{reason=\"overloaded\"}", 1.0)
+            .await;
+        assert!(
+            air.land(&engines)
+                .await
+                .iter()
+                .all(|answer| answer.status == 200)
+        );
         assert_eq!(gateway.ask(&chat(false)).await.status, 200);
         gateway.finish().await;
     }
@@ -194,7 +227,11 @@ async fn round_robin_is_smooth_by_weight() {
     let gateway = Gateway::start(&pool(&endpoints, "policy: round_robin")).await;
     let turns = ask_in_turn(&gateway, &engines, 16).await;
     for four in turns.windows(4) {
-        assert_eq!(four.iter().filter(|turn| **turn == 1).count(), 1, "{turns:?}");
+        assert_eq!(
+            four.iter().filter(|turn| **turn == 1).count(),
+            1,
+            "{turns:?}"
+        );
     }
     gateway.finish().await;
 }
@@ -219,7 +256,12 @@ async fn a_node_in_two_pools_or_reloaded_keeps_its_count() {
     gateway.reload(&pool(&urls(&engines), "")).await;
     air.send(&engines).await;
     assert_eq!(counts(&engines), [4, 4]);
-    assert!(air.land(&engines).await.iter().all(|answer| answer.status == 200));
+    assert!(
+        air.land(&engines)
+            .await
+            .iter()
+            .all(|answer| answer.status == 200)
+    );
     gateway.finish().await;
 }
 
@@ -232,7 +274,11 @@ async fn other_calls_are_counted_and_spread_as_well() {
         assert_eq!(gateway.ask(&models).await.status, 200);
     }
     for engine in &engines {
-        let asked = engine.requests().iter().filter(|r| r.target == "/v1/models").count();
+        let asked = engine
+            .requests()
+            .iter()
+            .filter(|r| r.target == "/v1/models")
+            .count();
         assert_eq!(asked, 2);
     }
     gateway.finish().await;

@@ -3,20 +3,26 @@
 use std::time::{Duration, Instant};
 
 use crate::support::{
-    Client, End, Gateway, H2, Puppet, Request, chat, chat_body, engine, get, h2_answer, h2_post,
-    sse_head, within,
+    Client, End, Engine, Gateway, H2, Puppet, Request, chat, chat_body, engine, get, h2_answer,
+    h2_post, sse_head, within,
 };
 
 const SHORT: Duration = Duration::from_millis(150);
 
 fn assert_short(begun: Instant, what: &str) {
     let elapsed = begun.elapsed();
-    assert!(elapsed >= SHORT * 9 / 10 && elapsed < SHORT * 8, "{what}: {elapsed:?}");
+    assert!(
+        elapsed >= SHORT * 9 / 10 && elapsed < SHORT * 8,
+        "{what}: {elapsed:?}"
+    );
 }
 
-async fn with(client: &str) -> (crate::support::Engine, Gateway) {
+async fn with(client: &str) -> (Engine, Gateway) {
     let engine = engine().await;
-    let yaml = format!("endpoints: [\"{}\"]\nclient: {{ {client} }}", engine.authority());
+    let yaml = format!(
+        "endpoints: [\"{}\"]\nclient: {{ {client} }}",
+        engine.authority()
+    );
     (engine, Gateway::with_tls(&yaml).await)
 }
 
@@ -42,7 +48,14 @@ async fn a_head_that_trickles_is_closed_without_a_word() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     assert_short(begun, "a head byte by byte");
-    assert_eq!(engine.requests().iter().filter(|r| r.target != "/health").count(), 0);
+    assert_eq!(
+        engine
+            .requests()
+            .iter()
+            .filter(|r| r.target != "/health")
+            .count(),
+        0
+    );
     gateway.finish().await;
 }
 
@@ -103,14 +116,22 @@ async fn a_body_that_stops_is_a_408() {
         let begun = Instant::now();
         let answer = client.answer().await;
         assert_short(begun, "body");
-        assert_eq!((answer.status, answer.code().as_str()), (408, "request_timeout"));
+        assert_eq!(
+            (answer.status, answer.code().as_str()),
+            (408, "request_timeout")
+        );
         assert_eq!(answer.field("connection"), Some("close"));
     }
-    let (answer, mut stream) =
-        H2::connect(&gateway).await.open(h2_post("/v1/chat/completions", 100, false), false).await;
+    let (answer, mut stream) = H2::connect(&gateway)
+        .await
+        .open(h2_post("/v1/chat/completions", 100, false), false)
+        .await;
     stream.send_data("{".into(), false).unwrap();
     let answer = h2_answer(answer).await;
-    assert_eq!((answer.status(), answer.code().as_str()), (408, "request_timeout"));
+    assert_eq!(
+        (answer.status(), answer.code().as_str()),
+        (408, "request_timeout")
+    );
     assert_eq!(engine.inferences().len(), 0);
     gateway.finish().await;
 }
@@ -134,7 +155,10 @@ async fn a_body_that_trickles_is_let_through() {
 async fn a_client_that_does_not_read_frees_the_endpoint() {
     for version in ["HTTP/1.1", "HTTP/1.0"] {
         let mut puppet = Puppet::start().await;
-        let yaml = format!("endpoints: [\"{}\"]\nclient: {{ send_timeout: 150ms }}", puppet.authority());
+        let yaml = format!(
+            "endpoints: [\"{}\"]\nclient: {{ send_timeout: 150ms }}",
+            puppet.authority()
+        );
         let gateway = Gateway::start(&yaml).await;
         let mut client = Client::slow_reader(gateway.address).await;
         client.send(chat(true).version(version).bytes()).await;
@@ -155,10 +179,15 @@ async fn a_client_that_does_not_read_frees_the_endpoint() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_h2_client_that_does_not_read_frees_the_endpoint() {
     let mut puppet = Puppet::start().await;
-    let yaml = format!("endpoints: [\"{}\"]\nclient: {{ send_timeout: 150ms }}", puppet.authority());
+    let yaml = format!(
+        "endpoints: [\"{}\"]\nclient: {{ send_timeout: 150ms }}",
+        puppet.authority()
+    );
     let gateway = Gateway::with_tls(&yaml).await;
     let mut h2 = H2::connect(&gateway).await;
-    let (answer, mut stream) = h2.open(h2_post("/v1/chat/completions", 2, true), false).await;
+    let (answer, mut stream) = h2
+        .open(h2_post("/v1/chat/completions", 2, true), false)
+        .await;
     stream.send_data("{}".into(), true).unwrap();
     let mut exchange = puppet.next().await;
     exchange.write(sse_head()).await;

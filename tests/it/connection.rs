@@ -1,6 +1,9 @@
 //! A client's connection: kept or closed as HTTP/1.0 and 1.1 have it, pipelined, asked to continue.
 
-use crate::support::{Client, End, Engine, Gateway, H2, Request, chat, chat_body, engine, get, post};
+use crate::support::{
+    Client, End, Engine, Gateway, H2, Request, chat, chat_body, engine, get, h2_answer, h2_post,
+    post,
+};
 
 async fn one_engine() -> (Engine, Gateway) {
     let engine = engine().await;
@@ -22,7 +25,10 @@ async fn http_11_is_kept_alive_until_the_client_says_close() {
         assert!(answer.keeps_alive());
     }
     let answer = client.ask(&chat(false).field("Connection: close")).await;
-    assert_eq!((answer.status, answer.field("connection")), (200, Some("close")));
+    assert_eq!(
+        (answer.status, answer.field("connection")),
+        (200, Some("close"))
+    );
     assert_eq!(client.ended().await, End::Closed);
     gateway.finish().await;
 }
@@ -42,7 +48,12 @@ async fn http_10_closes_by_itself() {
             assert_eq!(client.ended().await, End::Closed);
         }
     }
-    assert!(engine.inferences().iter().all(|request| request.version == "HTTP/1.1"));
+    assert!(
+        engine
+            .inferences()
+            .iter()
+            .all(|request| request.version == "HTTP/1.1")
+    );
     gateway.finish().await;
 }
 
@@ -60,7 +71,11 @@ async fn http_10_with_keep_alive_is_kept_where_the_length_is_known() {
     let answer = client.ask(&ask(true)).await;
     assert_eq!(answer.field("transfer-encoding"), None);
     assert!(answer.text().ends_with("data: [DONE]\n\n"));
-    assert_eq!(answer.end, End::Closed, "the end of a stream is the end of the connection");
+    assert_eq!(
+        answer.end,
+        End::Closed,
+        "the end of a stream is the end of the connection"
+    );
     gateway.finish().await;
 }
 
@@ -87,7 +102,11 @@ async fn pipelined_requests_are_answered_in_order() {
         assert_eq!(answer.field("x-request-id"), Some(format!("r{n}").as_str()));
         assert_eq!((answer.status, answer.end), (status, End::Framed));
     }
-    let ids: Vec<_> = engine.inferences().iter().map(|r| r.header("x-request-id").unwrap().to_owned()).collect();
+    let ids: Vec<_> = engine
+        .inferences()
+        .iter()
+        .map(|r| r.header("x-request-id").unwrap().to_owned())
+        .collect();
     assert_eq!(ids, ["r0", "r1", "r2", "r6"]);
     gateway.finish().await;
 }
@@ -97,7 +116,9 @@ async fn a_request_that_comes_while_another_is_answered_waits_its_turn() {
     let (engine, gateway) = one_engine().await;
     engine.hold();
     let mut client = Client::connect(gateway.address).await;
-    client.send(chat(true).field("X-Request-Id: first").bytes()).await;
+    client
+        .send(chat(true).field("X-Request-Id: first").bytes())
+        .await;
     engine.wait_for_arrivals(1).await;
     // Byte by byte, so that the gateway's watch for a client that leaves meets every cut.
     for byte in chat(false).field("X-Request-Id: second").bytes() {
@@ -106,9 +127,15 @@ async fn a_request_that_comes_while_another_is_answered_waits_its_turn() {
     engine.release();
     for id in ["first", "second"] {
         let answer = client.answer().await;
-        assert_eq!((answer.status, answer.field("x-request-id")), (200, Some(id)));
+        assert_eq!(
+            (answer.status, answer.field("x-request-id")),
+            (200, Some(id))
+        );
     }
-    assert_eq!(engine.inferences()[1].body.as_deref(), Some(chat_body(false).as_bytes()));
+    assert_eq!(
+        engine.inferences()[1].body.as_deref(),
+        Some(chat_body(false).as_bytes())
+    );
     gateway.finish().await;
 }
 
@@ -119,7 +146,12 @@ async fn continue_is_said_before_the_body_is_sent() {
     let request = chat(false).field("Expect: 100-continue");
     client.send(request.head()).await;
     let head = client.head().await;
-    assert_eq!((head.status, head.fields.len()), (100, 0), "{:?}", head.fields);
+    assert_eq!(
+        (head.status, head.fields.len()),
+        (100, 0),
+        "{:?}",
+        head.fields
+    );
     client.send(request.framed_body()).await;
     assert_eq!(client.answer().await.status, 200);
     assert_eq!(engine.inferences()[0].header("expect"), None);
@@ -136,7 +168,9 @@ async fn continue_is_not_said_to_what_will_be_refused() {
         (too_large, 413, "request_too_large"),
     ] {
         let mut client = Client::connect(gateway.address).await;
-        client.send(request.field("Expect: 100-continue").head()).await;
+        client
+            .send(request.field("Expect: 100-continue").head())
+            .await;
         let answer = client.answer().await;
         assert_eq!((answer.status, answer.code().as_str()), (status, code));
         assert_eq!(answer.field("connection"), Some("close"));
@@ -163,7 +197,12 @@ async fn tls_speaks_http_11_too() {
         let _ = stream.read_to_string(&mut answer).await;
         assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
     }
-    assert!(engine.inferences().iter().all(|r| r.header("x-forwarded-proto") == Some("https")));
+    assert!(
+        engine
+            .inferences()
+            .iter()
+            .all(|r| r.header("x-forwarded-proto") == Some("https"))
+    );
     gateway.finish().await;
 }
 
@@ -176,7 +215,7 @@ async fn one_h2_connection_carries_many_requests_at_once() {
     let body = chat_body(true);
     let mut answers = Vec::new();
     for _ in 0..20 {
-        let request = crate::support::h2_post("/v1/chat/completions", body.len(), true);
+        let request = h2_post("/v1/chat/completions", body.len(), true);
         let (answer, mut stream) = h2.open(request, false).await;
         stream.send_data(body.clone().into(), true).unwrap();
         answers.push(answer);
@@ -185,7 +224,7 @@ async fn one_h2_connection_carries_many_requests_at_once() {
     assert_eq!(gateway.endpoint(0).in_flight(), 20);
     engine.release();
     for answer in answers {
-        let answer = crate::support::h2_answer(answer).await;
+        let answer = h2_answer(answer).await;
         assert!(answer.text().ends_with("data: [DONE]\n\n"));
     }
     gateway.finish().await;

@@ -1,35 +1,60 @@
 //! A stream that breaks after it began: the client is told, and no protocol lets it look complete.
 
 use crate::support::{
-    Answer, Client, Cut, Death, End, Engine, EngineError, Fault, Gateway, H2, H2End, Puppet, Script,
-    Then, chat, chat_body, engine_with, h2_post, post, sse_head,
+    Answer, Client, Cut, Death, End, Engine, EngineError, Fault, Gateway, H2, H2End, Puppet,
+    Script, Then, chat, chat_body, engine_with, h2_post, post, sse_head,
 };
 
 const CONTENT: usize = 3;
 
 async fn cutting(fault: Fault) -> (Engine, Gateway) {
-    let engine = engine_with(Script { fault: Some(fault), ..Script::default() }).await;
+    let engine = engine_with(Script {
+        fault: Some(fault),
+        ..Script::default()
+    })
+    .await;
     let gateway = Gateway::with_tls(&format!("endpoints: [\"{}\"]", engine.authority())).await;
     (engine, gateway)
 }
 
 /// The events of a body, without `data: `. Anything else is a failure.
 fn events(body: &str) -> Vec<&str> {
-    let events = body.split("\n\n").filter(|event| !event.trim_matches('\n').is_empty());
-    events.map(|event| event.trim_start_matches('\n').strip_prefix("data: ").expect(event)).collect()
+    let events = body
+        .split("\n\n")
+        .filter(|event| !event.trim_matches('\n').is_empty());
+    events
+        .map(|event| {
+            event
+                .trim_start_matches('\n')
+                .strip_prefix("data: ")
+                .expect(event)
+        })
+        .collect()
 }
 
 /// Content came, then exactly one error event, and that was the last.
 fn assert_told(body: &str, code: &str) {
     let events = events(body);
-    let errors: Vec<_> = events.iter().filter(|event| event.contains("\"error\"")).collect();
+    let errors: Vec<_> = events
+        .iter()
+        .filter(|event| event.contains("\"error\""))
+        .collect();
     assert_eq!(errors.len(), 1, "{body}");
     let last: serde_json::Value = serde_json::from_str(events.last().unwrap()).expect(body);
-    assert_eq!(last["error"]["code"].to_string().trim_matches('"'), code, "{body}");
+    assert_eq!(
+        last["error"]["code"].to_string().trim_matches('"'),
+        code,
+        "{body}"
+    );
     assert!(last["error"]["message"].is_string());
-    let content = events.iter().filter(|event| event.contains("\"content\":\"") && !event.contains("assistant"));
+    let content = events
+        .iter()
+        .filter(|event| event.contains("\"content\":\"") && !event.contains("assistant"));
     assert_eq!(content.count(), CONTENT, "{body}");
-    assert!(!body.contains("[DONE]") && !body.contains("abort"), "{body}");
+    assert!(
+        !body.contains("[DONE]") && !body.contains("abort"),
+        "{body}"
+    );
 }
 
 /// Asks for a stream over every protocol, and wants each to break off unclean after `code`.
@@ -37,7 +62,11 @@ async fn assert_cut(fault: Fault, code: &str) {
     let (engine, gateway) = cutting(fault.clone()).await;
     for (version, end) in [("HTTP/1.1", End::Closed), ("HTTP/1.0", End::Reset)] {
         let answer = gateway.ask(&chat(true).version(version)).await;
-        assert_eq!((answer.status, answer.end), (200, end), "{fault:?} {version}");
+        assert_eq!(
+            (answer.status, answer.end),
+            (200, end),
+            "{fault:?} {version}"
+        );
         assert_told(answer.text(), code);
     }
     let body = chat_body(true);
@@ -45,7 +74,11 @@ async fn assert_cut(fault: Fault, code: &str) {
     let request = || h2_post("/v1/chat/completions", body.len(), true);
     let answer = h2.ask(request(), body.as_bytes()).await;
     assert_told(answer.text(), code);
-    assert_eq!(answer.end, H2End::Reset(h2::Reason::INTERNAL_ERROR), "{fault:?}");
+    assert_eq!(
+        answer.end,
+        H2End::Reset(h2::Reason::INTERNAL_ERROR),
+        "{fault:?}"
+    );
     // The connection and its other streams go on.
     engine.set(Script::default());
     assert_eq!(h2.ask(request(), body.as_bytes()).await.end, H2End::Whole);
@@ -54,17 +87,38 @@ async fn assert_cut(fault: Fault, code: &str) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stream_that_is_reset_is_cut() {
-    assert_cut(Fault::Cut { after: CONTENT, how: Cut::Reset }, "upstream_failed").await;
+    assert_cut(
+        Fault::Cut {
+            after: CONTENT,
+            how: Cut::Reset,
+        },
+        "upstream_failed",
+    )
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stream_that_is_closed_is_cut() {
-    assert_cut(Fault::Cut { after: CONTENT, how: Cut::Close }, "upstream_failed").await;
+    assert_cut(
+        Fault::Cut {
+            after: CONTENT,
+            how: Cut::Close,
+        },
+        "upstream_failed",
+    )
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_clean_end_without_finish_reason_is_a_cut() {
-    assert_cut(Fault::Cut { after: CONTENT, how: Cut::Clean }, "upstream_failed").await;
+    assert_cut(
+        Fault::Cut {
+            after: CONTENT,
+            how: Cut::Clean,
+        },
+        "upstream_failed",
+    )
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -80,12 +134,23 @@ async fn a_finish_reason_of_abort_is_a_cut() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_error_event_of_the_engine_is_passed_on_and_is_the_last() {
     let error = EngineError::CoreDead;
-    assert_cut(Fault::Error { after: CONTENT, error }, "500").await;
+    assert_cut(
+        Fault::Error {
+            after: CONTENT,
+            error,
+        },
+        "500",
+    )
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_event_cut_in_the_middle_does_not_hide_the_error() {
-    let (_engine, gateway) = cutting(Fault::Cut { after: CONTENT, how: Cut::InEvent }).await;
+    let (_engine, gateway) = cutting(Fault::Cut {
+        after: CONTENT,
+        how: Cut::InEvent,
+    })
+    .await;
     let answer = gateway.ask(&chat(true)).await;
     assert_eq!((answer.status, answer.end), (200, End::Closed));
     let last = events(answer.text()).pop().unwrap().to_owned();
@@ -97,7 +162,11 @@ async fn an_event_cut_in_the_middle_does_not_hide_the_error() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_process_that_dies_cuts_its_streams_in_every_way_it_can() {
     for death in [Death::Close, Death::Reset, Death::Abort, Death::Error] {
-        let slow = Script { itl: std::time::Duration::from_millis(2), tokens: 10_000, ..Script::default() };
+        let slow = Script {
+            itl: std::time::Duration::from_millis(2),
+            tokens: 10_000,
+            ..Script::default()
+        };
         let engine = engine_with(slow).await;
         let gateway = Gateway::start(&format!("endpoints: [\"{}\"]", engine.authority())).await;
         let mut client = Client::connect(gateway.address).await;
@@ -108,7 +177,14 @@ async fn a_process_that_dies_cuts_its_streams_in_every_way_it_can() {
         let (body, end) = client.rest().await;
         let body = String::from_utf8(body).unwrap();
         assert_eq!(end, End::Closed, "{death:?}: no last chunk");
-        assert!(body.trim_end().lines().last().unwrap().contains("\"error\""), "{death:?}: {body}");
+        assert!(
+            body.trim_end()
+                .lines()
+                .last()
+                .unwrap()
+                .contains("\"error\""),
+            "{death:?}: {body}"
+        );
         gateway.finish().await;
     }
 }
@@ -123,7 +199,8 @@ async fn at_once(events: &str) -> Answer {
     answer
 }
 
-const TOKEN: &str = "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"a\"},\"finish_reason\":null}]}\n\n";
+const TOKEN: &str =
+    "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"a\"},\"finish_reason\":null}]}\n\n";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stream_that_comes_whole_and_broken_is_cut_as_well() {
@@ -145,7 +222,10 @@ async fn a_stream_that_comes_whole_and_broken_is_cut_as_well() {
 async fn a_clean_end_with_a_finish_reason_is_an_end() {
     let last = "data: {\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}]}\n\n";
     let answer = at_once(&format!("{TOKEN}{last}")).await;
-    assert_eq!((answer.end, answer.text()), (End::Framed, format!("{TOKEN}{last}").as_str()));
+    assert_eq!(
+        (answer.end, answer.text()),
+        (End::Framed, format!("{TOKEN}{last}").as_str())
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -158,20 +238,29 @@ async fn anthropics_dialect_gets_its_own_error_event() {
     exchange.write(sse_head()).await;
     let event = "event: content_block_delta\ndata: {\"type\":\"content_block_delta\",\"index\":0,\
                  \"delta\":{\"type\":\"text_delta\",\"text\":\"a\"}}\n\n";
-    exchange.write(format!("{:x}\r\n{event}\r\n", event.len())).await;
+    exchange
+        .write(format!("{:x}\r\n{event}\r\n", event.len()))
+        .await;
     client.head().await;
     client.body_until(event).await;
     exchange.reset();
     let (rest, end) = client.rest().await;
     let rest = String::from_utf8(rest).unwrap();
-    assert!(rest.trim_start().starts_with("event: error\ndata: {\"") && rest.ends_with("}\n\n"), "{rest}");
+    assert!(
+        rest.trim_start().starts_with("event: error\ndata: {\"") && rest.ends_with("}\n\n"),
+        "{rest}"
+    );
     assert_eq!(end, End::Closed);
     gateway.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cut_counts_against_the_endpoint_and_is_logged_as_one() {
-    let (_engine, gateway) = cutting(Fault::Cut { after: CONTENT, how: Cut::Close }).await;
+    let (_engine, gateway) = cutting(Fault::Cut {
+        after: CONTENT,
+        how: Cut::Close,
+    })
+    .await;
     let _ = gateway.ask(&chat(true)).await;
     gateway.quiet().await;
     assert_eq!(gateway.faults(0), 1);

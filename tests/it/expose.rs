@@ -106,16 +106,33 @@ async fn nothing_but_inference_passes_by_default() {
     let gateway = Gateway::start(&format!("endpoints: [\"{}\"]", engine.authority())).await;
     let mut client = Client::connect(gateway.address).await;
     for path in BLOCKED {
-        for request in [get(path), get(path).method("DELETE"), get(path).method("PURGE")] {
+        for request in [
+            get(path),
+            get(path).method("DELETE"),
+            get(path).method("PURGE"),
+        ] {
             let answer = client.ask(&request).await;
-            assert_eq!((answer.status, answer.code().as_str()), (404, "path_not_exposed"), "{path}");
+            assert_eq!(
+                (answer.status, answer.code().as_str()),
+                (404, "path_not_exposed"),
+                "{path}"
+            );
             assert!(answer.text().contains("`expose`"), "the key is named");
             assert!(answer.keeps_alive());
         }
         let answer = gateway.ask(&post(path, "{}")).await;
-        assert_eq!((answer.status, answer.code().as_str()), (404, "path_not_exposed"), "{path}");
+        assert_eq!(
+            (answer.status, answer.code().as_str()),
+            (404, "path_not_exposed"),
+            "{path}"
+        );
     }
-    assert!(engine.requests().iter().all(|request| request.target == "/health"));
+    assert!(
+        engine
+            .requests()
+            .iter()
+            .all(|request| request.target == "/health")
+    );
     gateway.finish().await;
 }
 
@@ -127,14 +144,23 @@ async fn no_spelling_gets_around_the_list() {
     for path in TRICKS {
         for request in [get(path), post(path, chat_body(false))] {
             let answer = gateway.ask(&request).await;
-            assert_eq!((answer.status, answer.code().as_str()), (404, "path_not_exposed"), "{path}");
+            assert_eq!(
+                (answer.status, answer.code().as_str()),
+                (404, "path_not_exposed"),
+                "{path}"
+            );
         }
         let absolute = get(&format!("http://gateway.example{path}"));
         let status = gateway.ask(&absolute).await.status;
         // A target of that form with `#` or `\` may already not be one.
         assert!(matches!(status, 400 | 404), "{path}: {status}");
     }
-    assert!(engine.requests().iter().all(|request| request.target == "/health"));
+    assert!(
+        engine
+            .requests()
+            .iter()
+            .all(|request| request.target == "/health")
+    );
     gateway.finish().await;
 }
 
@@ -143,8 +169,17 @@ async fn no_spelling_gets_around_the_list() {
 async fn a_fragment_is_taken_off_before_the_path_is_judged() {
     let engine = engine().await;
     let gateway = Gateway::start(&format!("endpoints: [\"{}\"]", engine.authority())).await;
-    assert_eq!(gateway.ask(&get("/v1/models#/../../flush_cache")).await.status, 200);
-    assert_eq!(gateway.ask(&get("/flush_cache#/v1/models")).await.status, 404);
+    assert_eq!(
+        gateway
+            .ask(&get("/v1/models#/../../flush_cache"))
+            .await
+            .status,
+        200
+    );
+    assert_eq!(
+        gateway.ask(&get("/flush_cache#/v1/models")).await.status,
+        404
+    );
     assert_eq!(engine.requests().last().unwrap().target, "/v1/models");
     gateway.finish().await;
 }
@@ -152,17 +187,32 @@ async fn a_fragment_is_taken_off_before_the_path_is_judged() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn everything_passes_when_told_so() {
     let engine = engine().await;
-    let gateway = Gateway::start(&format!("endpoints: [\"{}\"]\nexpose: all", engine.authority())).await;
+    let gateway = Gateway::start(&format!(
+        "endpoints: [\"{}\"]\nexpose: all",
+        engine.authority()
+    ))
+    .await;
     for path in BLOCKED {
         engine.clear_requests();
         let status = gateway.ask(&post(path, "{}")).await.status;
         assert!(matches!(status, 200 | 404 | 405), "{path}: {status}");
         let passed = engine.requests();
-        assert!(passed.iter().any(|r| r.target == *path && r.method == "POST"), "{path}: {passed:?}");
+        assert!(
+            passed
+                .iter()
+                .any(|r| r.target == *path && r.method == "POST"),
+            "{path}: {passed:?}"
+        );
     }
     // The gateway's own paths stay its own, as in the guide's nginx.
     assert_eq!(gateway.ask(&get("/health")).await.text(), "healthy\n");
-    assert!(gateway.ask(&get("/metrics")).await.text().contains("sluicegate_"));
+    assert!(
+        gateway
+            .ask(&get("/metrics"))
+            .await
+            .text()
+            .contains("sluicegate_")
+    );
     gateway.finish().await;
 }
 
@@ -177,12 +227,20 @@ async fn a_known_path_with_another_method_is_told_which() {
         (get("/v1/models").method("OPTIONS"), "GET, HEAD"),
     ] {
         let answer = gateway.ask(&request).await;
-        assert_eq!((answer.status, answer.code().as_str()), (405, "method_not_allowed"));
+        assert_eq!(
+            (answer.status, answer.code().as_str()),
+            (405, "method_not_allowed")
+        );
         assert_eq!(answer.field("allow"), Some(allow));
     }
     let traced = gateway.ask(&get("/v1/models").method("TRACE")).await;
     assert_eq!(traced.status, 405);
-    assert!(engine.requests().iter().all(|request| request.target == "/health"));
+    assert!(
+        engine
+            .requests()
+            .iter()
+            .all(|request| request.target == "/health")
+    );
     gateway.finish().await;
 }
 
@@ -208,12 +266,27 @@ async fn extra_paths_open_what_they_name_and_no_more() {
         (post("/v1/chat/completions", chat_body(false)), 200),
     ] {
         let answer = gateway.ask(&request).await;
-        assert_eq!(answer.status, status, "{}", String::from_utf8_lossy(&request.head()));
+        assert_eq!(
+            answer.status,
+            status,
+            "{}",
+            String::from_utf8_lossy(&request.head())
+        );
     }
     // The engine's own 404 and 405, not ours.
-    let targets: Vec<_> = engine.requests().into_iter().map(|r| format!("{} {}", r.method, r.target)).collect();
-    assert!(targets.contains(&"POST /admin/a/b".to_owned()) && targets.contains(&"POST /load".to_owned()));
-    assert!(!targets.contains(&"GET /admin/a".to_owned()) && !targets.contains(&"POST /version".to_owned()));
+    let targets: Vec<_> = engine
+        .requests()
+        .into_iter()
+        .map(|r| format!("{} {}", r.method, r.target))
+        .collect();
+    assert!(
+        targets.contains(&"POST /admin/a/b".to_owned())
+            && targets.contains(&"POST /load".to_owned())
+    );
+    assert!(
+        !targets.contains(&"GET /admin/a".to_owned())
+            && !targets.contains(&"POST /version".to_owned())
+    );
     gateway.finish().await;
 }
 
@@ -221,10 +294,19 @@ async fn extra_paths_open_what_they_name_and_no_more() {
 async fn short_forms_reach_the_engine_in_full() {
     let engine = engine().await;
     let gateway = Gateway::start(&format!("endpoints: [\"{}\"]", engine.authority())).await;
-    assert_eq!(gateway.ask(&post("/chat/completions?a=b", chat_body(false))).await.status, 200);
+    assert_eq!(
+        gateway
+            .ask(&post("/chat/completions?a=b", chat_body(false)))
+            .await
+            .status,
+        200
+    );
     assert_eq!(gateway.ask(&get("/models")).await.status, 200);
     let targets: Vec<_> = engine.requests().into_iter().map(|r| r.target).collect();
-    assert!(targets.contains(&"/v1/chat/completions?a=b".to_owned()), "{targets:?}");
+    assert!(
+        targets.contains(&"/v1/chat/completions?a=b".to_owned()),
+        "{targets:?}"
+    );
     assert!(targets.contains(&"/v1/models".to_owned()), "{targets:?}");
     gateway.finish().await;
 }

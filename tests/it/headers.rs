@@ -25,7 +25,12 @@ async fn seen(engine: &Engine, gateway: &Gateway, request: &Request) -> String {
 async fn the_head_is_built_to_the_byte() {
     let (engine, gateway) = one_engine().await;
     let length = chat_body(false).len();
-    let head = seen(&engine, &gateway, &chat(false).field("X-Mine: 1").field("user-agent: me")).await;
+    let head = seen(
+        &engine,
+        &gateway,
+        &chat(false).field("X-Mine: 1").field("user-agent: me"),
+    )
+    .await;
     assert_eq!(
         head,
         format!(
@@ -49,7 +54,11 @@ async fn host_is_lower_case_without_port() {
         ("host:    gw   ", "gw"),
     ] {
         seen(&engine, &gateway, &chat(false).field(sent)).await;
-        assert_eq!(engine.inferences()[0].header_all("host"), [expected], "{sent}");
+        assert_eq!(
+            engine.inferences()[0].header_all("host"),
+            [expected],
+            "{sent}"
+        );
     }
     gateway.finish().await;
 }
@@ -59,7 +68,10 @@ async fn without_a_host_the_engine_is_told_its_own_name() {
     let (engine, gateway) = one_engine().await;
     let request = chat(false).version("HTTP/1.0").without_host();
     seen(&engine, &gateway, &request).await;
-    assert_eq!(engine.inferences()[0].header_all("host"), [engine.authority()]);
+    assert_eq!(
+        engine.inferences()[0].header_all("host"),
+        [engine.authority()]
+    );
     gateway.finish().await;
 }
 
@@ -71,7 +83,9 @@ async fn an_absolute_target_is_taken_apart() {
     let head = seen(&engine, &gateway, &request).await;
     let expected = "POST /v1/chat/completions?x=1&y=%20 HTTP/1.1\r\nHost: foo.bar\r\n";
     assert!(head.starts_with(expected), "{head}");
-    let old = post(target, chat_body(false)).version("HTTP/1.0").without_host();
+    let old = post(target, chat_body(false))
+        .version("HTTP/1.0")
+        .without_host();
     assert!(seen(&engine, &gateway, &old).await.starts_with(expected));
     gateway.finish().await;
 }
@@ -88,7 +102,12 @@ async fn an_absolute_target_that_disagrees_with_host_is_refused() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn path_and_query_pass_as_they_came() {
     let (engine, gateway) = one_engine().await;
-    gateway.reload(&format!("endpoints: [\"{}\"]\nexpose: all", engine.authority())).await;
+    gateway
+        .reload(&format!(
+            "endpoints: [\"{}\"]\nexpose: all",
+            engine.authority()
+        ))
+        .await;
     for target in [
         "/a/../b//%2Fd%41?x=%2F&y=a+b",
         "//double",
@@ -97,9 +116,15 @@ async fn path_and_query_pass_as_they_came() {
         "/x?y?z=/../",
     ] {
         engine.clear_requests();
-        assert_eq!(gateway.ask(&get(target)).await.status, if target == "/v1/models?" { 200 } else { 404 });
+        assert_eq!(
+            gateway.ask(&get(target)).await.status,
+            if target == "/v1/models?" { 200 } else { 404 }
+        );
         let requests = engine.requests();
-        assert!(requests.iter().any(|request| request.target == target), "{target}: {requests:?}");
+        assert!(
+            requests.iter().any(|request| request.target == target),
+            "{target}: {requests:?}"
+        );
     }
     gateway.finish().await;
 }
@@ -114,7 +139,10 @@ async fn forwarding_fields_are_the_gateways_own() {
         .field("X-Forwarded-Proto: https");
     seen(&engine, &gateway, &request).await;
     let received = &engine.inferences()[0];
-    assert_eq!(received.header_all("x-forwarded-for"), ["1.1.1.1, 2.2.2.2, 3.3.3.3, 127.0.0.1"]);
+    assert_eq!(
+        received.header_all("x-forwarded-for"),
+        ["1.1.1.1, 2.2.2.2, 3.3.3.3, 127.0.0.1"]
+    );
     assert_eq!(received.header_all("x-real-ip"), ["127.0.0.1"]);
     assert_eq!(received.header_all("x-forwarded-proto"), ["http"]);
     gateway.finish().await;
@@ -123,10 +151,18 @@ async fn forwarding_fields_are_the_gateways_own() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_trusted_proxy_may_say_that_its_client_spoke_tls() {
     let engine = engine().await;
-    let yaml = format!("endpoints: [\"{}\"]\ntrusted_proxies: [127.0.0.0/8]", engine.authority());
+    let yaml = format!(
+        "endpoints: [\"{}\"]\ntrusted_proxies: [127.0.0.0/8]",
+        engine.authority()
+    );
     let gateway = Gateway::start(&yaml).await;
-    gateway.ask(&chat(false).field("X-Forwarded-Proto: https")).await;
-    assert_eq!(engine.inferences()[0].header_all("x-forwarded-proto"), ["https"]);
+    gateway
+        .ask(&chat(false).field("X-Forwarded-Proto: https"))
+        .await;
+    assert_eq!(
+        engine.inferences()[0].header_all("x-forwarded-proto"),
+        ["https"]
+    );
     gateway.finish().await;
 }
 
@@ -137,13 +173,21 @@ async fn tls_is_told_to_the_engine_and_h2_needs_no_host() {
     let body = chat_body(false);
     let mut request = h2_post("/v1/chat/completions", body.len(), true);
     request.headers_mut().insert("x-mine", "1".parse().unwrap());
-    let answer = H2::connect(&gateway).await.ask(request, body.as_bytes()).await;
+    let answer = H2::connect(&gateway)
+        .await
+        .ask(request, body.as_bytes())
+        .await;
     assert_eq!(answer.status(), 200, "{}", answer.text());
     let received = &engine.inferences()[0];
     assert_eq!(received.header_all("host"), ["gateway.example"]);
     assert_eq!(received.header_all("x-forwarded-proto"), ["https"]);
     assert_eq!(received.header_all("x-mine"), ["1"]);
-    assert!(received.headers.iter().all(|(name, _)| !name.starts_with(':')));
+    assert!(
+        received
+            .headers
+            .iter()
+            .all(|(name, _)| !name.starts_with(':'))
+    );
     gateway.finish().await;
 }
 
@@ -167,8 +211,17 @@ async fn what_belongs_to_one_hop_stays_there() {
         .field("X-Stays: 1");
     let head = seen(&engine, &gateway, &request).await.to_ascii_lowercase();
     for gone in [
-        "connection:", "x-gone", "close-not", "keep-alive", "te:", "trailer", "upgrade", "http2",
-        "proxy-", "expect", "transfer-encoding",
+        "connection:",
+        "x-gone",
+        "close-not",
+        "keep-alive",
+        "te:",
+        "trailer",
+        "upgrade",
+        "http2",
+        "proxy-",
+        "expect",
+        "transfer-encoding",
     ] {
         let found = head.split("\r\n").find(|line| line.starts_with(gone));
         assert_eq!(found, None, "{gone}");
@@ -186,9 +239,21 @@ async fn what_belongs_to_one_hop_stays_there() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn connection_may_not_nominate_what_the_gateway_goes_by() {
     let (engine, gateway) = one_engine().await;
-    for name in ["Host", "content-length", "X-Forwarded-For", "x-forwarded-proto", "close, Host"] {
-        let answer = gateway.ask(&chat(false).field(&format!("Connection: {name}"))).await;
-        assert_eq!((answer.status, answer.code().as_str()), (400, "invalid_value"), "{name}");
+    for name in [
+        "Host",
+        "content-length",
+        "X-Forwarded-For",
+        "x-forwarded-proto",
+        "close, Host",
+    ] {
+        let answer = gateway
+            .ask(&chat(false).field(&format!("Connection: {name}")))
+            .await;
+        assert_eq!(
+            (answer.status, answer.code().as_str()),
+            (400, "invalid_value"),
+            "{name}"
+        );
     }
     assert_eq!(engine.inferences().len(), 0);
     gateway.finish().await;
@@ -198,7 +263,9 @@ async fn connection_may_not_nominate_what_the_gateway_goes_by() {
 async fn an_upgrade_is_dropped_and_the_request_relayed_without_it() {
     let (engine, gateway) = one_engine().await;
     let mut client = Client::connect(gateway.address).await;
-    let request = chat(false).field("Connection: Upgrade").field("Upgrade: h2c");
+    let request = chat(false)
+        .field("Connection: Upgrade")
+        .field("Upgrade: h2c");
     assert_eq!(client.ask(&request).await.status, 200);
     let websocket = get("/v1/models")
         .field("Connection: Upgrade")
@@ -207,7 +274,12 @@ async fn an_upgrade_is_dropped_and_the_request_relayed_without_it() {
         .field("Sec-WebSocket-Version: 13");
     let mut client = Client::connect(gateway.address).await;
     assert_eq!(client.ask(&websocket).await.status, 200);
-    assert!(engine.requests().iter().all(|request| request.header("upgrade").is_none()));
+    assert!(
+        engine
+            .requests()
+            .iter()
+            .all(|request| request.header("upgrade").is_none())
+    );
     gateway.finish().await;
 }
 
@@ -217,19 +289,29 @@ async fn a_fit_request_id_is_kept_and_another_made_anew() {
     let longest = "a".repeat(128);
     for id in ["abc-DEF_1.2", longest.as_str()] {
         engine.clear_requests();
-        let answer = gateway.ask(&chat(false).field(&format!("X-Request-Id: {id}"))).await;
+        let answer = gateway
+            .ask(&chat(false).field(&format!("X-Request-Id: {id}")))
+            .await;
         assert_eq!(answer.all("x-request-id"), [id]);
         assert_eq!(engine.inferences()[0].header_all("x-request-id"), [id]);
     }
     let too_long = "a".repeat(129);
     for id in ["", "a b", "a/b", "a\"b", "ä", too_long.as_str()] {
         engine.clear_requests();
-        let answer = gateway.ask(&chat(false).field(&format!("X-Request-Id: {id}"))).await;
+        let answer = gateway
+            .ask(&chat(false).field(&format!("X-Request-Id: {id}")))
+            .await;
         let made = answer.field("x-request-id").unwrap();
         assert_eq!(engine.inferences()[0].header_all("x-request-id"), [made]);
-        assert!(made.len() == 32 && made.bytes().all(|b| b.is_ascii_hexdigit()), "{id}: {made}");
+        assert!(
+            made.len() == 32 && made.bytes().all(|b| b.is_ascii_hexdigit()),
+            "{id}: {made}"
+        );
     }
-    let ids = [gateway.ask(&chat(false)).await, gateway.ask(&chat(false)).await];
+    let ids = [
+        gateway.ask(&chat(false)).await,
+        gateway.ask(&chat(false)).await,
+    ];
     assert_ne!(ids[0].field("x-request-id"), ids[1].field("x-request-id"));
     gateway.finish().await;
 }
@@ -244,17 +326,25 @@ async fn an_endpoints_key_replaces_the_clients_and_reaches_no_other() {
         open.authority()
     );
     let gateway = Gateway::start(&yaml).await;
-    let request = chat(false).field("Authorization: Bearer sk-of-the-client").field("x-api-key: sk-2");
+    let request = chat(false)
+        .field("Authorization: Bearer sk-of-the-client")
+        .field("x-api-key: sk-2");
     for _ in 0..4 {
         assert_eq!(gateway.ask(&request).await.status, 200);
     }
     assert_eq!((keyed.inferences().len(), open.inferences().len()), (2, 2));
     for received in keyed.inferences() {
-        assert_eq!(received.header_all("authorization"), ["Bearer sk-of-the-engine"]);
+        assert_eq!(
+            received.header_all("authorization"),
+            ["Bearer sk-of-the-engine"]
+        );
         assert_eq!(received.header("x-api-key"), None);
     }
     for received in open.inferences() {
-        assert_eq!(received.header_all("authorization"), ["Bearer sk-of-the-client"]);
+        assert_eq!(
+            received.header_all("authorization"),
+            ["Bearer sk-of-the-client"]
+        );
         assert_eq!(received.header_all("x-api-key"), ["sk-2"]);
     }
     gateway.finish().await;
@@ -271,8 +361,20 @@ async fn moving_from_a_keyed_endpoint_leaves_its_key_behind() {
         open.authority()
     );
     let gateway = Gateway::start(&yaml).await;
-    assert_eq!(gateway.ask(&chat(false).field("Authorization: Bearer mine")).await.status, 200);
-    assert_eq!(keyed.inferences()[0].header_all("authorization"), ["Bearer sk-of-the-engine"]);
-    assert_eq!(open.inferences()[0].header_all("authorization"), ["Bearer mine"]);
+    assert_eq!(
+        gateway
+            .ask(&chat(false).field("Authorization: Bearer mine"))
+            .await
+            .status,
+        200
+    );
+    assert_eq!(
+        keyed.inferences()[0].header_all("authorization"),
+        ["Bearer sk-of-the-engine"]
+    );
+    assert_eq!(
+        open.inferences()[0].header_all("authorization"),
+        ["Bearer mine"]
+    );
     gateway.finish().await;
 }

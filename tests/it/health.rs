@@ -8,15 +8,18 @@ use loadtest::engine::Listen;
 use sluicegate::snapshot::Resolved;
 
 use crate::support::{
-    Certificate, Client, Engine, Fault, Gateway, Health, Puppet, Script, TempDir, Then, TlsNode, chat,
-    engine, engine_with, get, in_turn, pool, until,
+    Certificate, Client, Engine, Fault, Gateway, Health, Puppet, Script, TempDir, Then, TlsNode,
+    chat, engine, engine_with, get, in_turn, pool, until,
 };
 
 const QUICK: &str =
     "health: { interval: 20ms, timeout: 60ms, fall: 2, rise: 2, eject_after: 3, eject_for: 150ms }";
 
 fn script(health: Health) -> Script {
-    Script { health, ..Script::default() }
+    Script {
+        health,
+        ..Script::default()
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -59,7 +62,10 @@ async fn fall_and_rise_count_probes() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_endpoint_that_is_sick_at_the_start_gets_no_request() {
-    let (sick, good) = (engine_with(script(Health::Status(503))).await, engine().await);
+    let (sick, good) = (
+        engine_with(script(Health::Status(503))).await,
+        engine().await,
+    );
     let gateway = Gateway::start(&in_turn(&sick.authority(), &good.authority(), "")).await;
     assert_eq!(gateway.state(0), "down");
     assert_eq!(gateway.ask(&chat(false)).await.status, 200);
@@ -105,7 +111,11 @@ async fn faults_in_a_row_eject_and_a_probe_after_the_time_lets_back_in() {
     );
     assert_eq!(gateway.metric(&series), 1.0);
     assert_eq!(gateway.ask(&chat(false)).await.status, 200);
-    assert_eq!(node.inferences().len(), 3, "none while it is ejected, though its probes are good");
+    assert_eq!(
+        node.inferences().len(),
+        3,
+        "none while it is ejected, though its probes are good"
+    );
     gateway.wait_for_state(0, &["up", "ramping"]).await;
     assert_eq!(gateway.ask(&chat(false)).await.status, 200);
     assert_eq!(node.inferences().len(), 4);
@@ -114,7 +124,10 @@ async fn faults_in_a_row_eject_and_a_probe_after_the_time_lets_back_in() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn when_all_are_out_but_accept_connections_one_is_used_all_the_same() {
-    let engines = [engine_with(script(Health::Status(500))).await, engine_with(script(Health::Status(500))).await];
+    let engines = [
+        engine_with(script(Health::Status(500))).await,
+        engine_with(script(Health::Status(500))).await,
+    ];
     let endpoints = engines.each_ref().map(|e| format!("\"{}\"", e.authority()));
     let gateway = Gateway::start(&pool(&endpoints, "")).await;
     assert_eq!((gateway.state(0), gateway.state(1)), ("down", "down"));
@@ -130,7 +143,8 @@ async fn in_panic_failed_probes_are_better_than_failed_requests() {
     let (unhealthy, failing) = (engine().await, engine().await);
     let health = "health: { interval: 20ms, fall: 1, eject_after: 2, eject_for: 1h }";
     let endpoints = [&unhealthy, &failing].map(|e| format!("\"{}\"", e.authority()));
-    let gateway = Gateway::start(&pool(&endpoints, &format!("{health}, policy: round_robin"))).await;
+    let gateway =
+        Gateway::start(&pool(&endpoints, &format!("{health}, policy: round_robin"))).await;
     failing.fail_next(2, Fault::CloseOnBody);
     for _ in 0..4 {
         assert_eq!(gateway.ask(&chat(false)).await.status, 200);
@@ -142,22 +156,37 @@ async fn in_panic_failed_probes_are_better_than_failed_requests() {
     for _ in 0..4 {
         assert_eq!(gateway.ask(&chat(false)).await.status, 200);
     }
-    assert_eq!((unhealthy.completed(), failing.completed()), (before.0 + 4, before.1));
+    assert_eq!(
+        (unhealthy.completed(), failing.completed()),
+        (before.0 + 4, before.1)
+    );
     gateway.finish().await;
 }
 
 /// Busy is not dead.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_failed_probe_does_not_count_while_bytes_flow() {
-    let flowing = Script { itl: Duration::from_millis(2), tokens: 100_000, ..Script::default() };
+    let flowing = Script {
+        itl: Duration::from_millis(2),
+        tokens: 100_000,
+        ..Script::default()
+    };
     let node = engine_with(flowing.clone()).await;
     let health = "health: { interval: 300ms, fall: 1 }";
     let gateway = Gateway::start(&pool(&[format!("\"{}\"", node.authority())], health)).await;
     let mut client = Client::connect(gateway.address).await;
     client.send(chat(true).bytes()).await;
     client.head().await;
-    let asked = |node: &Engine| node.requests().iter().filter(|r| r.target == "/health").count();
-    node.set(Script { health: Health::Status(500), ..flowing });
+    let asked = |node: &Engine| {
+        node.requests()
+            .iter()
+            .filter(|r| r.target == "/health")
+            .count()
+    };
+    node.set(Script {
+        health: Health::Status(500),
+        ..flowing
+    });
     let before = asked(&node);
     while asked(&node) < before + 3 {
         client.piece().await.unwrap();
@@ -177,7 +206,10 @@ async fn a_probe_is_a_get_of_the_path_with_the_endpoints_key() {
     );
     let gateway = Gateway::start(&yaml).await;
     let probe = node.requests().remove(0);
-    assert_eq!((probe.method.as_str(), probe.target.as_str()), ("GET", "/ping"));
+    assert_eq!(
+        (probe.method.as_str(), probe.target.as_str()),
+        ("GET", "/ping")
+    );
     assert_eq!(probe.header("authorization"), Some("Bearer sk-e"));
     assert_eq!(probe.header("host"), Some(node.authority().as_str()));
     assert_eq!(probe.header("connection"), Some("close"));
@@ -188,7 +220,11 @@ async fn a_probe_is_a_get_of_the_path_with_the_endpoints_key() {
 async fn an_endpoint_on_a_unix_socket_serves_and_moves_like_any() {
     let directory = TempDir::new();
     let path = directory.file("engine.sock");
-    let local = engine_with(Script { listen: Listen::Unix(path.clone()), ..Script::default() }).await;
+    let local = engine_with(Script {
+        listen: Listen::Unix(path.clone()),
+        ..Script::default()
+    })
+    .await;
     let other = engine().await;
     let url = format!("unix:{}", path.display());
     let gateway = Gateway::start(&in_turn(&url, &other.authority(), QUICK)).await;
@@ -211,7 +247,10 @@ async fn on_two_addresses() -> (Engine, Engine) {
     loop {
         let first = engine().await;
         let second = SocketAddr::new([127, 0, 0, 2].into(), first.addr().port());
-        let script = Script { listen: Listen::Tcp(second), ..Script::default() };
+        let script = Script {
+            listen: Listen::Tcp(second),
+            ..Script::default()
+        };
         // The port may be taken there.
         if let Ok(second) = Engine::start(script).await {
             return (first, second);
@@ -227,7 +266,10 @@ async fn a_name_with_several_addresses_is_several_endpoints() {
     let gateway = Gateway::start(&yaml).await;
     let name = |index: usize| {
         let snapshot = gateway.shared().snapshot.load();
-        snapshot.pools[0].endpoints.get(index).map(|endpoint| endpoint.name.to_string())
+        snapshot.pools[0]
+            .endpoints
+            .get(index)
+            .map(|endpoint| endpoint.name.to_string())
     };
     // localhost may have ::1 too, where nobody listens.
     let resolve = |addresses: &[[u8; 4]]| {
@@ -235,7 +277,11 @@ async fn a_name_with_several_addresses_is_several_endpoints() {
         let of_port = |address: &[u8; 4]| SocketAddr::new((*address).into(), port);
         resolved.insert("localhost", port, addresses.iter().map(of_port).collect());
         let snapshot = gateway.shared().snapshot.load_full();
-        gateway.shared().snapshot.apply(Arc::clone(&snapshot.config), &resolved).unwrap();
+        gateway
+            .shared()
+            .snapshot
+            .apply(Arc::clone(&snapshot.config), &resolved)
+            .unwrap();
     };
     resolve(&[[127, 0, 0, 1], [127, 0, 0, 2]]);
     assert_eq!(name(0), Some(format!("localhost:{port}@127.0.0.1")));
@@ -244,10 +290,18 @@ async fn a_name_with_several_addresses_is_several_endpoints() {
         assert_eq!(gateway.ask(&chat(false)).await.status, 200);
     }
     assert_eq!((first.completed(), second.completed()), (2, 2));
-    assert!(first.inferences().iter().all(|r| r.header("host") == Some("gateway.example")));
+    assert!(
+        first
+            .inferences()
+            .iter()
+            .all(|r| r.header("host") == Some("gateway.example"))
+    );
     // The node moves: the old address is left, the new one has a name without it.
     resolve(&[[127, 0, 0, 2]]);
-    assert_eq!((name(0), name(1)), (Some(format!("localhost:{port}")), None));
+    assert_eq!(
+        (name(0), name(1)),
+        (Some(format!("localhost:{port}")), None)
+    );
     for _ in 0..3 {
         assert_eq!(gateway.ask(&chat(false)).await.status, 200);
     }
@@ -273,8 +327,17 @@ async fn an_https_endpoint_must_show_a_certificate_that_is_trusted() {
     let ca = directory.file("ca.pem");
     for (tls, status) in [
         (format!("tls: {{ ca: {} }}", ca.display()), 200),
-        (format!("tls: {{ ca: {}, server_name: localhost }}", ca.display()), 200),
-        (format!("tls: {{ ca: {}, server_name: other.example }}", ca.display()), 503),
+        (
+            format!("tls: {{ ca: {}, server_name: localhost }}", ca.display()),
+            200,
+        ),
+        (
+            format!(
+                "tls: {{ ca: {}, server_name: other.example }}",
+                ca.display()
+            ),
+            503,
+        ),
         ("tls: { verify: false }".to_owned(), 200),
         (String::new(), 503),
     ] {
@@ -282,7 +345,15 @@ async fn an_https_endpoint_must_show_a_certificate_that_is_trusted() {
         let gateway = Gateway::start(&pool(&[endpoint], &tls)).await;
         let answer = gateway.ask(&chat(false)).await;
         let is_refused = matches!(answer.status, 502 | 503);
-        assert!(if status == 200 { answer.status == 200 } else { is_refused }, "{tls}: {}", answer.status);
+        assert!(
+            if status == 200 {
+                answer.status == 200
+            } else {
+                is_refused
+            },
+            "{tls}: {}",
+            answer.status
+        );
         gateway.finish().await;
     }
 }

@@ -2,12 +2,15 @@
 
 use std::time::Duration;
 
-use crate::support::{Client, Engine, Gateway, Puppet, Script, Then, chat, engine, engine_with, get, until};
+use crate::support::{
+    Client, Engine, Fault, Gateway, Puppet, Script, Then, chat, engine, engine_with, get, pool,
+    until,
+};
 
 /// No probe but the first, so that connections can be counted.
 async fn counted(engine: &Engine, more: &str) -> Gateway {
     let keys = "health: { interval: 1h }";
-    let pool = crate::support::pool(&[format!("\"{}\"", engine.authority())], keys);
+    let pool = pool(&[format!("\"{}\"", engine.authority())], keys);
     Gateway::start(&format!("{pool}\n{more}")).await
 }
 
@@ -27,7 +30,9 @@ async fn one_connection_carries_all_that_comes_in_turn() {
     assert_eq!(used(&engine), 1);
     let series = |state| {
         let endpoint = engine.authority();
-        format!("sluicegate_upstream_connections_total{{endpoint=\"{endpoint}\",pool=\"default\",state=\"{state}\"}}")
+        format!(
+            "sluicegate_upstream_connections_total{{endpoint=\"{endpoint}\",pool=\"default\",state=\"{state}\"}}"
+        )
     };
     gateway.wait_for_metric(&series("new"), 1.0).await;
     gateway.wait_for_metric(&series("reused"), 99.0).await;
@@ -105,8 +110,13 @@ async fn an_engine_that_says_close_is_believed() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_answer_in_small_pieces_leaves_a_good_connection() {
     for size in [1, 3, 100] {
-        let fault = Some(crate::support::Fault::Split { size });
-        let engine = engine_with(Script { fault, tokens: 4, ..Script::default() }).await;
+        let fault = Some(Fault::Split { size });
+        let engine = engine_with(Script {
+            fault,
+            tokens: 4,
+            ..Script::default()
+        })
+        .await;
         let gateway = counted(&engine, "").await;
         let mut client = Client::connect(gateway.address).await;
         for stream in [true, false, true] {

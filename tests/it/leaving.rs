@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use crate::support::{
-    Client, Engine, Gateway, H2, Puppet, Script, chat, chat_body, engine_with, h2_post, in_turn, noise,
-    pool, post, until,
+    Client, Engine, Gateway, H2, Puppet, Script, chat, chat_body, engine, engine_with, h2_post,
+    in_turn, noise, pool, post, until,
 };
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,7 +68,10 @@ async fn while_waiting_for_the_first_byte() {
 async fn in_the_middle_of_a_stream() {
     for how in EVERY_WAY {
         // Slow enough that no write would find it out, as long as a write is what must find it out.
-        let slow = Script { itl: Duration::from_secs(20), ..Script::default() };
+        let slow = Script {
+            itl: Duration::from_secs(20),
+            ..Script::default()
+        };
         let (engine, gateway) = one(slow).await;
         let mut client = Client::connect(gateway.address).await;
         client.send(chat(true).bytes()).await;
@@ -84,7 +87,7 @@ async fn in_the_middle_of_a_stream() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn while_connecting() {
     for how in EVERY_WAY {
-        let (mut silent, good) = (Puppet::start().await, crate::support::engine().await);
+        let (mut silent, good) = (Puppet::start().await, engine().await);
         let gateway = Gateway::start(&in_turn(&silent.authority(), &good.authority(), "")).await;
         silent.swallow_connects().await;
         let mut client = Client::connect(gateway.address).await;
@@ -93,7 +96,11 @@ async fn while_connecting() {
         let _client = leave(client, how).await;
         // Long before the connect times out.
         gateway.quiet().await;
-        assert_eq!((gateway.faults(0), good.inferences().len()), (0, 0), "{how:?}");
+        assert_eq!(
+            (gateway.faults(0), good.inferences().len()),
+            (0, 0),
+            "{how:?}"
+        );
         gateway.finish().await;
     }
 }
@@ -105,7 +112,9 @@ async fn while_its_body_is_passed_to_an_engine_that_does_not_read() {
         let gateway = Gateway::start(&pool(&[format!("\"{}\"", puppet.authority())], "")).await;
         puppet.stop_reading();
         let mut client = Client::connect(gateway.address).await;
-        client.send(post("/v1/completions", vec![b' '; 16 << 20]).bytes()).await;
+        client
+            .send(post("/v1/completions", vec![b' '; 16 << 20]).bytes())
+            .await;
         until("a lease", || gateway.endpoint(0).in_flight() == 1).await;
         let _client = leave(client, how).await;
         gateway.quiet().await;
@@ -121,9 +130,16 @@ async fn in_the_middle_of_its_body_no_engine_hears_of_it() {
             let (engine, gateway) = one(Script::default()).await;
             let mut client = Client::connect(gateway.address).await;
             let request = post("/v1/completions", noise(300_000, 5));
-            let bytes = if chunked { request.chunked(5_000).bytes() } else { request.bytes() };
+            let bytes = if chunked {
+                request.chunked(5_000).bytes()
+            } else {
+                request.bytes()
+            };
             client.send(&bytes[..200_000]).await;
-            until("bytes to be held", || gateway.shared().body_memory.total() > 100_000).await;
+            until("bytes to be held", || {
+                gateway.shared().body_memory.total() > 100_000
+            })
+            .await;
             let _client = leave(client, how).await;
             gateway.quiet().await;
             assert_eq!(engine.inferences().len(), 0, "{how:?}");
@@ -136,7 +152,10 @@ async fn in_the_middle_of_its_body_no_engine_hears_of_it() {
 async fn over_h2_by_a_reset_of_the_stream_or_the_end_of_the_connection() {
     for whole_connection in [false, true] {
         for started in [false, true] {
-            let slow = Script { itl: Duration::from_secs(20), ..Script::default() };
+            let slow = Script {
+                itl: Duration::from_secs(20),
+                ..Script::default()
+            };
             let (engine, gateway) = one(slow).await;
             if !started {
                 engine.hold();
@@ -173,7 +192,10 @@ async fn over_h2_in_the_middle_of_its_body() {
         let request = h2_post("/v1/completions", 50_000, true);
         let (_answer, mut stream) = h2.open(request, false).await;
         stream.send_data(noise(20_000, 6).into(), false).unwrap();
-        until("bytes to be held", || gateway.shared().body_memory.total() == 20_000).await;
+        until("bytes to be held", || {
+            gateway.shared().body_memory.total() == 20_000
+        })
+        .await;
         if whole_connection {
             h2.abort();
         } else {
@@ -188,9 +210,16 @@ async fn over_h2_in_the_middle_of_its_body() {
 /// A pipelined request hides the end behind it until a write fails: the engine is freed then.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn behind_a_pipelined_request() {
-    let (engine, gateway) = one(Script { itl: Duration::from_millis(5), tokens: 10_000, ..Script::default() }).await;
+    let (engine, gateway) = one(Script {
+        itl: Duration::from_millis(5),
+        tokens: 10_000,
+        ..Script::default()
+    })
+    .await;
     let mut client = Client::connect(gateway.address).await;
-    client.send([chat(true).bytes(), chat(true).bytes()].concat()).await;
+    client
+        .send([chat(true).bytes(), chat(true).bytes()].concat())
+        .await;
     client.head().await;
     client.body_until("\"content\":\" ").await;
     client.reset();

@@ -5,24 +5,27 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 mod support;
+
+mod access_log;
 mod bodies;
-mod connection;
-mod headers;
-mod response_headers;
 mod choosing;
-mod sse;
-mod storm;
-mod cuts;
-mod moving;
-mod moving_limits;
 mod client_timeouts;
+mod connection;
+mod cuts;
+mod draining;
+mod expose;
+mod headers;
+mod health;
 mod keepalive;
 mod leaving;
-mod upstream_timeouts;
-mod access_log;
-mod expose;
-mod health;
 mod limits;
 mod local_paths;
 mod metrics;
+mod moving;
+mod moving_limits;
 mod pingora;
+mod reload;
+mod response_headers;
+mod sse;
+mod storm;
+mod upstream_timeouts;

@@ -6,7 +6,9 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use crate::support::{Client, Fault, Gateway, Script, ask, chat, engine, engine_with, get, in_turn, post, until};
+use crate::support::{
+    Client, Fault, Gateway, Script, ask, chat, engine, engine_with, get, in_turn, post, until,
+};
 
 const PROMTOOL: &str = "/usr/bin/promtool";
 const EXPORTER: &str = "/usr/bin/prometheus-nginx-exporter";
@@ -20,21 +22,60 @@ async fn known_traffic_gives_known_samples() {
     for stream in [true, true, false] {
         assert_eq!(gateway.ask(&chat(stream)).await.status, 200);
     }
-    assert_eq!(gateway.ask(&post("/v1/completions", "no json")).await.status, 400);
+    assert_eq!(
+        gateway
+            .ask(&post("/v1/completions", "no json"))
+            .await
+            .status,
+        400
+    );
     assert_eq!(gateway.ask(&get("/flush_cache")).await.status, 404);
     assert_eq!(gateway.ask(&get("/health")).await.status, 200);
     gateway.quiet().await;
     let (one, two) = (first.authority(), second.authority());
     for (series, value) in [
-        (format!("sluicegate_requests_total{{code=\"200\",endpoint=\"{one}\",pool=\"default\"}}"), 3.0),
-        (format!("sluicegate_requests_total{{code=\"200\",endpoint=\"{two}\",pool=\"default\"}}"), 1.0),
-        (format!("sluicegate_requests_total{{code=\"400\",endpoint=\"{one}\",pool=\"default\"}}"), 1.0),
-        ("sluicegate_request_duration_seconds_count{pool=\"default\"}".into(), 5.0),
-        ("sluicegate_ttft_seconds_count{model=\"other\",pool=\"default\"}".into(), 2.0),
-        ("sluicegate_retries_total{pool=\"default\",reason=\"status\"}".into(), 1.0),
-        ("sluicegate_refused_total{reason=\"path_not_exposed\"}".into(), 1.0),
-        (format!("sluicegate_endpoint_up{{endpoint=\"{one}\",pool=\"default\"}}"), 1.0),
-        (format!("sluicegate_endpoint_in_flight{{endpoint=\"{one}\",pool=\"default\"}}"), 0.0),
+        (
+            format!(
+                "sluicegate_requests_total{{code=\"200\",endpoint=\"{one}\",pool=\"default\"}}"
+            ),
+            3.0,
+        ),
+        (
+            format!(
+                "sluicegate_requests_total{{code=\"200\",endpoint=\"{two}\",pool=\"default\"}}"
+            ),
+            1.0,
+        ),
+        (
+            format!(
+                "sluicegate_requests_total{{code=\"400\",endpoint=\"{one}\",pool=\"default\"}}"
+            ),
+            1.0,
+        ),
+        (
+            "sluicegate_request_duration_seconds_count{pool=\"default\"}".into(),
+            5.0,
+        ),
+        (
+            "sluicegate_ttft_seconds_count{model=\"other\",pool=\"default\"}".into(),
+            2.0,
+        ),
+        (
+            "sluicegate_retries_total{pool=\"default\",reason=\"status\"}".into(),
+            1.0,
+        ),
+        (
+            "sluicegate_refused_total{reason=\"path_not_exposed\"}".into(),
+            1.0,
+        ),
+        (
+            format!("sluicegate_endpoint_up{{endpoint=\"{one}\",pool=\"default\"}}"),
+            1.0,
+        ),
+        (
+            format!("sluicegate_endpoint_in_flight{{endpoint=\"{one}\",pool=\"default\"}}"),
+            0.0,
+        ),
         ("sluicegate_connections_total".into(), 7.0),
         ("sluicegate_body_bytes".into(), 0.0),
         ("sluicegate_config_epoch".into(), 1.0),
@@ -48,7 +89,12 @@ async fn known_traffic_gives_known_samples() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn time_to_first_token_is_that_of_the_engine() {
     let ttft = Duration::from_millis(150);
-    let engine = engine_with(Script { ttft, itl: Duration::from_millis(10), ..Script::default() }).await;
+    let engine = engine_with(Script {
+        ttft,
+        itl: Duration::from_millis(10),
+        ..Script::default()
+    })
+    .await;
     let gateway = Gateway::start(&format!("endpoints: [\"{}\"]", engine.authority())).await;
     assert_eq!(gateway.ask(&chat(true)).await.status, 200);
     gateway.quiet().await;
@@ -56,7 +102,12 @@ async fn time_to_first_token_is_that_of_the_engine() {
         let series = "sluicegate_ttft_seconds_bucket{model=\"other\",pool=\"default\",le=\"LE\"}";
         gateway.metric(&series.replace("LE", le))
     };
-    gateway.wait_for_metric("sluicegate_ttft_seconds_count{model=\"other\",pool=\"default\"}", 1.0).await;
+    gateway
+        .wait_for_metric(
+            "sluicegate_ttft_seconds_count{model=\"other\",pool=\"default\"}",
+            1.0,
+        )
+        .await;
     assert_eq!((bucket("0.1"), bucket("0.5")), (0.0, 1.0));
     gateway.finish().await;
 }
@@ -70,11 +121,19 @@ async fn what_is_in_flight_is_shown_while_it_is() {
     let request = chat(true);
     client.send(request.bytes()).await;
     engine.wait_for_arrivals(1).await;
-    let in_flight =
-        format!("sluicegate_endpoint_in_flight{{endpoint=\"{}\",pool=\"default\"}}", engine.authority());
+    let in_flight = format!(
+        "sluicegate_endpoint_in_flight{{endpoint=\"{}\",pool=\"default\"}}",
+        engine.authority()
+    );
     assert_eq!(gateway.metric(&in_flight), 1.0);
-    assert_eq!(gateway.metric("sluicegate_body_bytes"), request.framed_body().len() as f64);
-    assert_eq!(gateway.metric("sluicegate_connections{state=\"writing\"}"), 1.0);
+    assert_eq!(
+        gateway.metric("sluicegate_body_bytes"),
+        request.framed_body().len() as f64
+    );
+    assert_eq!(
+        gateway.metric("sluicegate_connections{state=\"writing\"}"),
+        1.0
+    );
     engine.release();
     assert_eq!(client.answer().await.status, 200);
     gateway.finish().await;
@@ -92,7 +151,10 @@ async fn promtool_finds_nothing_to_say() {
     }
     gateway.ask(&get("/nothing")).await;
     let page = ask(gateway.admin, &get("/metrics")).await;
-    assert_eq!(page.field("content-type"), Some("text/plain; version=0.0.4; charset=utf-8"));
+    assert_eq!(
+        page.field("content-type"),
+        Some("text/plain; version=0.0.4; charset=utf-8")
+    );
     let mut child = Command::new(PROMTOOL)
         .args(["check", "metrics"])
         .stdin(Stdio::piped())
@@ -135,25 +197,39 @@ async fn nginxs_exporter_reads_stub_status() {
     }
     let address = free_port();
     let exporter = Command::new(EXPORTER)
-        .arg(format!("-nginx.scrape-uri=http://{}/stub_status", gateway.address))
+        .arg(format!(
+            "-nginx.scrape-uri=http://{}/stub_status",
+            gateway.address
+        ))
         .arg(format!("-web.listen-address={address}"))
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
     let mut exporter = Running(exporter);
-    until("the exporter to listen", || std::net::TcpStream::connect(address).is_ok()).await;
+    until("the exporter to listen", || {
+        std::net::TcpStream::connect(address).is_ok()
+    })
+    .await;
     let request = get("/metrics").field("Connection: close");
     let page = ask(address, &request).await;
     let page = page.text();
     let value = |name: &str| {
-        let line = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        let line = page
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         line.and_then(|value| value.parse::<f64>().ok())
     };
     if value("nginx_up") != Some(1.0) {
         exporter.0.kill().unwrap();
         let mut said = String::new();
-        exporter.0.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+        exporter
+            .0
+            .stderr
+            .take()
+            .unwrap()
+            .read_to_string(&mut said)
+            .unwrap();
         panic!("{said}\n{page}");
     }
     let requests = value("nginx_http_requests_total").unwrap();

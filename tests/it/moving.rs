@@ -3,12 +3,16 @@
 use std::time::{Duration, Instant};
 
 use crate::support::{
-    Client, Cut, Death, End, Engine, EngineError, Fault, Gateway, Puppet, QueueFull, Script, Then, chat,
-    chat_body, engine, engine_with, get, in_turn, pool, post,
+    Client, Cut, Death, End, Engine, EngineError, Fault, Gateway, Puppet, QueueFull, Script, Then,
+    chat, chat_body, engine, engine_with, get, in_turn, pool, post,
 };
 
 async fn assert_moved(fault: Fault, stream: bool, reason: &str) {
-    let bad = engine_with(Script { fault: Some(fault.clone()), ..Script::default() }).await;
+    let bad = engine_with(Script {
+        fault: Some(fault.clone()),
+        ..Script::default()
+    })
+    .await;
     let good = engine().await;
     let gateway = Gateway::start(&in_turn(&bad.authority(), &good.authority(), "")).await;
     let what = format!("{fault:?}, stream: {stream}");
@@ -19,10 +23,18 @@ async fn assert_moved(fault: Fault, stream: bool, reason: &str) {
         assert!(answer.text().ends_with("data: [DONE]\n\n"), "{what}");
         assert!(!answer.text().contains("error"), "{what}");
     } else {
-        assert_eq!(answer.json()["choices"][0]["finish_reason"], "stop", "{what}");
+        assert_eq!(
+            answer.json()["choices"][0]["finish_reason"],
+            "stop",
+            "{what}"
+        );
     }
     assert_eq!(good.inferences().len(), 1, "{what}");
-    assert_eq!(good.inferences()[0].body.as_deref(), Some(chat_body(stream).as_bytes()), "{what}");
+    assert_eq!(
+        good.inferences()[0].body.as_deref(),
+        Some(chat_body(stream).as_bytes()),
+        "{what}"
+    );
     assert_eq!(gateway.retries(reason), 1.0, "{what}");
     assert_eq!(gateway.faults(0), 1, "{what}");
     gateway.finish().await;
@@ -80,14 +92,20 @@ async fn a_connect_refused_moves_the_request_and_takes_the_endpoint_out() {
     for _ in 0..3 {
         assert_eq!(gateway.ask(&chat(true)).await.status, 200);
     }
-    assert_eq!((gateway.retries("connect_refused"), gateway.state(0)), (1.0, "down"));
+    assert_eq!(
+        (gateway.retries("connect_refused"), gateway.state(0)),
+        (1.0, "down")
+    );
     assert_eq!((bad.inferences().len(), good.inferences().len()), (0, 3));
     gateway.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn informational_answers_are_skipped() {
-    let informing = engine_with(Script { fault: Some(Fault::Informational { times: 5 }), ..Script::default() });
+    let informing = engine_with(Script {
+        fault: Some(Fault::Informational { times: 5 }),
+        ..Script::default()
+    });
     let engine = informing.await;
     let gateway = Gateway::start(&pool(&[format!("\"{}\"", engine.authority())], "")).await;
     for stream in WHOLE_OR_STREAM {
@@ -100,7 +118,10 @@ async fn informational_answers_are_skipped() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_503_that_does_not_speak_of_a_queue_is_a_fault() {
     let body = "upstream connect error";
-    let answer = format!("HTTP/1.1 503 X\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+    let answer = format!(
+        "HTTP/1.1 503 X\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    );
     let (bad, good) = (Puppet::answering(answer, Then::Keep).await, engine().await);
     let gateway = Gateway::start(&in_turn(&bad.authority(), &good.authority(), "")).await;
     assert_eq!(gateway.ask(&chat(true)).await.status, 200);
@@ -111,7 +132,11 @@ async fn a_503_that_does_not_speak_of_a_queue_is_a_fault() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bytes_after_an_answer_are_never_another_answer() {
     for fault in [Fault::BytesAfterEnd, Fault::LengthTooShort] {
-        let odd = engine_with(Script { fault: Some(fault.clone()), ..Script::default() }).await;
+        let odd = engine_with(Script {
+            fault: Some(fault.clone()),
+            ..Script::default()
+        })
+        .await;
         let gateway = Gateway::start(&pool(&[format!("\"{}\"", odd.authority())], "")).await;
         let mut client = Client::connect(gateway.address).await;
         for _ in 0..3 {
@@ -121,28 +146,43 @@ async fn bytes_after_an_answer_are_never_another_answer() {
             assert!(answer.text().starts_with("{\"id\":"), "{fault:?}");
             assert!(!answer.text().contains("smuggled"), "{fault:?}");
         }
-        assert_eq!(odd.accepts(), 4, "{fault:?}: a probe, and no connection used twice");
+        assert_eq!(
+            odd.accepts(),
+            4,
+            "{fault:?}: a probe, and no connection used twice"
+        );
         gateway.finish().await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stale_pooled_connection_costs_nothing() {
-    let stale = engine_with(Script { fault: Some(Fault::CloseOnReuse), ..Script::default() }).await;
+    let stale = engine_with(Script {
+        fault: Some(Fault::CloseOnReuse),
+        ..Script::default()
+    })
+    .await;
     let other = engine().await;
     let gateway = Gateway::start(&in_turn(&stale.authority(), &other.authority(), "")).await;
     for stream in [false, true, false] {
         assert_eq!(gateway.ask(&chat(stream)).await.status, 200);
     }
     assert_eq!((stale.completed(), other.completed()), (3, 0));
-    assert_eq!((gateway.faults(0), gateway.retries("connection_lost")), (0, 0.0));
+    assert_eq!(
+        (gateway.faults(0), gateway.retries("connection_lost")),
+        (0, 0.0)
+    );
     gateway.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_engine_that_closes_its_idle_connections_loses_no_request() {
     let keep_alive = Duration::from_millis(5);
-    let engine = engine_with(Script { keep_alive, ..Script::default() }).await;
+    let engine = engine_with(Script {
+        keep_alive,
+        ..Script::default()
+    })
+    .await;
     let gateway = Gateway::start(&pool(&[format!("\"{}\"", engine.authority())], "")).await;
     let mut client = Client::connect(gateway.address).await;
     for n in 0..60 {
@@ -167,16 +207,31 @@ async fn a_4xx_passes_and_is_nobodys_fault() {
             assert!(answer.keeps_alive());
         }
     }
-    let unknown = post("/v1/chat/completions", chat_body(false).replace("DeepSeek-R1", "other"));
+    let unknown = post(
+        "/v1/chat/completions",
+        chat_body(false).replace("DeepSeek-R1", "other"),
+    );
     assert_eq!(gateway.ask(&unknown).await.status, 404);
-    assert_eq!((second.inferences().len(), gateway.faults(0), gateway.state(0)), (0, 0, "up"));
+    assert_eq!(
+        (
+            second.inferences().len(),
+            gateway.faults(0),
+            gateway.state(0)
+        ),
+        (0, 0, "up")
+    );
     gateway.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_queue_moves_the_request_and_is_nobodys_fault() {
     for queue_full in [QueueFull::Status, QueueFull::Event] {
-        let busy = Script { max_running: Some(1), max_queued: Some(0), queue_full, ..Script::default() };
+        let busy = Script {
+            max_running: Some(1),
+            max_queued: Some(0),
+            queue_full,
+            ..Script::default()
+        };
         let (full, free) = (engine_with(busy).await, engine().await);
         full.hold();
         let gateway = Gateway::start(&in_turn(&full.authority(), &free.authority(), "")).await;
@@ -184,7 +239,11 @@ async fn a_full_queue_moves_the_request_and_is_nobodys_fault() {
         running.send(chat(true).bytes()).await;
         full.wait_for_arrivals(1).await;
         for stream in WHOLE_OR_STREAM {
-            assert_eq!(gateway.ask(&chat(stream)).await.status, 200, "{queue_full:?}");
+            assert_eq!(
+                gateway.ask(&chat(stream)).await.status,
+                200,
+                "{queue_full:?}"
+            );
         }
         assert_eq!((free.completed(), gateway.retries("queue_full")), (2, 2.0));
         assert_eq!((gateway.faults(0), gateway.state(0)), (0, "up"));
@@ -197,8 +256,12 @@ async fn a_full_queue_moves_the_request_and_is_nobodys_fault() {
 /// Counts what reaches two engines that fail in a way that could have done the work.
 async fn unrepeatable(answer: &str, then: Then, status: u16) {
     let first = Puppet::answering(answer, then).await;
-    let second = Puppet::answering("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n", Then::Keep).await;
-    let yaml = format!("{}\nexpose: [/pause]", in_turn(&first.authority(), &second.authority(), ""));
+    let second =
+        Puppet::answering("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n", Then::Keep).await;
+    let yaml = format!(
+        "{}\nexpose: [/pause]",
+        in_turn(&first.authority(), &second.authority(), "")
+    );
     let gateway = Gateway::start(&yaml).await;
     assert_eq!(gateway.ask(&post("/pause", "{}")).await.status, status);
     assert_eq!((first.requests().len(), second.requests().len()), (1, 0));
@@ -217,9 +280,14 @@ async fn a_post_that_is_no_inference_is_not_sent_twice() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_post_that_is_no_inference_is_moved_when_nothing_was_sent() {
-    let (mut first, second) =
-        (Puppet::start().await, Puppet::answering("HTTP/1.1 204 X\r\n\r\n", Then::Keep).await);
-    let yaml = format!("{}\nexpose: [/pause]", in_turn(&first.authority(), &second.authority(), ""));
+    let (mut first, second) = (
+        Puppet::start().await,
+        Puppet::answering("HTTP/1.1 204 X\r\n\r\n", Then::Keep).await,
+    );
+    let yaml = format!(
+        "{}\nexpose: [/pause]",
+        in_turn(&first.authority(), &second.authority(), "")
+    );
     let gateway = Gateway::start(&yaml).await;
     first.refuse().await;
     assert_eq!(gateway.ask(&post("/pause", "{}")).await.status, 204);
@@ -266,7 +334,12 @@ async fn a_node_that_dies_moves_all_its_unstarted_requests() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn with_every_endpoint_down_the_answer_comes_at_once() {
     let engines: [Engine; 2] = [engine().await, engine().await];
-    let gateway = Gateway::start(&in_turn(&engines[0].authority(), &engines[1].authority(), "")).await;
+    let gateway = Gateway::start(&in_turn(
+        &engines[0].authority(),
+        &engines[1].authority(),
+        "",
+    ))
+    .await;
     for engine in &engines {
         engine.stop().await;
     }
@@ -274,8 +347,15 @@ async fn with_every_endpoint_down_the_answer_comes_at_once() {
     for n in 0..5 {
         let begun = Instant::now();
         let answer = gateway.ask(&chat(n % 2 == 0)).await;
-        assert!(begun.elapsed() < Duration::from_millis(100), "{:?}", begun.elapsed());
-        assert_eq!((answer.status, answer.code().as_str()), (503, "no_endpoint_available"));
+        assert!(
+            begun.elapsed() < Duration::from_millis(100),
+            "{:?}",
+            begun.elapsed()
+        );
+        assert_eq!(
+            (answer.status, answer.code().as_str()),
+            (503, "no_endpoint_available")
+        );
         assert_eq!(answer.field("retry-after"), Some("1"));
         assert!(answer.keeps_alive());
     }
@@ -285,7 +365,10 @@ async fn with_every_endpoint_down_the_answer_comes_at_once() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_answer_too_long_to_hold_can_only_be_cut() {
     let mut puppet = Puppet::start().await;
-    let yaml = format!("endpoints: [\"{}\"]\nlimits: {{ answer: 10B }}", puppet.authority());
+    let yaml = format!(
+        "endpoints: [\"{}\"]\nlimits: {{ answer: 10B }}",
+        puppet.authority()
+    );
     let gateway = Gateway::start(&yaml).await;
     let mut client = Client::connect(gateway.address).await;
     client.send(chat(false).bytes()).await;

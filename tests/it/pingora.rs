@@ -101,7 +101,9 @@ struct Listening {
 
 async fn listen() -> Listening {
     let gate = Arc::new(Notify::new());
-    let service = Service { gate: Arc::clone(&gate) };
+    let service = Service {
+        gate: Arc::clone(&gate),
+    };
     let proxy = Arc::new(http_proxy(&Arc::new(ServerConf::default()), service));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -111,7 +113,11 @@ async fn listen() -> Listening {
             tokio::spawn(serve(Arc::clone(&proxy), socket, shutdown.clone()));
         }
     });
-    Listening { address, gate, _end: end }
+    Listening {
+        address,
+        gate,
+        _end: end,
+    }
 }
 
 async fn serve(
@@ -167,7 +173,10 @@ async fn every_chunk_is_flushed_by_itself_and_so_is_a_head_without_a_length() {
     let service = listen().await;
     let mut client = Client::connect(service.address).await;
     client.send(get("/events").bytes()).await;
-    assert_eq!(client.head().await.field("transfer-encoding"), Some("chunked"));
+    assert_eq!(
+        client.head().await.field("transfer-encoding"),
+        Some("chunked")
+    );
     for event in ["one", "two", "three"] {
         service.gate.notify_one();
         assert_eq!(client.piece().await, Ok(Some(event.into())));
@@ -210,6 +219,13 @@ async fn a_watch_for_the_client_sees_it_leave() {
     client.send(get("/wait").bytes()).await;
     client.half_close().await;
     let begun = std::time::Instant::now();
-    assert!(matches!(within("the end", client.rest_of_connection()).await, End::Closed | End::Reset));
-    assert!(begun.elapsed() < Duration::from_millis(45), "{:?}", begun.elapsed());
+    assert!(matches!(
+        within("the end", client.rest_of_connection()).await,
+        End::Closed | End::Reset
+    ));
+    assert!(
+        begun.elapsed() < Duration::from_millis(45),
+        "{:?}",
+        begun.elapsed()
+    );
 }

@@ -4,7 +4,10 @@ use crate::support::{Client, End, Gateway, H2, H2End, Puppet, Then, get, h2_post
 
 async fn behind(answer: &str) -> (Puppet, Gateway) {
     let puppet = Puppet::answering(answer, Then::Keep).await;
-    let yaml = format!("endpoints: [\"{}\"]\nexpose: [/thing, /events]", puppet.authority());
+    let yaml = format!(
+        "endpoints: [\"{}\"]\nexpose: [/thing, /events]",
+        puppet.authority()
+    );
     let gateway = Gateway::start(&yaml).await;
     (puppet, gateway)
 }
@@ -18,8 +21,13 @@ async fn an_answers_head_passes_without_what_belongs_to_one_hop() {
          Via: 1.1 other\r\nSet-Cookie: a=1\r\nSet-Cookie: b=2\r\nX-Stays: 1\r\nX-Request-Id: theirs\r\n\r\nok",
     )
     .await;
-    let answer = gateway.ask(&get("/thing").field("X-Request-Id: mine")).await;
-    assert_eq!((answer.version.as_str(), answer.status, answer.text()), ("HTTP/1.1", 200, "ok"));
+    let answer = gateway
+        .ask(&get("/thing").field("X-Request-Id: mine"))
+        .await;
+    assert_eq!(
+        (answer.version.as_str(), answer.status, answer.text()),
+        ("HTTP/1.1", 200, "ok")
+    );
     assert_eq!(answer.all("server"), ["sluicegate"]);
     assert_eq!(answer.all("content-type"), ["text/x"]);
     assert_eq!(answer.all("content-length"), ["2"]);
@@ -29,7 +37,14 @@ async fn an_answers_head_passes_without_what_belongs_to_one_hop() {
     assert_eq!(answer.all("x-request-id"), ["mine"]);
     let dates = answer.all("date");
     assert!(dates.len() == 1 && dates[0].ends_with(" GMT"), "{dates:?}");
-    for gone in ["keep-alive", "x-gone", "proxy-authenticate", "trailer", "x-accel-redirect", "x-pad"] {
+    for gone in [
+        "keep-alive",
+        "x-gone",
+        "proxy-authenticate",
+        "trailer",
+        "x-accel-redirect",
+        "x-pad",
+    ] {
         assert_eq!(answer.field(gone), None, "{gone}");
     }
     gateway.finish().await;
@@ -42,10 +57,17 @@ async fn head_keeps_the_length_and_has_no_body() {
     let mut client = Client::connect(gateway.address).await;
     for _ in 0..2 {
         let answer = client.ask(&get("/thing").method("HEAD")).await;
-        assert_eq!((answer.status, answer.field("content-length")), (200, Some("5000")));
+        assert_eq!(
+            (answer.status, answer.field("content-length")),
+            (200, Some("5000"))
+        );
         assert!(answer.keeps_alive());
     }
-    assert!(puppet.requests()[0].0.starts_with("HEAD /thing HTTP/1.1\r\n"));
+    assert!(
+        puppet.requests()[0]
+            .0
+            .starts_with("HEAD /thing HTTP/1.1\r\n")
+    );
     assert_eq!(puppet.accepts() - puppet.probes(), 1);
     gateway.finish().await;
 }
@@ -53,13 +75,20 @@ async fn head_keeps_the_length_and_has_no_body() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn statuses_without_a_body_have_none_and_keep_both_connections() {
     for (status, length) in [(204, None), (304, Some("12"))] {
-        let field = length.map_or(String::new(), |length| format!("content-length: {length}\r\n"));
-        let (puppet, gateway) =
-            behind(&format!("HTTP/1.1 {status} X\r\n{field}etag: \"v\"\r\n\r\n")).await;
+        let field = length.map_or(String::new(), |length| {
+            format!("content-length: {length}\r\n")
+        });
+        let (puppet, gateway) = behind(&format!(
+            "HTTP/1.1 {status} X\r\n{field}etag: \"v\"\r\n\r\n"
+        ))
+        .await;
         let mut client = Client::connect(gateway.address).await;
         for _ in 0..2 {
             let answer = client.ask(&get("/thing")).await;
-            assert_eq!((answer.status, answer.field("etag")), (status, Some("\"v\"")));
+            assert_eq!(
+                (answer.status, answer.field("etag")),
+                (status, Some("\"v\""))
+            );
             assert_eq!(answer.field("content-length"), length);
             assert_eq!(answer.field("transfer-encoding"), None);
             assert!(answer.keeps_alive() && answer.body.is_empty());
@@ -74,11 +103,15 @@ async fn an_answer_of_unknown_length_is_framed_for_each_client() {
     let mut puppet = Puppet::start().await;
     let yaml = format!("endpoints: [\"{}\"]\nexpose: [/thing]", puppet.authority());
     let gateway = Gateway::start(&yaml).await;
-    for (version, connection) in
-        [("HTTP/1.1", "keep-alive"), ("HTTP/1.0", "close"), ("HTTP/1.0", "keep-alive")]
-    {
+    for (version, connection) in [
+        ("HTTP/1.1", "keep-alive"),
+        ("HTTP/1.0", "close"),
+        ("HTTP/1.0", "keep-alive"),
+    ] {
         let mut client = Client::connect(gateway.address).await;
-        let request = get("/thing").version(version).field(&format!("Connection: {connection}"));
+        let request = get("/thing")
+            .version(version)
+            .field(&format!("Connection: {connection}"));
         client.send(request.bytes()).await;
         let mut exchange = puppet.next().await;
         exchange
@@ -86,11 +119,19 @@ async fn an_answer_of_unknown_length_is_framed_for_each_client() {
             .await;
         let head = client.head().await;
         assert_eq!(client.body_until("abc").await, "abc");
-        exchange.answer("4;x=y\r\ndefg\r\n0\r\nX-Sum: 1\r\n\r\n").await;
+        exchange
+            .answer("4;x=y\r\ndefg\r\n0\r\nX-Sum: 1\r\n\r\n")
+            .await;
         let (rest, end) = client.rest().await;
-        assert_eq!((head.field("content-length"), rest.as_slice()), (None, &b"defg"[..]));
+        assert_eq!(
+            (head.field("content-length"), rest.as_slice()),
+            (None, &b"defg"[..])
+        );
         let chunked = version == "HTTP/1.1";
-        assert_eq!(head.field("transfer-encoding"), chunked.then_some("chunked"));
+        assert_eq!(
+            head.field("transfer-encoding"),
+            chunked.then_some("chunked")
+        );
         assert_eq!(end, if chunked { End::Framed } else { End::Closed });
     }
     gateway.finish().await;
@@ -98,8 +139,11 @@ async fn an_answer_of_unknown_length_is_framed_for_each_client() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_answer_that_ends_with_its_connection_is_passed_whole_and_not_pooled() {
-    let puppet =
-        Puppet::answering("HTTP/1.1 200 OK\r\ncontent-type: text/x\r\n\r\nabc", Then::Close).await;
+    let puppet = Puppet::answering(
+        "HTTP/1.1 200 OK\r\ncontent-type: text/x\r\n\r\nabc",
+        Then::Close,
+    )
+    .await;
     let yaml = format!("endpoints: [\"{}\"]\nexpose: [/thing]", puppet.authority());
     let gateway = Gateway::start(&yaml).await;
     for _ in 0..2 {
@@ -120,12 +164,24 @@ async fn h2_has_no_field_of_h1s_framing() {
     .await;
     let yaml = format!("endpoints: [\"{}\"]\nexpose: [/thing]", puppet.authority());
     let gateway = Gateway::with_tls(&yaml).await;
-    let answer = H2::connect(&gateway).await.ask(h2_post("/thing", 0, false), b"").await;
-    assert_eq!((answer.status(), answer.text(), answer.end), (200, "abc", H2End::Whole));
+    let answer = H2::connect(&gateway)
+        .await
+        .ask(h2_post("/thing", 0, false), b"")
+        .await;
+    assert_eq!(
+        (answer.status(), answer.text(), answer.end),
+        (200, "abc", H2End::Whole)
+    );
     assert_eq!(answer.field("x-mixed-case"), Some("1"));
     assert_eq!(answer.field("server"), Some("sluicegate"));
     assert!(answer.field("x-request-id").is_some());
-    assert_eq!((answer.field("transfer-encoding"), answer.field("connection")), (None, None));
+    assert_eq!(
+        (
+            answer.field("transfer-encoding"),
+            answer.field("connection")
+        ),
+        (None, None)
+    );
     gateway.finish().await;
 }
 

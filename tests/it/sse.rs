@@ -1,8 +1,8 @@
 //! Streams of events pass as they come: each on its own, at once, the first together with the head.
 
 use crate::support::{
-    Client, End, Gateway, H2, H2End, Puppet, Script, Then, chat, chat_body, engine_with, h2_post,
-    sse_head, within,
+    Client, End, Gateway, H2, H2End, Puppet, Script, Then, ask, chat, chat_body, engine_with,
+    h2_post, sse_head, within,
 };
 
 fn token(text: &str) -> String {
@@ -30,23 +30,43 @@ async fn every_event_passes_before_the_next_is_made() {
             exchange.event(&event).await;
             if n == 0 {
                 let head = client.head().await;
-                assert_eq!(head.field("content-type"), Some("text/event-stream; charset=utf-8"));
+                assert_eq!(
+                    head.field("content-type"),
+                    Some("text/event-stream; charset=utf-8")
+                );
                 assert_eq!(head.field("content-length"), None);
                 let chunked = (version == "HTTP/1.1").then_some("chunked");
                 assert_eq!(head.field("transfer-encoding"), chunked);
             }
             // The event as it was made, in a chunk of its own, before anything else is sent.
             let piece = client.piece().await.unwrap().unwrap();
-            assert_eq!(String::from_utf8(piece).unwrap(), format!("data: {event}\n\n"));
+            assert_eq!(
+                String::from_utf8(piece).unwrap(),
+                format!("data: {event}\n\n")
+            );
         }
         exchange.event(LAST).await;
         exchange.event("[DONE]").await;
         exchange.answer("0\r\n\r\n").await;
         let (rest, end) = client.rest().await;
-        assert_eq!(String::from_utf8(rest).unwrap(), format!("data: {LAST}\n\ndata: [DONE]\n\n"));
-        assert_eq!(end, if version == "HTTP/1.1" { End::Framed } else { End::Closed });
+        assert_eq!(
+            String::from_utf8(rest).unwrap(),
+            format!("data: {LAST}\n\ndata: [DONE]\n\n")
+        );
+        assert_eq!(
+            end,
+            if version == "HTTP/1.1" {
+                End::Framed
+            } else {
+                End::Closed
+            }
+        );
     }
-    assert_eq!(puppet.accepts() - puppet.probes(), 1, "a stream that ended well leaves a good connection");
+    assert_eq!(
+        puppet.accepts() - puppet.probes(),
+        1,
+        "a stream that ended well leaves a good connection"
+    );
     gateway.finish().await;
 }
 
@@ -62,7 +82,10 @@ async fn every_event_passes_over_h2_before_the_next_is_made() {
     exchange.write(sse_head()).await;
     exchange.event(&token("0")).await;
     let (parts, mut stream) = within("a head", answer).await.unwrap().into_parts();
-    assert_eq!(parts.headers["content-type"], "text/event-stream; charset=utf-8");
+    assert_eq!(
+        parts.headers["content-type"],
+        "text/event-stream; charset=utf-8"
+    );
     for n in 0..50 {
         let data = within("an event", stream.data()).await.unwrap().unwrap();
         assert_eq!(data, format!("data: {}\n\n", token(&n.to_string())));
@@ -90,7 +113,10 @@ async fn head_and_first_event_are_one_segment() {
         exchange.write(sse_head()).await;
         exchange.event(&token("first")).await;
         let bytes = String::from_utf8(client.read_once().await).unwrap();
-        assert!(bytes.starts_with("HTTP/1.1 200 OK\r\n") && bytes.contains("first"), "{bytes}");
+        assert!(
+            bytes.starts_with("HTTP/1.1 200 OK\r\n") && bytes.contains("first"),
+            "{bytes}"
+        );
     }
     gateway.finish().await;
 }
@@ -105,13 +131,24 @@ async fn nothing_is_shown_before_the_first_content() {
     let role = r#"{"choices":[{"index":0,"delta":{"role":"assistant","content":""},"finish_reason":null}]}"#;
     let comment = ": keep-alive\n\n";
     exchange.event(role).await;
-    exchange.write(format!("{:x}\r\n{comment}\r\n", comment.len())).await;
-    assert!(client.is_silent_for(std::time::Duration::from_millis(50)).await);
+    exchange
+        .write(format!("{:x}\r\n{comment}\r\n", comment.len()))
+        .await;
+    assert!(
+        client
+            .is_silent_for(std::time::Duration::from_millis(50))
+            .await
+    );
     exchange.event(&token("now")).await;
     client.head().await;
     // What was held comes first, and all of it.
     let held = format!("data: {role}\n\n{comment}data: {}\n\n", token("now"));
-    assert_eq!(client.body_until("now\"},\"finish_reason\":null}]}\n\n").await, held);
+    assert_eq!(
+        client
+            .body_until("now\"},\"finish_reason\":null}]}\n\n")
+            .await,
+        held
+    );
     exchange.event(LAST).await;
     exchange.last_chunk().await;
     assert_eq!(client.rest().await.1, End::Framed);
@@ -147,7 +184,9 @@ async fn an_events_pieces_pass_as_they_come() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_events_in_one_segment_pass_unchanged() {
-    let events: String = (0..200).map(|n| format!("data: {}\n\n", token(&n.to_string()))).collect();
+    let events: String = (0..200)
+        .map(|n| format!("data: {}\n\n", token(&n.to_string())))
+        .collect();
     let body = format!("{events}data: {LAST}\n\ndata: [DONE]\n\n");
     let wire = format!("{}{:x}\r\n{body}\r\n0\r\n\r\n", sse_head(), body.len());
     let puppet = Puppet::answering(wire, Then::Keep).await;
@@ -156,17 +195,23 @@ async fn many_events_in_one_segment_pass_unchanged() {
         assert_eq!(gateway.ask(&chat(true).version(version)).await.text(), body);
     }
     let mut h2 = H2::connect(&gateway).await;
-    let answer = h2.ask(h2_post("/v1/chat/completions", 2, true), b"{}").await;
+    let answer = h2
+        .ask(h2_post("/v1/chat/completions", 2, true), b"{}")
+        .await;
     assert_eq!((answer.text(), answer.end), (body.as_str(), H2End::Whole));
     gateway.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_engines_stream_passes_unchanged_over_every_protocol() {
-    let engine = engine_with(Script { tokens: 300, ..Script::default() }).await;
+    let engine = engine_with(Script {
+        tokens: 300,
+        ..Script::default()
+    })
+    .await;
     let gateway = Gateway::with_tls(&format!("endpoints: [\"{}\"]", engine.authority())).await;
     let request = chat(true).field("X-Request-Id: same");
-    let direct = crate::support::ask(engine.addr(), &request).await;
+    let direct = ask(engine.addr(), &request).await;
     let masked = |text: &str| {
         let at = text.find("\"created\":").unwrap();
         let created = &text[at..at + 20];
@@ -180,8 +225,16 @@ async fn an_engines_stream_passes_unchanged_over_every_protocol() {
     }
     let body = chat_body(true);
     let mut asked = h2_post("/v1/chat/completions", body.len(), false);
-    asked.headers_mut().insert("x-request-id", "same".parse().unwrap());
-    let answer = H2::connect(&gateway).await.ask(asked, body.as_bytes()).await;
-    assert_eq!((masked(answer.text()), answer.end), (expected, H2End::Whole));
+    asked
+        .headers_mut()
+        .insert("x-request-id", "same".parse().unwrap());
+    let answer = H2::connect(&gateway)
+        .await
+        .ask(asked, body.as_bytes())
+        .await;
+    assert_eq!(
+        (masked(answer.text()), answer.end),
+        (expected, H2End::Whole)
+    );
     gateway.finish().await;
 }

@@ -20,7 +20,7 @@ async fn break_off(gateway: &Gateway, kind: u32, moment: Duration) {
         // Leaves with FIN or with RST, at any moment of a stream or of an answer.
         0..=3 => {
             // A gateway that is done with us may have closed already.
-            let _ = client.try_send(chat(kind % 2 == 0).bytes()).await;
+            let _ = client.try_send(chat(kind.is_multiple_of(2)).bytes()).await;
             tokio::time::sleep(moment).await;
             if kind < 2 {
                 client.reset();
@@ -56,8 +56,12 @@ async fn break_off_h2(gateway: &Gateway, moments: Vec<Duration>) {
     for moment in moments {
         let request = h2_post("/v1/chat/completions", body.len(), true);
         let (answer, mut stream) = h2.open(request, false).await;
-        let is_half = moment.as_micros() % 3 == 0;
-        let part = if is_half { &body.as_bytes()[..20] } else { body.as_bytes() };
+        let is_half = moment.as_micros().is_multiple_of(3);
+        let part = if is_half {
+            &body.as_bytes()[..20]
+        } else {
+            body.as_bytes()
+        };
         let _ = stream.send_data(part.to_vec().into(), !is_half);
         tokio::time::sleep(moment / 4).await;
         match moment.as_micros() % 2 {
@@ -103,18 +107,33 @@ async fn engines(faulty: bool) -> Vec<Engine> {
     let mut engines = Vec::new();
     for fault in [
         None,
-        Some(Fault::Cut { after: 3, how: Cut::Reset }),
-        Some(Fault::Error { after: 0, error: EngineError::CoreDead }),
+        Some(Fault::Cut {
+            after: 3,
+            how: Cut::Reset,
+        }),
+        Some(Fault::Error {
+            after: 0,
+            error: EngineError::CoreDead,
+        }),
     ] {
         let fault = fault.filter(|_| faulty);
-        engines.push(engine_with(Script { fault, ..slow.clone() }).await);
+        engines.push(
+            engine_with(Script {
+                fault,
+                ..slow.clone()
+            })
+            .await,
+        );
     }
     engines
 }
 
 async fn weather(faulty: bool, seed: u64) {
     let engines = engines(faulty).await;
-    let endpoints: Vec<_> = engines.iter().map(|e| format!("\"{}\"", e.authority())).collect();
+    let endpoints: Vec<_> = engines
+        .iter()
+        .map(|e| format!("\"{}\"", e.authority()))
+        .collect();
     let keys = "health: { eject_after: 1000 }, retry_budget: { ratio: 2 }";
     let gateway = Gateway::with_tls(&pool(&endpoints, keys)).await;
     let gateway = Arc::new(gateway);
@@ -124,7 +143,10 @@ async fn weather(faulty: bool, seed: u64) {
         assert_eq!(gateway.endpoint(index).in_flight(), 0);
     }
     let cancelled: u64 = engines.iter().map(Engine::left).sum();
-    assert!(cancelled > 100, "the storm reached the engines: {cancelled}");
+    assert!(
+        cancelled > 100,
+        "the storm reached the engines: {cancelled}"
+    );
     for engine in &engines {
         until("the engines to be idle", || engine.in_flight() == 0).await;
     }
@@ -135,7 +157,9 @@ async fn weather(faulty: bool, seed: u64) {
     let now = gateway.shared().metrics.connection_counts.now();
     assert_eq!((now.reading, now.writing, now.waiting), (0, 0, 0));
     // And it serves on.
-    engines.iter().for_each(|engine| engine.set(Script::default()));
+    engines
+        .iter()
+        .for_each(|engine| engine.set(Script::default()));
     assert_eq!(gateway.ask(&chat(false)).await.status, 200);
     Arc::into_inner(gateway).unwrap().finish().await;
 }

@@ -60,23 +60,37 @@ impl Client {
         let socket = TcpSocket::new_v4().expect("a socket");
         let source = SocketAddr::new(source.parse().expect("an address"), 0);
         socket.bind(source).expect("an address of this machine");
-        Self::over(within("connecting", socket.connect(address)).await.expect("a listener"))
+        Self::over(
+            within("connecting", socket.connect(address))
+                .await
+                .expect("a listener"),
+        )
     }
 
     /// With a receive buffer so small that the gateway soon has to wait for its reader.
     pub async fn slow_reader(address: SocketAddr) -> Self {
         let socket = TcpSocket::new_v4().expect("a socket");
         socket.set_recv_buffer_size(4096).expect("a small buffer");
-        Self::over(within("connecting", socket.connect(address)).await.expect("a listener"))
+        Self::over(
+            within("connecting", socket.connect(address))
+                .await
+                .expect("a listener"),
+        )
     }
 
     fn over(stream: TcpStream) -> Self {
         stream.set_nodelay(true).expect("TCP_NODELAY");
-        Self { stream, input: Vec::new(), body: Framing::Sized(0) }
+        Self {
+            stream,
+            input: Vec::new(),
+            body: Framing::Sized(0),
+        }
     }
 
     pub async fn send(&mut self, bytes: impl AsRef<[u8]>) {
-        within("sending", self.stream.write_all(bytes.as_ref())).await.expect("the gateway reads");
+        within("sending", self.stream.write_all(bytes.as_ref()))
+            .await
+            .expect("the gateway reads");
     }
 
     /// Sends as much as the gateway takes before it closes.
@@ -132,7 +146,13 @@ impl Client {
             .map(|(name, value)| (name.to_owned(), value.to_owned()))
             .collect();
         let status = status.unwrap_or_else(|| panic!("no status line: {line:?}"));
-        let answer = Answer { version, status, fields, body: Vec::new(), end: End::Framed };
+        let answer = Answer {
+            version,
+            status,
+            fields,
+            body: Vec::new(),
+            end: End::Framed,
+        };
         self.body = answer.framing();
         answer
     }
@@ -166,7 +186,11 @@ impl Client {
         let size = usize::from_str_radix(size, 16).expect("a chunk size");
         self.fill(line + 2 + size + 2).await?;
         let chunk = self.input[line + 2..line + 2 + size].to_vec();
-        assert_eq!(&self.input[line + 2 + size..][..2], b"\r\n", "a chunk ends in CRLF");
+        assert_eq!(
+            &self.input[line + 2 + size..][..2],
+            b"\r\n",
+            "a chunk ends in CRLF"
+        );
         self.input.drain(..line + 2 + size + 2);
         if size > 0 {
             return Ok(Some(chunk));
@@ -181,7 +205,10 @@ impl Client {
         while memchr::memmem::find(&body, text.as_bytes()).is_none() {
             match self.piece().await {
                 Ok(Some(piece)) => body.extend_from_slice(&piece),
-                end => panic!("{end:?} before {text:?}, after {:?}", String::from_utf8_lossy(&body)),
+                end => panic!(
+                    "{end:?} before {text:?}, after {:?}",
+                    String::from_utf8_lossy(&body)
+                ),
             }
         }
         String::from_utf8(body).expect("text")
@@ -216,7 +243,11 @@ impl Client {
 
     /// Waits for the gateway to end the connection; it may not send a byte before that.
     pub async fn ended(&mut self) -> End {
-        assert!(self.input.is_empty(), "{:?}", String::from_utf8_lossy(&self.input));
+        assert!(
+            self.input.is_empty(),
+            "{:?}",
+            String::from_utf8_lossy(&self.input)
+        );
         match self.read().await {
             Err(end) => end,
             Ok(()) => panic!("bytes: {:?}", String::from_utf8_lossy(&self.input)),
@@ -226,7 +257,9 @@ impl Client {
     /// Whether nothing comes for a moment, neither bytes nor the end.
     pub async fn is_silent_for(&mut self, moment: Duration) -> bool {
         let mut byte = [0];
-        tokio::time::timeout(moment, self.stream.peek(&mut byte)).await.is_err()
+        tokio::time::timeout(moment, self.stream.peek(&mut byte))
+            .await
+            .is_err()
     }
 
     /// Ends our half of the connection.
@@ -236,7 +269,9 @@ impl Client {
 
     /// Leaves with RST. Dropping the client leaves with FIN.
     pub fn reset(self) {
-        SockRef::from(&self.stream).set_linger(Some(Duration::ZERO)).expect("SO_LINGER");
+        SockRef::from(&self.stream)
+            .set_linger(Some(Duration::ZERO))
+            .expect("SO_LINGER");
     }
 
     async fn fill(&mut self, length: usize) -> Result<(), End> {
@@ -280,7 +315,10 @@ impl Answer {
 
     /// `error.code` of OpenAI's JSON.
     pub fn code(&self) -> String {
-        self.json()["error"]["code"].as_str().unwrap_or_default().to_owned()
+        self.json()["error"]["code"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned()
     }
 
     /// Whether the connection may carry another request.

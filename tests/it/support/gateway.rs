@@ -31,12 +31,18 @@ const DEFAULTS: [(&str, &str); 5] = [
 /// The one pool, with keys beside its endpoints: `pool(&[a, b], "policy: round_robin")`.
 pub fn pool(endpoints: &[String], keys: &str) -> String {
     let comma = if keys.is_empty() { "" } else { ", " };
-    format!("pools: {{ default: {{ endpoints: [{}]{comma}{keys} }} }}", endpoints.join(", "))
+    format!(
+        "pools: {{ default: {{ endpoints: [{}]{comma}{keys} }} }}",
+        endpoints.join(", ")
+    )
 }
 
 /// A pool of two: the first is always asked first, the second only when that fails.
 pub fn in_turn(first: &str, second: &str, keys: &str) -> String {
-    let endpoints = [format!("\"{first}\""), format!("{{ url: \"{second}\", backup: true }}")];
+    let endpoints = [
+        format!("\"{first}\""),
+        format!("{{ url: \"{second}\", backup: true }}"),
+    ];
     pool(&endpoints, keys)
 }
 
@@ -53,15 +59,11 @@ impl Gateway {
 
     async fn launch(yaml: &str, certificate: Option<Certificate>) -> Self {
         let files = TempDir::new();
-        let mut yaml = yaml.to_owned();
         if let Some(certificate) = &certificate {
             std::fs::write(files.file("certificate.pem"), certificate.pem()).expect("a file");
             std::fs::write(files.file("key.pem"), certificate.key_pem()).expect("a file");
-            yaml.push_str(
-                "\nlisten:\n- 127.0.0.1:0\n- { address: \"127.0.0.1:0\", http2: true, \
-                 tls: { certificate: certificate.pem, key: key.pem } }\n",
-            );
         }
+        let yaml = with_listeners(yaml, certificate.is_some());
         let config = parse(&yaml, files.path());
         let server = Server::start(config).await.expect("the gateway starts");
         let public = addresses(&server, Role::Public);
@@ -89,8 +91,18 @@ impl Gateway {
 
     /// Puts another configuration into effect.
     pub async fn reload(&self, yaml: &str) {
-        let config = parse(yaml, self.files.path());
-        self.server().reload(config).await.expect("the gateway reloads");
+        let reloaded = self.try_reload(yaml).await;
+        reloaded.unwrap_or_else(|problem| panic!("{problem}"));
+    }
+
+    /// The same; with [`Gateway::with_tls`] the listener's certificate is read again.
+    pub async fn try_reload(&self, yaml: &str) -> Result<String, String> {
+        let yaml = with_listeners(yaml, self.tls.is_some());
+        let config = parse(&yaml, self.files.path());
+        self.server()
+            .reload(config)
+            .await
+            .map_err(|problem| problem.to_string())
     }
 
     /// Sends one request on a connection of its own.
@@ -106,29 +118,41 @@ impl Gateway {
 
     /// The public state of an endpoint.
     pub fn state(&self, index: usize) -> &'static str {
-        self.endpoint(index).status(tokio::time::Instant::now()).state.as_str()
+        self.endpoint(index)
+            .status(tokio::time::Instant::now())
+            .state
+            .as_str()
     }
 
     pub async fn wait_for_state(&self, index: usize, states: &[&str]) {
-        until(&format!("endpoint {index} to be {states:?}"), || states.contains(&self.state(index)))
-            .await;
+        until(&format!("endpoint {index} to be {states:?}"), || {
+            states.contains(&self.state(index))
+        })
+        .await;
     }
 
     /// A sample of `/metrics`, by its name and labels as they are shown; 0 where it is not there.
     pub fn metric(&self, series: &str) -> f64 {
         let text = self.shared().metrics.render();
-        let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        let line = text
+            .lines()
+            .find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
         line.map_or(0.0, |value| value.parse().expect("a number"))
     }
 
     /// Waits until a sample has this value: some are taken when an answer is already on its way.
     pub async fn wait_for_metric(&self, series: &str, value: f64) {
-        until(&format!("{series} to be {value}"), || self.metric(series) == value).await;
+        until(&format!("{series} to be {value}"), || {
+            self.metric(series) == value
+        })
+        .await;
     }
 
     /// Faults in a row that count against an endpoint.
     pub fn faults(&self, index: usize) -> u32 {
-        self.endpoint(index).status(tokio::time::Instant::now()).consecutive_faults
+        self.endpoint(index)
+            .status(tokio::time::Instant::now())
+            .consecutive_faults
     }
 
     /// Requests sent again for this reason.
@@ -143,8 +167,10 @@ impl Gateway {
         let shared = self.shared();
         let left = || {
             let snapshot = shared.snapshot.load();
-            let in_flight: u32 =
-                snapshot.all_endpoints().map(|endpoint| endpoint.in_flight()).sum();
+            let in_flight: u32 = snapshot
+                .all_endpoints()
+                .map(|endpoint| endpoint.in_flight())
+                .sum();
             let writing = shared.metrics.connection_counts.now().writing;
             (in_flight, shared.body_memory.total(), writing)
         };
@@ -167,10 +193,23 @@ impl Drop for Gateway {
     }
 }
 
+/// With TLS the second listener is on an address of its own, for that is what it is known by.
+fn with_listeners(yaml: &str, tls: bool) -> String {
+    let files = "{ certificate: certificate.pem, key: key.pem }";
+    let second = format!("{{ address: \"127.0.0.2:0\", http2: true, tls: {files} }}");
+    match tls {
+        true => format!("{yaml}\nlisten: [\"127.0.0.1:0\", {second}]\n"),
+        false => yaml.to_owned(),
+    }
+}
+
 fn parse(yaml: &str, base: &Path) -> Config {
     let mut text = String::new();
     for (key, value) in DEFAULTS {
-        let given = |line: &str| line.strip_prefix(key).is_some_and(|rest| rest.starts_with(':'));
+        let given = |line: &str| {
+            line.strip_prefix(key)
+                .is_some_and(|rest| rest.starts_with(':'))
+        };
         if !yaml.lines().any(given) {
             text.push_str(&format!("{key}: {value}\n"));
         }

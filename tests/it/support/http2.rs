@@ -54,7 +54,9 @@ impl H2 {
         stream.set_nodelay(true).expect("TCP_NODELAY");
         let name = ServerName::try_from("localhost").expect("a name");
         let connector = TlsConnector::from(certificate.client(&[b"h2"]));
-        let stream = within("TLS", connector.connect(name, stream)).await.expect("a handshake");
+        let stream = within("TLS", connector.connect(name, stream))
+            .await
+            .expect("a handshake");
         assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
         let (send, connection) = h2::client::Builder::new()
             .initial_window_size(1 << 20)
@@ -89,7 +91,9 @@ impl H2 {
 
     /// Waits until the gateway has closed the connection.
     pub async fn closed(&mut self) {
-        within("the connection to close", &mut self.driver).await.expect("no panic");
+        within("the connection to close", &mut self.driver)
+            .await
+            .expect("no panic");
     }
 
     /// Closes the connection without a word.
@@ -117,7 +121,11 @@ pub async fn answer(response: ResponseFuture) -> H2Answer {
             },
         }
     };
-    H2Answer { response: Response::from_parts(parts, ()), body, end }
+    H2Answer {
+        response: Response::from_parts(parts, ()),
+        body,
+        end,
+    }
 }
 
 async fn send_all(stream: &mut SendStream<Bytes>, mut body: &[u8]) {
@@ -129,7 +137,10 @@ async fn send_all(stream: &mut SendStream<Bytes>, mut body: &[u8]) {
         };
         let (now, later) = body.split_at(granted.min(body.len()));
         body = later;
-        if stream.send_data(Bytes::copy_from_slice(now), body.is_empty()).is_err() {
+        if stream
+            .send_data(Bytes::copy_from_slice(now), body.is_empty())
+            .is_err()
+        {
             return;
         }
     }
@@ -141,7 +152,10 @@ impl H2Answer {
     }
 
     pub fn field(&self, name: &str) -> Option<&str> {
-        self.response.headers().get(name).map(|value| value.to_str().expect("text"))
+        self.response
+            .headers()
+            .get(name)
+            .map(|value| value.to_str().expect("text"))
     }
 
     pub fn text(&self) -> &str {
@@ -150,6 +164,9 @@ impl H2Answer {
 
     pub fn code(&self) -> String {
         let body: serde_json::Value = serde_json::from_slice(&self.body).expect("JSON");
-        body["error"]["code"].as_str().unwrap_or_default().to_owned()
+        body["error"]["code"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned()
     }
 }

@@ -16,12 +16,14 @@ pub use certificate::Certificate;
 pub use client::{Answer, Client, End, ask};
 pub use files::TempDir;
 pub use gateway::{Gateway, in_turn, pool};
-pub use http2::{H2, H2Answer, H2End, answer as h2_answer, h2_post};
+pub use http2::{H2, H2End, answer as h2_answer, h2_post};
 pub use puppet::{Exchange, Puppet, Then, sse_head};
 pub use request::{Request, chat, chat_body, get, post};
 pub use tls_node::TlsNode;
 
-pub use loadtest::engine::{Cut, Death, Engine, EngineError, Fault, Health, QueueFull, Recorded, Script};
+pub use loadtest::engine::{
+    Cut, Death, Engine, EngineError, Fault, Health, QueueFull, Recorded, Script,
+};
 
 /// Longer than anything here takes, short enough to see a hang for what it is.
 const LIMIT: Duration = Duration::from_secs(10);

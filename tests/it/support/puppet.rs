@@ -45,8 +45,6 @@ pub enum Then {
 
 /// One request in the hands of the test. Dropping it closes the connection.
 pub struct Exchange {
-    pub head: String,
-    pub body: Vec<u8>,
     wire: Wire,
     shared: Arc<Shared>,
     outbox: mpsc::UnboundedSender<Exchange>,
@@ -75,16 +73,29 @@ impl Puppet {
 
     fn launch(canned: Option<(Vec<u8>, Then)>) -> Self {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
-        socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).expect("a free port");
+        socket
+            .bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into())
+            .expect("a free port");
         socket.listen(1024).expect("a listener");
         socket.set_nonblocking(true).expect("a listener");
         let listener = socket.try_clone().expect("a socket");
         let listener = TcpListener::from_std(listener.into()).expect("a listener");
         let address = listener.local_addr().expect("an address");
-        let shared = Arc::new(Shared { canned, health: AtomicU16::new(200), ..Shared::default() });
+        let shared = Arc::new(Shared {
+            canned,
+            health: AtomicU16::new(200),
+            ..Shared::default()
+        });
         let (outbox, inbox) = mpsc::unbounded_channel();
         let acceptor = tokio::spawn(accept(listener, Arc::clone(&shared), outbox));
-        Self { shared, address, inbox, acceptor, socket, stuffing: Vec::new() }
+        Self {
+            shared,
+            address,
+            inbox,
+            acceptor,
+            socket,
+            stuffing: Vec::new(),
+        }
     }
 
     pub fn authority(&self) -> String {
@@ -93,12 +104,9 @@ impl Puppet {
 
     /// The next request, whole.
     pub async fn next(&mut self) -> Exchange {
-        within("a request", self.inbox.recv()).await.expect("the puppet lives")
-    }
-
-    /// Whether no request is waiting to be taken.
-    pub fn is_idle(&mut self) -> bool {
-        self.inbox.is_empty()
+        within("a request", self.inbox.recv())
+            .await
+            .expect("the puppet lives")
     }
 
     /// Heads and bodies of the requests so far, probes aside.
@@ -159,7 +167,11 @@ impl Drop for Puppet {
     }
 }
 
-async fn accept(listener: TcpListener, shared: Arc<Shared>, outbox: mpsc::UnboundedSender<Exchange>) {
+async fn accept(
+    listener: TcpListener,
+    shared: Arc<Shared>,
+    outbox: mpsc::UnboundedSender<Exchange>,
+) {
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept(), if !shared.is_deaf.load(Relaxed) => accepted,
@@ -167,7 +179,10 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>, outbox: mpsc::Unboun
         };
         let (stream, _) = accepted.expect("a connection");
         shared.accepts.fetch_add(1, Relaxed);
-        let wire = Wire { stream, input: Vec::new() };
+        let wire = Wire {
+            stream,
+            input: Vec::new(),
+        };
         tokio::spawn(serve(wire, Arc::clone(&shared), outbox.clone()));
     }
 }
@@ -203,9 +218,13 @@ async fn serve(mut wire: Wire, shared: Arc<Shared>, outbox: mpsc::UnboundedSende
             }
             continue;
         }
-        shared.requests.lock().expect("no panic").push((head.clone(), body.clone()));
+        shared.requests.lock().expect("no panic").push((head, body));
         let Some((answer, then)) = &shared.canned else {
-            let exchange = Exchange { head, body, wire, shared, outbox: outbox.clone() };
+            let exchange = Exchange {
+                wire,
+                shared,
+                outbox: outbox.clone(),
+            };
             // An error means that the test is over.
             let _ = outbox.send(exchange);
             return;
@@ -249,7 +268,9 @@ impl Wire {
     }
 
     fn reset(self) {
-        SockRef::from(&self.stream).set_linger(Some(Duration::ZERO)).expect("SO_LINGER");
+        SockRef::from(&self.stream)
+            .set_linger(Some(Duration::ZERO))
+            .expect("SO_LINGER");
     }
 }
 
@@ -261,13 +282,16 @@ impl Exchange {
 
     /// Whether the connection still takes bytes.
     pub async fn try_write(&mut self, bytes: impl AsRef<[u8]>) -> bool {
-        within("writing", self.wire.stream.write_all(bytes.as_ref())).await.is_ok()
+        within("writing", self.wire.stream.write_all(bytes.as_ref()))
+            .await
+            .is_ok()
     }
 
     /// One event as one chunk.
     pub async fn event(&mut self, data: &str) {
         let event = format!("data: {data}\n\n");
-        self.write(format!("{:x}\r\n{event}\r\n", event.len())).await;
+        self.write(format!("{:x}\r\n{event}\r\n", event.len()))
+            .await;
     }
 
     /// The end of a body in chunks.
@@ -285,7 +309,10 @@ impl Exchange {
 
     /// Waits until the gateway closes the connection.
     pub async fn gone(&mut self) {
-        within("the gateway to close", async { while self.wire.read().await.is_some() {} }).await;
+        within("the gateway to close", async {
+            while self.wire.read().await.is_some() {}
+        })
+        .await;
     }
 
     /// Answers and lets the connection serve on.
@@ -301,21 +328,11 @@ impl Exchange {
     pub fn reset(self) {
         self.wire.reset();
     }
-
-    pub fn field(&self, name: &str) -> Option<&str> {
-        field(&self.head, name)
-    }
 }
 
 fn json_answer(body: &str) -> String {
     let length = body.len();
-    format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}")
+    format!(
+        "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
+    )
 }
-
-fn field<'a>(head: &'a str, name: &str) -> Option<&'a str> {
-    head.split("\r\n").skip(1).find_map(|line| {
-        let (known, value) = line.split_once(": ")?;
-        known.eq_ignore_ascii_case(name).then_some(value)
-    })
-}
-

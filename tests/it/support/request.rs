@@ -24,7 +24,11 @@ pub fn get(target: &str) -> Request {
 
 /// JSON, unless another `Content-Type` is given.
 pub fn post(target: &str, body: impl Into<Vec<u8>>) -> Request {
-    Request { line: format!("POST {target}"), body: Some(body.into()), ..get(target) }
+    Request {
+        line: format!("POST {target}"),
+        body: Some(body.into()),
+        ..get(target)
+    }
 }
 
 /// A chat of one message.
@@ -78,12 +82,20 @@ impl Request {
             head.push_str("\r\n");
         }
         if let Some(body) = &self.body {
-            if !self.fields.iter().any(|field| starts_with(field, "content-type:")) {
+            if !self
+                .fields
+                .iter()
+                .any(|field| starts_with(field, "content-type:"))
+            {
                 head.push_str("Content-Type: application/json\r\n");
             }
             if self.chunk.is_some() {
                 head.push_str("Transfer-Encoding: chunked\r\n");
-            } else if !self.fields.iter().any(|field| starts_with(field, "content-length:")) {
+            } else if !self
+                .fields
+                .iter()
+                .any(|field| starts_with(field, "content-length:"))
+            {
                 head.push_str(&format!("Content-Length: {}\r\n", body.len()));
             }
         }
@@ -117,5 +129,6 @@ impl Request {
 }
 
 fn starts_with(line: &str, prefix: &str) -> bool {
-    line.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix))
+    line.get(..prefix.len())
+        .is_some_and(|start| start.eq_ignore_ascii_case(prefix))
 }

@@ -23,7 +23,9 @@ impl TlsNode {
                 let tls = tls.clone();
                 tokio::spawn(async move {
                     // A client that does not trust us leaves here.
-                    let Ok(mut stream) = tls.accept(stream).await else { return };
+                    let Ok(mut stream) = tls.accept(stream).await else {
+                        return;
+                    };
                     let mut input = vec![0; 64 * 1024];
                     while stream.read(&mut input).await.is_ok_and(|read| read > 0) {
                         let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}";
