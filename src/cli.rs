@@ -163,7 +163,10 @@ impl Order {
             }
         };
         let Some(pid_file) = &config.pid_file else {
-            eprintln!("{} has `pid_file: null`: send the signal with kill", file.display());
+            eprintln!(
+                "{} has `pid_file: null`: send the signal with kill",
+                file.display()
+            );
             return ExitCode::FAILURE;
         };
         match signal_by(pid_file, self.signal()) {
@@ -177,11 +180,18 @@ impl Order {
 }
 
 fn signal_by(pid_file: &Path, signal: Signal) -> Result<(), String> {
-    let text = std::fs::read_to_string(pid_file)
-        .map_err(|e| format!("cannot read the pid file {}: {e}; is it running?", pid_file.display()))?;
+    let text = std::fs::read_to_string(pid_file).map_err(|e| {
+        format!(
+            "cannot read the pid file {}: {e}; is it running?",
+            pid_file.display()
+        )
+    })?;
     let pid = text.trim().parse::<i32>().ok().filter(|pid| *pid > 1);
     let Some(pid) = pid else {
-        return Err(format!("the pid file {} holds no process id", pid_file.display()));
+        return Err(format!(
+            "the pid file {} holds no process id",
+            pid_file.display()
+        ));
     };
     kill(Pid::from_raw(pid), signal).map_err(|e| format!("process {pid} cannot be signalled: {e}"))
 }

@@ -8,8 +8,8 @@ use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::Duration;
 
 use clap::Args;
-use log::LevelFilter;
 use loadtest::engine::{Engine, Listen, Script};
+use log::LevelFilter;
 
 use crate::config::{self, LogFormat};
 use crate::listener::Role;
@@ -77,7 +77,10 @@ impl Demo {
 
     fn try_run(self, signals: Signals) -> Result<ExitCode, String> {
         let engines = [start_engine()?, start_engine()?];
-        let endpoints: Vec<String> = engines.iter().map(|engine| engine.authority.clone()).collect();
+        let endpoints: Vec<String> = engines
+            .iter()
+            .map(|engine| engine.authority.clone())
+            .collect();
         let listen = [format!("127.0.0.1:{}", self.port)];
         let mut config = config::from_command_line(&listen, &endpoints, None)
             .map_err(|mistakes| mistakes.to_string())?;
@@ -85,14 +88,16 @@ impl Demo {
         let runtime = runtime().map_err(|e| e.to_string())?;
         runtime.block_on(async {
             let server = Server::start(config).await.map_err(|e| e.to_string())?;
-            let public = server.tcp_address(Role::Public).ok_or("there is no listener")?;
+            let public = server
+                .tcp_address(Role::Public)
+                .ok_or("there is no listener")?;
+            let answer = ask(public).await?;
             if self.once {
-                let answer = ask(public).await?;
                 println!("{answer}");
                 server.stop().await;
                 return Ok(ExitCode::SUCCESS);
             }
-            explain(&server, public, &engines);
+            explain(&server, public, &engines, text_of(&answer));
             Ok(supervise(server, signals, None).await)
         })
     }
@@ -121,7 +126,9 @@ fn start_engine() -> Result<DemoEngineProcess, String> {
         .map_err(|e| e.to_string())?;
     let stdout = child.stdout.take().ok_or("the engine has no output")?;
     let mut authority = String::new();
-    BufReader::new(stdout).read_line(&mut authority).map_err(|e| e.to_string())?;
+    BufReader::new(stdout)
+        .read_line(&mut authority)
+        .map_err(|e| e.to_string())?;
     let authority = authority.trim().to_owned();
     let engine = DemoEngineProcess { child, authority };
     if engine.authority.is_empty() {
@@ -130,7 +137,8 @@ fn start_engine() -> Result<DemoEngineProcess, String> {
     Ok(engine)
 }
 
-const REQUEST: &str = r#"{"model":"DeepSeek-R1","messages":[{"role":"user","content":"Hello"}]}"#;
+const REQUEST: &str =
+    r#"{"model":"DeepSeek-R1","messages":[{"role":"user","content":"Hello"}],"max_tokens":16}"#;
 
 async fn ask(gateway: SocketAddr) -> Result<String, String> {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -153,14 +161,35 @@ async fn ask(gateway: SocketAddr) -> Result<String, String> {
     Ok(answer)
 }
 
-fn explain(server: &Server, public: SocketAddr, engines: &[DemoEngineProcess]) {
+/// What the model says in a whole HTTP answer.
+fn text_of(answer: &str) -> Option<String> {
+    let (_, body) = answer.split_once("\r\n\r\n")?;
+    let body: serde_json::Value = serde_json::from_str(body).ok()?;
+    let said = body["choices"][0]["message"]["content"].as_str()?;
+    Some(said.split_whitespace().collect::<Vec<_>>().join(" "))
+}
+
+fn explain(
+    server: &Server,
+    public: SocketAddr,
+    engines: &[DemoEngineProcess],
+    said: Option<String>,
+) {
     println!("\nThe gateway is at http://{public}, with two simulated engines behind it:");
     for engine in engines {
         println!("  {}  (process {})", engine.authority, engine.child.id());
     }
+    if let Some(said) = said {
+        println!("\nAsked \"Hello\" through it, one of them said:\n  {said}");
+    }
     println!("\nAsk it something:\n");
-    println!("  curl -N http://{public}/v1/chat/completions -H 'Content-Type: application/json' \\");
-    println!("    -d '{}'", REQUEST.replace("}]}", r#"}],"stream":true}"#));
+    println!(
+        "  curl -N http://{public}/v1/chat/completions -H 'Content-Type: application/json' \\"
+    );
+    println!(
+        "    -d '{}'",
+        REQUEST.replace(r#""max_tokens":16"#, r#""stream":true"#)
+    );
     if let Some(admin) = server.tcp_address(Role::Admin) {
         println!("\nLook at the endpoints, and at the metrics:\n");
         println!("  curl http://{admin}/endpoints");

@@ -40,7 +40,8 @@ fn ask(url: &str) -> Result<u16, String> {
     let exchange = |stream: &mut TcpStream| -> std::io::Result<Vec<u8>> {
         stream.set_read_timeout(Some(TIMEOUT))?;
         stream.set_write_timeout(Some(TIMEOUT))?;
-        let request = format!("GET /ready HTTP/1.1\r\nHost: {authority}\r\nConnection: close\r\n\r\n");
+        let request =
+            format!("GET /ready HTTP/1.1\r\nHost: {authority}\r\nConnection: close\r\n\r\n");
         stream.write_all(request.as_bytes())?;
         let mut head = vec![0; 64];
         let read = stream.read(&mut head)?;

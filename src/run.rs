@@ -66,7 +66,10 @@ fn announce(server: &Server) {
     }
     let snapshot = server.shared().snapshot.load();
     let endpoints: usize = snapshot.pools.iter().map(|pool| pool.endpoints.len()).sum();
-    info!("sluicegate {} serves {endpoints} endpoints", env!("CARGO_PKG_VERSION"));
+    info!(
+        "sluicegate {} serves {endpoints} endpoints",
+        env!("CARGO_PKG_VERSION")
+    );
 }
 
 /// Every client and every stream takes a descriptor on each side: take as many as we may
@@ -94,7 +97,10 @@ impl PidFile {
         match std::fs::write(&path, format!("{}\n", std::process::id())) {
             Ok(()) => Some(PidFile(path)),
             Err(e) => {
-                warn!("no pid file: {}: {e}; `-s` will not find this process", path.display());
+                warn!(
+                    "no pid file: {}: {e}; `-s` will not find this process",
+                    path.display()
+                );
                 None
             }
         }

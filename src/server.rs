@@ -22,7 +22,7 @@ use crate::proxy::Gateway;
 use crate::snapshot::{Snapshot, SnapshotCell};
 use crate::tasks::prober::{self, HttpProbe, Probe};
 use crate::tasks::resolver::{self, Failing, Resolve, SystemResolver};
-use crate::tasks::sweeper;
+use crate::tasks::{series, sweeper};
 use crate::telemetry::{AccessLog, Metrics};
 
 pub use shared::Shared;
@@ -82,7 +82,11 @@ impl Server {
         let config = Arc::new(config);
         let (snapshot, _) = Snapshot::build(Arc::clone(&config), &round.resolved, None)
             .map_err(|e| StartError(e.to_string()))?;
-        let shared = Arc::new(Shared::new(SnapshotCell::new(snapshot), metrics, access_log));
+        let shared = Arc::new(Shared::new(
+            SnapshotCell::new(snapshot),
+            metrics,
+            access_log,
+        ));
         let mut certificates = Vec::new();
         let mut listeners = Vec::new();
         for one in bound {
@@ -91,7 +95,9 @@ impl Server {
                 let (shown, expires) =
                     Certificates::load(tls).map_err(|e| StartError(e.to_string()))?;
                 note_expiry(&shared, &one.listen, expires);
-                let made = shown.acceptor(one.listen.http2).map_err(|e| StartError(e.to_string()))?;
+                let made = shown
+                    .acceptor(one.listen.http2)
+                    .map_err(|e| StartError(e.to_string()))?;
                 acceptor = Some(Arc::new(made));
                 certificates.push((one.listen.address.clone(), shown));
             }
@@ -101,27 +107,50 @@ impl Server {
         let probe: Arc<dyn Probe> = Arc::new(HttpProbe);
         prober::first_round(&shared.snapshot, &probe, first_probes.unwrap_or_default()).await;
 
-        let addresses = listeners.iter().map(|(l, _)| (l.role, l.address())).collect();
-        let socket_files = listeners.iter().filter_map(|(l, _)| l.socket_file()).collect();
+        let addresses = listeners
+            .iter()
+            .map(|(l, _)| (l.role, l.address()))
+            .collect();
+        let socket_files = listeners
+            .iter()
+            .filter_map(|(l, _)| l.socket_file())
+            .collect();
         let proxy = Arc::new(pingora_proxy::http_proxy(
             &Arc::new(server_conf(threads)),
             Gateway::new(Arc::clone(&shared)),
         ));
-        let service = Arc::new(Service { proxy: Arc::clone(&proxy), gateway: Arc::clone(&shared) });
+        let service = Arc::new(Service {
+            proxy: Arc::clone(&proxy),
+            gateway: Arc::clone(&shared),
+        });
         let workers = listener::start(threads, &listeners, &service)
             .map_err(|e| StartError::because("the worker threads could not be started", &e))?;
         let (end_tasks, end) = watch::channel(false);
         let tasks = vec![
-            tokio::spawn(prober::run(Arc::clone(&shared.snapshot), probe, ended(end.clone()))),
+            tokio::spawn(prober::run(
+                Arc::clone(&shared.snapshot),
+                probe,
+                ended(end.clone()),
+            )),
             tokio::spawn(resolver::run(
                 Arc::clone(&shared.snapshot),
                 names,
                 failing,
                 ended(end.clone()),
             )),
+            tokio::spawn(series::run(Arc::clone(&shared), ended(end.clone()))),
             tokio::spawn(sweeper::run(Arc::clone(&shared.snapshot), ended(end))),
         ];
-        Ok(Server { shared, proxy, workers, addresses, socket_files, certificates, tasks, end_tasks })
+        Ok(Server {
+            shared,
+            proxy,
+            workers,
+            addresses,
+            socket_files,
+            certificates,
+            tasks,
+            end_tasks,
+        })
     }
 
     pub fn shared(&self) -> &Arc<Shared> {
@@ -135,10 +164,12 @@ impl Server {
 
     /// The first TCP address for `role`.
     pub fn tcp_address(&self, role: Role) -> Option<std::net::SocketAddr> {
-        self.addresses.iter().find_map(|(of, address)| match address {
-            ListenAddress::Tcp(address) if *of == role => Some(*address),
-            _ => None,
-        })
+        self.addresses
+            .iter()
+            .find_map(|(of, address)| match address {
+                ListenAddress::Tcp(address) if *of == role => Some(*address),
+                _ => None,
+            })
     }
 
     /// Puts a new configuration into effect: all of it or, on an error, nothing. Returns what is
@@ -153,7 +184,11 @@ impl Server {
         let current = self.shared.snapshot.load_full();
         let mut renewed = Vec::new();
         for (address, shown) in &self.certificates {
-            let listen = config.listen.iter().chain(&config.admin).find(|l| l.address == *address);
+            let listen = config
+                .listen
+                .iter()
+                .chain(&config.admin)
+                .find(|l| l.address == *address);
             if let Some((listen, tls)) = listen.and_then(|l| Some((l, l.tls.as_ref()?))) {
                 let read = Certificates::read(tls).map_err(|e| StartError(e.to_string()))?;
                 renewed.push((shown, listen.clone(), read));
@@ -181,10 +216,16 @@ impl Server {
             self.shared.replace_access_log(access_log);
         }
         let epoch = self.shared.snapshot.load().epoch;
-        self.shared.metrics.config_epoch.set(i64::try_from(epoch).unwrap_or(i64::MAX));
+        self.shared
+            .metrics
+            .config_epoch
+            .set(i64::try_from(epoch).unwrap_or(i64::MAX));
         crate::telemetry::logging::set_level(log.level);
         if !restart.is_empty() {
-            warn!("these changes take effect after a restart: {}", restart.join(", "));
+            warn!(
+                "these changes take effect after a restart: {}",
+                restart.join(", ")
+            );
         }
         Ok(diff.to_string())
     }
@@ -247,7 +288,10 @@ fn cpus() -> usize {
 
 /// Pingora's own settings: it has no listener, no upstream pool and no thread of ours to configure.
 fn server_conf(threads: usize) -> ServerConf {
-    ServerConf { threads, ..ServerConf::default() }
+    ServerConf {
+        threads,
+        ..ServerConf::default()
+    }
 }
 
 fn bind_all(config: &Config) -> Result<Vec<Bound>, StartError> {
@@ -262,7 +306,11 @@ fn bind_all(config: &Config) -> Result<Vec<Bound>, StartError> {
             // Under systemd the directory is there already; elsewhere the socket is a convenience.
             && let Err(e) = std::fs::create_dir(directory)
         {
-            warn!("no admin socket at {}: {}: {e}", path.display(), directory.display());
+            warn!(
+                "no admin socket at {}: {}: {e}",
+                path.display(),
+                directory.display()
+            );
             continue;
         }
         match listener::bind(listen, Role::Admin) {
@@ -281,10 +329,15 @@ fn open_access_log(config: &Config, metrics: &Metrics) -> Result<Option<AccessLo
         return Ok(None);
     };
     let dropped = metrics.log_lines_dropped.clone();
-    AccessLog::open(log.path.as_deref(), log.format, dropped).map(Some).map_err(|e: io::Error| {
-        let path = log.path.as_deref().map_or("-".into(), |p| p.display().to_string());
-        StartError::because(&format!("cannot open the access log {path}"), &e)
-    })
+    AccessLog::open(log.path.as_deref(), log.format, dropped)
+        .map(Some)
+        .map_err(|e: io::Error| {
+            let path = log
+                .path
+                .as_deref()
+                .map_or("-".into(), |p| p.display().to_string());
+            StartError::because(&format!("cannot open the access log {path}"), &e)
+        })
 }
 
 fn note_expiry(shared: &Shared, listen: &Listen, expires: Option<SystemTime>) {

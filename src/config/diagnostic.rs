@@ -80,7 +80,9 @@ impl Diagnostics {
 
     /// Whether there is more than warnings.
     pub fn has_errors(&self) -> bool {
-        self.list.iter().any(|diagnostic| diagnostic.severity == Severity::Error)
+        self.list
+            .iter()
+            .any(|diagnostic| diagnostic.severity == Severity::Error)
     }
 
     pub fn len(&self) -> usize {

@@ -121,7 +121,11 @@ pub fn bind(listen: &Listen, role: Role) -> Result<Bound, BindError> {
 }
 
 fn bind_tcp(address: SocketAddr) -> io::Result<std::net::TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
     socket.set_reuse_address(true)?;
     if address.is_ipv6() {
         // As nginx (`ipv6only=on`), so that [::]:80 and 0.0.0.0:80 can both be listed.

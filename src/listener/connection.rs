@@ -112,7 +112,8 @@ impl Connection {
 
     /// A whole request head is here: no deadline of ours runs while it is answered.
     pub fn request_started(&self, header_timeout: Duration) {
-        self.header_timeout_ms.store(clamp_ms(header_timeout), Relaxed);
+        self.header_timeout_ms
+            .store(clamp_ms(header_timeout), Relaxed);
         if self.requests.fetch_add(1, Relaxed) == 0 {
             self.leave(self.phase.swap(Phase::Writing as u8, Relaxed));
             self.deadline_ms.store(0, Relaxed);

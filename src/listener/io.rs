@@ -27,7 +27,7 @@ use super::{Connection, Writes};
 /// Bytes gathered before they are sent without waiting for a flush.
 const GATHER_BYTES: usize = 4 * 1024;
 /// Most bytes of one read.
-const READ_BYTES: usize = 32 * 1024;
+const READ_BYTES: usize = 16 * 1024;
 
 /// A client's socket, with the state of its connection.
 #[derive(Debug)]
@@ -55,12 +55,12 @@ impl ClientIo {
         };
         let socket_digest = SocketDigest::from_raw_fd(fd);
         // Spares Pingora a getpeername for every connection.
-        let _ = socket_digest.peer_addr.set(connection.peer.map(PingoraAddr::Inet));
+        let _ = socket_digest
+            .peer_addr
+            .set(connection.peer.map(PingoraAddr::Inet));
         let response = ResponseHeader::build_no_case(200, Some(0)).map_err(io::Error::other)?;
-        let proxy_digest = ProxyDigest::new(
-            Box::new(response),
-            Some(Box::new(Arc::clone(&connection))),
-        );
+        let proxy_digest =
+            ProxyDigest::new(Box::new(response), Some(Box::new(Arc::clone(&connection))));
         Ok(Self {
             socket,
             out: Vec::new(),
@@ -83,11 +83,9 @@ impl ClientIo {
             }
             self.sent += n;
         }
-        self.out.clear();
+        // Given back: events go out without gathering, and a stream may be open for minutes.
+        self.out = Vec::new();
         self.sent = 0;
-        if self.out.capacity() > GATHER_BYTES {
-            self.out = Vec::new();
-        }
         Poll::Ready(Ok(()))
     }
 
@@ -121,7 +119,7 @@ impl ClientIo {
             // Nothing of `bufs` went out, and 0 would mean the end: gather a part of it instead.
             return Poll::Ready(Ok(self.gather(bufs, GATHER_BYTES)));
         }
-        self.out.clear();
+        self.out = Vec::new();
         self.sent = 0;
         match n - gathered {
             0 => Poll::Ready(Ok(self.gather(bufs, GATHER_BYTES))),

@@ -73,13 +73,17 @@ fn read(tls: &ListenTls) -> Result<(CertifiedKey, Option<SystemTime>), Certifica
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
         .map_err(|e| failed("certificate", &tls.certificate, &e))?;
     if chain.is_empty() {
-        return Err(failed("certificate", &tls.certificate, &"it holds no certificate"));
+        return Err(failed(
+            "certificate",
+            &tls.certificate,
+            &"it holds no certificate",
+        ));
     }
     let key = PrivateKeyDer::from_pem_file(&tls.key).map_err(|e| failed("key", &tls.key, &e))?;
     let expires = expiry(&chain[0]);
     let provider = rustls::crypto::ring::default_provider();
-    let certified = CertifiedKey::from_der(chain, key, &provider)
-        .map_err(|e| failed("key", &tls.key, &e))?;
+    let certified =
+        CertifiedKey::from_der(chain, key, &provider).map_err(|e| failed("key", &tls.key, &e))?;
     Ok((certified, expires))
 }
 

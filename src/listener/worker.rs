@@ -171,7 +171,11 @@ struct Worker {
 }
 
 impl Worker {
-    fn run(self: &Arc<Self>, listeners: Vec<Listener>, mut inbox: mpsc::UnboundedReceiver<Accepted>) {
+    fn run(
+        self: &Arc<Self>,
+        listeners: Vec<Listener>,
+        mut inbox: mpsc::UnboundedReceiver<Accepted>,
+    ) {
         for listener in listeners {
             let worker = Arc::clone(self);
             tokio::spawn(async move { worker.accept_from(listener).await });
@@ -211,7 +215,10 @@ impl Worker {
                 Ok((socket, peer)) => self.place(socket, peer, role, acceptor.clone()),
                 Err(e) if is_of_one_connection(&e) => {}
                 Err(e) => {
-                    warn!("accept failed: {e}; pausing {} ms", ACCEPT_PAUSE.as_millis());
+                    warn!(
+                        "accept failed: {e}; pausing {} ms",
+                        ACCEPT_PAUSE.as_millis()
+                    );
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             }
@@ -236,7 +243,8 @@ impl Worker {
             return;
         }
         let mut claim = None;
-        if let (Role::Public, Some(limit), Some(peer)) = (role, limits.connections_per_client, peer) {
+        if let (Role::Public, Some(limit), Some(peer)) = (role, limits.connections_per_client, peer)
+        {
             claim = self.clients.claim(peer.ip(), limit);
             if claim.is_none() {
                 gateway.metrics.refused("connections_per_client");
@@ -252,7 +260,11 @@ impl Worker {
             .enumerate()
             .min_by_key(|&(_, load)| load)
             .unwrap_or((self.index, mine));
-        let target = if mine > least + LEAD { emptiest } else { self.index };
+        let target = if mine > least + LEAD {
+            emptiest
+        } else {
+            self.index
+        };
         let mut accepted = Accepted {
             socket: AcceptedSocket::Here(socket),
             peer,
@@ -282,7 +294,14 @@ impl Worker {
     }
 
     fn serve(self: &Arc<Self>, accepted: Accepted) {
-        let Accepted { socket, peer, role, acceptor, claim, open } = accepted;
+        let Accepted {
+            socket,
+            peer,
+            role,
+            acceptor,
+            claim,
+            open,
+        } = accepted;
         let socket = match socket {
             AcceptedSocket::Here(socket) => Ok(socket),
             AcceptedSocket::Tcp(s) => tokio::net::TcpStream::from_std(s).map(ClientSocket::Tcp),
@@ -330,7 +349,8 @@ async fn serve_stream(
 ) {
     let mut stream: Stream = match acceptor {
         None => Box::new(io),
-        Some(acceptor) => match acceptor.tls_handshake(io).await {
+        // Boxed, so that plain connections do not carry the room for a handshake.
+        Some(acceptor) => match Box::pin(acceptor.tls_handshake(io)).await {
             Ok(stream) => Box::new(stream),
             Err(e) => return log::debug!("TLS handshake failed: {e}"),
         },
@@ -364,6 +384,8 @@ impl Accepting {
 fn is_of_one_connection(error: &io::Error) -> bool {
     matches!(
         error.kind(),
-        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::Interrupted
     )
 }

@@ -1,6 +1,6 @@
 use std::fmt;
-use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
@@ -205,7 +205,10 @@ impl EndpointState {
             ejections,
         } = &mut *inner;
         let change = health.fault(fault, now, &settings.health, rng);
-        if change.as_ref().is_some_and(|change| !matches!(change.phase, Phase::Up)) {
+        if change
+            .as_ref()
+            .is_some_and(|change| !matches!(change.phase, Phase::Up))
+        {
             count(ejections, fault.reason());
         }
         self.publish(health);
@@ -239,9 +242,16 @@ impl EndpointState {
         let settings = self.settings.load();
         let flowing = self.bytes_since(now, settings.health.interval);
         let mut inner = self.inner.lock();
-        let Inner { health, rng, ejections } = &mut *inner;
+        let Inner {
+            health,
+            rng,
+            ejections,
+        } = &mut *inner;
         let change = health.probed(result, flowing, now, &settings.health, rng);
-        if change.as_ref().is_some_and(|change| !matches!(change.phase, Phase::Up)) {
+        if change
+            .as_ref()
+            .is_some_and(|change| !matches!(change.phase, Phase::Up))
+        {
             count(ejections, "probe");
         }
         self.publish(health);

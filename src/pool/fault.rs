@@ -27,7 +27,10 @@ pub enum Fault {
 impl Fault {
     /// No connection was made, so nothing was sent.
     pub fn is_connect(self) -> bool {
-        matches!(self, Fault::ConnectRefused | Fault::ConnectTimedOut | Fault::ConnectFailed)
+        matches!(
+            self,
+            Fault::ConnectRefused | Fault::ConnectTimedOut | Fault::ConnectFailed
+        )
     }
 
     /// For logs and the `reason` label of metrics.

@@ -10,9 +10,7 @@ use crate::openai::sse::{ErrorEvent, Seen, SseScanner};
 use crate::openai::{Call, Dialect};
 use crate::pool::{Fault, Lease};
 use crate::telemetry::metrics::EndpointMetrics;
-use crate::upstream::{
-    ConnectError, Connection, HeadLimits, ReadError, RequestKind, ResponseHead,
-};
+use crate::upstream::{ConnectError, Connection, HeadLimits, ReadError, RequestKind, ResponseHead};
 
 /// Most fields of an engine's head; hyper and nginx allow about as many.
 const HEAD_FIELDS: usize = 256;
@@ -61,18 +59,24 @@ impl Failed {
             return Some((Self::Abort, good));
         }
         // Engines go on to `[DONE]` as if nothing had happened.
-        seen.error.as_ref().map(|_| (Self::Error, good + event_length(&piece[good..])))
+        seen.error
+            .as_ref()
+            .map(|_| (Self::Error, good + event_length(&piece[good..])))
     }
 }
 
 /// The length of the first event, of which the beginning may have come in an earlier piece.
 fn event_length(bytes: &[u8]) -> usize {
-    let rest_of_blank_line = [&b"\n"[..], b"\r\n"].into_iter().find(|end| bytes.starts_with(end));
+    let rest_of_blank_line = [&b"\n"[..], b"\r\n"]
+        .into_iter()
+        .find(|end| bytes.starts_with(end));
     if let Some(end) = rest_of_blank_line {
         return end.len();
     }
     let ends = [&b"\n\n"[..], b"\r\n\r\n", b"\r\r"];
-    let found = ends.iter().filter_map(|end| Some(memchr::memmem::find(bytes, end)? + end.len()));
+    let found = ends
+        .iter()
+        .filter_map(|end| Some(memchr::memmem::find(bytes, end)? + end.len()));
     found.min().unwrap_or(bytes.len())
 }
 
@@ -111,7 +115,7 @@ pub async fn attempt(
     let endpoint = lease.endpoint();
     let connection = Connection::connect(&endpoint.state.target, lease.pool().timeouts.connect)
         .await
-        .map_err(connect_failure)?;
+        .map_err(|e| connect_failure(&e))?;
     metrics.connections_new.inc();
     match run(lease, exchange, head, connection, Some(begun.elapsed())).await {
         Ok(answer) => Ok(answer),
@@ -130,8 +134,11 @@ enum Stopped {
 }
 
 impl Stopped {
-    fn sent(fault: Fault, detail: impl ToString) -> Self {
-        Self::Failed(Failure::Sent { fault, detail: detail.to_string() })
+    fn sent(fault: Fault, detail: &dyn ToString) -> Self {
+        Self::Failed(Failure::Sent {
+            fault,
+            detail: detail.to_string(),
+        })
     }
 }
 
@@ -143,19 +150,32 @@ async fn run(
     connect: Option<Duration>,
 ) -> Result<Answer, Stopped> {
     let timeouts = &lease.pool().timeouts;
-    connection.expect(if exchange.is_head { RequestKind::Head } else { RequestKind::Other });
-    let head_limits = HeadLimits { bytes: exchange.limits.response_header, fields: HEAD_FIELDS };
+    connection.expect(if exchange.is_head {
+        RequestKind::Head
+    } else {
+        RequestKind::Other
+    });
+    let head_limits = HeadLimits {
+        bytes: exchange.limits.response_header,
+        fields: HEAD_FIELDS,
+    };
     let sent = match timeout(timeouts.send, connection.send(request, exchange.body)).await {
         Ok(sent) => sent,
         Err(_elapsed) => {
-            return Err(Stopped::sent(Fault::SendTimedOut, "sending the request timed out"));
+            return Err(Stopped::sent(
+                Fault::SendTimedOut,
+                &"sending the request timed out",
+            ));
         }
     };
     let sent_at = Instant::now();
     let deadline = sent_at + timeouts.first_byte;
     let head = match timeout_at(deadline, connection.read_head(head_limits)).await {
         Err(_elapsed) => {
-            return Err(Stopped::sent(Fault::FirstByteTimedOut, "no answer within first_byte"));
+            return Err(Stopped::sent(
+                Fault::FirstByteTimedOut,
+                &"no answer within first_byte",
+            ));
         }
         // An engine may answer (413) and close before it has read everything: the answer counts.
         Ok(Ok(head)) => head,
@@ -165,9 +185,9 @@ async fn run(
                 return Err(Stopped::Stale);
             }
             return Err(match (is_lost, sent) {
-                (true, Err(write)) => Stopped::sent(Fault::ConnectionLost, write),
-                (true, Ok(())) => Stopped::sent(Fault::ConnectionLost, e),
-                (false, _) => Stopped::sent(Fault::BadResponse, e),
+                (true, Err(write)) => Stopped::sent(Fault::ConnectionLost, &write),
+                (true, Ok(())) => Stopped::sent(Fault::ConnectionLost, &e),
+                (false, _) => Stopped::sent(Fault::BadResponse, &e),
             });
         }
     };
@@ -188,7 +208,7 @@ async fn run(
         hold_until_content(lease, exchange, &mut answer, deadline).await?;
     } else if must_be_whole(exchange, &answer) {
         hold_until_whole(lease, exchange, &mut answer, timeouts.read).await?;
-    } else if let Some(piece) = answer.connection.buffered_body().map_err(lost)? {
+    } else if let Some(piece) = answer.connection.buffered_body()? {
         answer.held.push(piece);
         answer.is_whole = answer.connection.body_is_done();
     } else {
@@ -226,12 +246,15 @@ async fn hold_until_whole(
             answer.is_whole = true;
             return Ok(());
         }
-        let piece = match answer.connection.buffered_body().map_err(lost)? {
+        let piece = match answer.connection.buffered_body()? {
             Some(piece) => Some(piece),
             None => match timeout(read_timeout, answer.connection.read_body()).await {
-                Ok(piece) => piece.map_err(lost)?,
+                Ok(piece) => piece?,
                 Err(_elapsed) => {
-                    return Err(Stopped::sent(Fault::ReadTimedOut, "the answer stopped coming"));
+                    return Err(Stopped::sent(
+                        Fault::ReadTimedOut,
+                        &"the answer stopped coming",
+                    ));
                 }
             },
         };
@@ -259,15 +282,15 @@ async fn hold_until_content(
     let mut scanner = SseScanner::new(exchange.call.dialect, exchange.limits.event);
     let mut held = 0;
     loop {
-        let piece = match answer.connection.buffered_body().map_err(lost)? {
+        let piece = match answer.connection.buffered_body()? {
             Some(piece) => Some(piece),
             None if answer.connection.body_is_done() => None,
             None => match timeout_at(deadline, answer.connection.read_body()).await {
-                Ok(piece) => piece.map_err(lost)?,
+                Ok(piece) => piece?,
                 Err(_elapsed) => {
                     return Err(Stopped::sent(
                         Fault::FirstByteTimedOut,
-                        "no content event within first_byte",
+                        &"no content event within first_byte",
                     ));
                 }
             },
@@ -275,7 +298,7 @@ async fn hold_until_content(
         let Some(piece) = piece else {
             return Err(Stopped::sent(
                 Fault::ConnectionLost,
-                "the stream ended before its first content event",
+                &"the stream ended before its first content event",
             ));
         };
         let seen = scanner.feed(&piece);
@@ -292,7 +315,7 @@ async fn hold_until_content(
         if seen.aborted && seen.content_events <= 1 && !seen.ended {
             return Err(Stopped::sent(
                 Fault::ErrorEvent,
-                "the engine aborted the request before its first content event",
+                &"the engine aborted the request before its first content event",
             ));
         }
         if seen.started || held > exchange.limits.event {
@@ -323,22 +346,27 @@ fn drop_tail(pieces: &mut Vec<Bytes>, mut bytes: usize) {
     }
 }
 
-fn lost(error: ReadError) -> Stopped {
-    let fault = match error {
-        ReadError::Closed | ReadError::Reset | ReadError::Io(_) => Fault::ConnectionLost,
-        ReadError::Malformed(_) | ReadError::HeadTooLarge => Fault::BadResponse,
-    };
-    Stopped::sent(fault, error)
+impl From<ReadError> for Stopped {
+    fn from(error: ReadError) -> Self {
+        let fault = match error {
+            ReadError::Closed | ReadError::Reset | ReadError::Io(_) => Fault::ConnectionLost,
+            ReadError::Malformed(_) | ReadError::HeadTooLarge => Fault::BadResponse,
+        };
+        Stopped::sent(fault, &error)
+    }
 }
 
-fn connect_failure(error: ConnectError) -> Failure {
-    let fault = match &error {
+fn connect_failure(error: &ConnectError) -> Failure {
+    let fault = match error {
         ConnectError::Busy => return Failure::Busy,
         ConnectError::Refused => Fault::ConnectRefused,
         ConnectError::TimedOut => Fault::ConnectTimedOut,
         ConnectError::Tls(_) | ConnectError::Io(_) => Fault::ConnectFailed,
     };
-    Failure::NotSent { fault, detail: error.to_string() }
+    Failure::NotSent {
+        fault,
+        detail: error.to_string(),
+    }
 }
 
 /// The pieces of a whole answer as one.

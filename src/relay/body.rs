@@ -100,11 +100,17 @@ impl Body {
         client: Option<IpAddr>,
     ) -> Result<(), BodyError> {
         if self.len + piece.len() > limits.body {
-            return Err(BodyError::Refused(ApiError::RequestTooLarge { limit: limits.body }));
+            return Err(BodyError::Refused(ApiError::RequestTooLarge {
+                limit: limits.body,
+            }));
         }
-        let charge = self.charge.get_or_insert_with(|| Charge::new(memory, client));
+        let charge = self
+            .charge
+            .get_or_insert_with(|| Charge::new(memory, client));
         if !charge.add(piece.len(), limits.body_memory) {
-            return Err(BodyError::Refused(ApiError::OutOfBodyMemory { retry_after: RETRY_AFTER }));
+            return Err(BodyError::Refused(ApiError::OutOfBodyMemory {
+                retry_after: RETRY_AFTER,
+            }));
         }
         self.len += piece.len();
         self.pieces.push(piece);
@@ -134,7 +140,12 @@ impl BodyMemory {
 
 impl Charge {
     fn new(memory: &Arc<BodyMemory>, client: Option<IpAddr>) -> Self {
-        Self { memory: Arc::clone(memory), client, bytes: 0, client_bytes: 0 }
+        Self {
+            memory: Arc::clone(memory),
+            client,
+            bytes: 0,
+            client_bytes: 0,
+        }
     }
 
     /// False when the total or the client's share would pass its limit.

@@ -55,7 +55,10 @@ pub fn finish(shared: &Shared, session: &mut Session, error: Option<&Error>, ctx
             status,
             model: None,
             pool: pool.map(|pool| &*pool.name),
-            endpoint: ctx.endpoint.as_ref().map(|(pool, index)| &*pool.endpoints[*index].name),
+            endpoint: ctx
+                .endpoint
+                .as_ref()
+                .map(|(pool, index)| &*pool.endpoints[*index].name),
             attempts: ctx.attempts,
             stream: ctx.is_stream.unwrap_or(false),
             bytes_in: ctx.body.len as u64,
@@ -92,7 +95,9 @@ fn count(shared: &Shared, ctx: &RequestCtx, status: u16) {
     let metrics = shared.pool_metrics(pool);
     match &ctx.endpoint {
         Some((pool, index)) => {
-            shared.endpoint_metrics(pool, &pool.endpoints[*index]).count(status);
+            shared
+                .endpoint_metrics(pool, &pool.endpoints[*index])
+                .count(status);
         }
         None => metrics.count_unanswered(status),
     }

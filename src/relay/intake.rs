@@ -33,7 +33,11 @@ const NO_TIMER: Option<u64> = Some(0);
 pub fn start(shared: &Shared, session: &mut Session, ctx: &mut RequestCtx) {
     let snapshot = shared.snapshot.load_full();
     ctx.connection = connection_of(session);
-    ctx.client = client_of(session.req_header(), ctx.connection.as_deref(), &snapshot.config);
+    ctx.client = client_of(
+        session.req_header(),
+        ctx.connection.as_deref(),
+        &snapshot.config,
+    );
     ctx.request_id = request_id(session.req_header());
     session.set_pipelining_enabled(true);
     session.set_write_timeout(Some(snapshot.config.client.send_timeout));
@@ -52,12 +56,20 @@ pub fn start(shared: &Shared, session: &mut Session, ctx: &mut RequestCtx) {
 
 /// The snapshot taken by [`start`].
 pub(super) fn snapshot(ctx: &RequestCtx) -> Arc<Snapshot> {
-    Arc::clone(ctx.snapshot.as_ref().expect("a request is served only after it was started"))
+    Arc::clone(
+        ctx.snapshot
+            .as_ref()
+            .expect("a request is served only after it was started"),
+    )
 }
 
 fn connection_of(session: &Session) -> Option<Arc<Connection>> {
     let digest = session.digest()?.proxy_digest.as_ref()?;
-    digest.user_data.as_ref()?.downcast_ref::<Arc<Connection>>().map(Arc::clone)
+    digest
+        .user_data
+        .as_ref()?
+        .downcast_ref::<Arc<Connection>>()
+        .map(Arc::clone)
 }
 
 /// The client's address, through the proxies that are trusted.
@@ -70,10 +82,17 @@ fn client_of(
     if config.trusted_proxies.is_empty() {
         return Some(peer.to_canonical());
     }
-    let forwarded_for: Vec<&[u8]> =
-        request.headers.get_all("x-forwarded-for").iter().map(HeaderValue::as_bytes).collect();
-    let origin =
-        Origin { peer: Some(peer), forwarded_for: &forwarded_for, forwarded_otherwise: false };
+    let forwarded_for: Vec<&[u8]> = request
+        .headers
+        .get_all("x-forwarded-for")
+        .iter()
+        .map(HeaderValue::as_bytes)
+        .collect();
+    let origin = Origin {
+        peer: Some(peer),
+        forwarded_for: &forwarded_for,
+        forwarded_otherwise: false,
+    };
     Some(access::client_address(origin, &config.trusted_proxies))
 }
 
@@ -82,7 +101,9 @@ fn request_id(request: &RequestHeader) -> HeaderValue {
         let bytes = value.as_bytes();
         !bytes.is_empty()
             && bytes.len() <= REQUEST_ID_BYTES
-            && bytes.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
+            && bytes
+                .iter()
+                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
     };
     match request.headers.get("x-request-id").filter(is_fit) {
         Some(value) => value.clone(),
@@ -105,11 +126,14 @@ pub(super) fn answer_locally(
 ) -> Result<Option<Local>, Stop> {
     let request = session.req_header();
     let (_, path_and_query) = request::split_target(request.raw_path());
-    let on_admin = ctx.connection.as_ref().is_some_and(|c| c.role == Role::Admin);
+    let on_admin = ctx
+        .connection
+        .as_ref()
+        .is_some_and(|c| c.role == Role::Admin);
     let snapshot = snapshot(ctx);
     let path = path_of(path_and_query);
-    let local = local::answer(shared, &snapshot, ctx, request, path, on_admin)
-        .map_err(Stop::Refused)?;
+    let local =
+        local::answer(shared, &snapshot, ctx, request, path, on_admin).map_err(Stop::Refused)?;
     ctx.local = local.is_some() || on_admin;
     if on_admin && local.is_none() {
         let error = ApiError::path_not_exposed(request.method.as_str(), path);
@@ -126,12 +150,16 @@ pub(super) fn identify(
 ) -> Result<Call, Stop> {
     let request = session.req_header();
     if request::head_bytes(request) > config.limits.header {
-        return Err(Stop::Refused(ApiError::HeaderTooLarge { limit: config.limits.header }));
+        return Err(Stop::Refused(ApiError::HeaderTooLarge {
+            limit: config.limits.header,
+        }));
     }
     let (_, path_and_query) = request::split_target(request.raw_path());
     let path = path_of(path_and_query);
     if path.first() != Some(&b'/') && path != b"*" {
-        return Err(Stop::Refused(invalid("the request target must begin with `/`")));
+        return Err(Stop::Refused(invalid(
+            "the request target must begin with `/`",
+        )));
     }
     let method = request.method.as_str();
     if method == "TRACE" {
@@ -139,6 +167,7 @@ pub(super) fn identify(
         return Err(Stop::Refused(ApiError::method_not_allowed(method, allow)));
     }
     check_host(request)?;
+    check_coding(request)?;
     request::check_nominations(&request.headers).map_err(Stop::Refused)?;
     let call = match paths::lookup(&config.expose, method, path) {
         Verdict::Exposed(call) => call,
@@ -158,19 +187,41 @@ fn check_host(request: &RequestHeader) -> Result<(), Stop> {
     let mut hosts = request.headers.get_all(header::HOST).iter();
     let first = hosts.next();
     if hosts.next().is_some() {
-        return Err(Stop::Refused(invalid("there is more than one Host header; send one")));
+        return Err(Stop::Refused(invalid(
+            "there is more than one Host header; send one",
+        )));
     }
     match first {
         None if request.version == Version::HTTP_11 => {
             Err(Stop::Refused(invalid("HTTP/1.1 needs a Host header")))
         }
-        Some(host) if host.as_bytes().iter().any(|b| matches!(b, b' ' | b'\t' | b'/' | b',' | b'@')) => {
-            Err(Stop::Refused(invalid("the Host header is not a host name; correct it")))
+        Some(host)
+            if host
+                .as_bytes()
+                .iter()
+                .any(|b| matches!(b, b' ' | b'\t' | b'/' | b',' | b'@')) =>
+        {
+            Err(Stop::Refused(invalid(
+                "the Host header is not a host name; correct it",
+            )))
         }
         Some(host) if host.is_empty() && request.version == Version::HTTP_11 => {
             Err(Stop::Refused(invalid("the Host header is empty")))
         }
         _ => Ok(()),
+    }
+}
+
+/// The only transfer coding we undo is chunked; with another one below it, or undone once too few, the
+/// engine would get a body that is not what the client meant (RFC 9112 §6.1, nginx).
+fn check_coding(request: &RequestHeader) -> Result<(), Stop> {
+    let mut codings = request.headers.get_all(header::TRANSFER_ENCODING).iter();
+    match (codings.next(), codings.next()) {
+        (None, _) => Ok(()),
+        (Some(only), None) if only.as_bytes().eq_ignore_ascii_case(b"chunked") => Ok(()),
+        _ => Err(Stop::Refused(invalid(
+            "Transfer-Encoding must be exactly `chunked`; send the body so, or with a Content-Length",
+        ))),
     }
 }
 
@@ -186,12 +237,28 @@ pub(super) async fn read_body(
         .req_header()
         .headers
         .get(header::CONTENT_LENGTH)
-        .and_then(|value| value.to_str().ok()?.trim().parse::<u64>().ok());
+        // A list of equal lengths was let through: the first speaks for all.
+        .and_then(|value| {
+            value
+                .to_str()
+                .ok()?
+                .split(',')
+                .next()?
+                .trim()
+                .parse::<u64>()
+                .ok()
+        });
     if declared.is_some_and(|length| length > limit as u64) {
         return Err(Stop::Refused(ApiError::RequestTooLarge { limit }));
     }
     if request::expects_continue(session.req_header()) {
-        session.write_continue_response().await.map_err(Stop::ClientLeft)?;
+        // Pingora takes the 100 for an answer that came too early, and would close the connection.
+        let keepalive = session.get_keepalive();
+        session
+            .write_continue_response()
+            .await
+            .map_err(Stop::ClientLeft)?;
+        session.set_keepalive(keepalive);
     }
     let body = Body::read(
         session.as_downstream_mut(),
@@ -206,7 +273,12 @@ pub(super) async fn read_body(
             ctx.body_read = Some(Instant::now());
             Ok(())
         }
-        Err(BodyError::Refused(error)) => Err(Stop::Refused(error)),
+        Err(BodyError::Refused(error)) => {
+            // Pingora takes a body that failed for one that is done. What follows it on the connection
+            // is the rest of that body, and must not be read as a request.
+            session.set_keepalive(None);
+            Err(Stop::Refused(error))
+        }
         Err(BodyError::ClientLeft) => Err(Stop::ClientLeft(super::respond::unclean())),
     }
 }
@@ -223,17 +295,28 @@ pub(super) fn parts<'a>(
     // `:authority`, or the URI still holds it.
     let host = authority
         .or_else(|| request.headers.get(header::HOST).map(HeaderValue::as_bytes))
-        .or_else(|| request.uri.authority().map(|authority| authority.as_str().as_bytes()))
+        .or_else(|| {
+            request
+                .uri
+                .authority()
+                .map(|authority| authority.as_str().as_bytes())
+        })
         .map(request::host_of)
         .filter(|Host(host)| !host.is_empty());
     let connection = ctx.connection.as_ref();
-    let peer: Option<IpAddr> = connection.and_then(|c| c.peer).map(|peer| peer.ip().to_canonical());
+    let peer: Option<IpAddr> = connection
+        .and_then(|c| c.peer)
+        .map(|peer| peer.ip().to_canonical());
     Parts {
         request,
-        target: Target { prefix: call.prefix, path_and_query },
+        target: Target {
+            prefix: call.prefix,
+            path_and_query,
+        },
         host,
         peer,
-        peer_is_trusted: peer.is_some_and(|peer| config.trusted_proxies.iter().any(|net| net.contains(&peer))),
+        peer_is_trusted: peer
+            .is_some_and(|peer| config.trusted_proxies.iter().any(|net| net.contains(&peer))),
         tls: connection.is_some_and(|c| c.tls),
         request_id: &ctx.request_id,
         body_len: ctx.body.len,
@@ -249,15 +332,23 @@ pub(super) fn path_of(path_and_query: &[u8]) -> &[u8] {
 }
 
 fn invalid(problem: &'static str) -> ApiError {
-    ApiError::InvalidValue { param: None, problem: problem.into() }
+    ApiError::InvalidValue {
+        param: None,
+        problem: problem.into(),
+    }
 }
 
 /// How long a client may idle after this request.
 pub(super) fn idle_timeout(ctx: &RequestCtx) -> Duration {
-    ctx.snapshot.as_ref().map_or(Duration::from_secs(65), |s| s.config.client.idle_timeout)
+    ctx.snapshot
+        .as_ref()
+        .map_or(Duration::from_secs(65), |s| s.config.client.idle_timeout)
 }
 
 /// A head that cannot be sent to an engine as it is.
 pub(super) fn unsendable(error: crate::upstream::HeadError) -> Stop {
-    Stop::Refused(ApiError::InvalidValue { param: None, problem: error.to_string().into() })
+    Stop::Refused(ApiError::InvalidValue {
+        param: None,
+        problem: error.to_string().into(),
+    })
 }

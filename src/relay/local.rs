@@ -50,7 +50,10 @@ pub fn answer(
         LocalPath::Live => whole(200, JSON, Bytes::from_static(health::ALIVE)),
         LocalPath::Ready => {
             let now = Instant::now();
-            let pools = snapshot.pools.iter().map(|pool| (&*pool.name, pool.ready(now)));
+            let pools = snapshot
+                .pools
+                .iter()
+                .map(|pool| (&*pool.name, pool.ready(now)));
             let draining = shared.is_draining();
             let (status, body) = health::ready(pools);
             whole(if draining { 503 } else { status }, TEXT, body)
@@ -65,27 +68,49 @@ pub fn answer(
 }
 
 fn whole(status: u16, content_type: &'static str, body: Bytes) -> Local {
-    Local { status, content_type, body, allow: None, retry_after: None }
+    Local {
+        status,
+        content_type,
+        body,
+        allow: None,
+        retry_after: None,
+    }
 }
 
 fn accepts_json(request: &RequestHeader) -> bool {
     request.headers.get(header::ACCEPT).is_some_and(|accept| {
-        accept.to_str().is_ok_and(|accept| accept.to_ascii_lowercase().contains(JSON))
+        accept
+            .to_str()
+            .is_ok_and(|accept| accept.to_ascii_lowercase().contains(JSON))
     })
 }
 
 fn judge(snapshot: &Snapshot, ctx: &RequestCtx, request: &RequestHeader) -> Result<(), ApiError> {
     let config = &snapshot.config;
-    let forwarded_for: Vec<&[u8]> =
-        request.headers.get_all("x-forwarded-for").iter().map(HeaderValue::as_bytes).collect();
+    let forwarded_for: Vec<&[u8]> = request
+        .headers
+        .get_all("x-forwarded-for")
+        .iter()
+        .map(HeaderValue::as_bytes)
+        .collect();
     let origin = Origin {
-        peer: ctx.connection.as_ref().and_then(|c| c.peer).map(|peer| peer.ip()),
+        peer: ctx
+            .connection
+            .as_ref()
+            .and_then(|c| c.peer)
+            .map(|peer| peer.ip()),
         forwarded_for: &forwarded_for,
-        forwarded_otherwise: request.headers.keys().any(|name| access::says_forwarded(name.as_str())),
+        forwarded_otherwise: request
+            .headers
+            .keys()
+            .any(|name| access::says_forwarded(name.as_str())),
     };
-    access::may_read_status(origin, &config.status_allow, &config.trusted_proxies).map_err(|denied| {
-        ApiError::NotAllowedHere { address: denied.address(), key: denied.key() }
-    })
+    access::may_read_status(origin, &config.status_allow, &config.trusted_proxies).map_err(
+        |denied| ApiError::NotAllowedHere {
+            address: denied.address(),
+            key: denied.key(),
+        },
+    )
 }
 
 fn litellm_health(snapshot: &Snapshot) -> Bytes {
@@ -95,8 +120,14 @@ fn litellm_health(snapshot: &Snapshot) -> Bytes {
         .flat_map(|pool| pool.endpoints.iter())
         .map(|endpoint| (endpoint.state.url(), endpoint.state.is_up()))
         .collect();
-    let list: Vec<Health<'_>> =
-        urls.iter().map(|(url, healthy)| Health { model: None, url, healthy: *healthy }).collect();
+    let list: Vec<Health<'_>> = urls
+        .iter()
+        .map(|(url, healthy)| Health {
+            model: None,
+            url,
+            healthy: *healthy,
+        })
+        .collect();
     health::litellm(&list)
 }
 

@@ -36,7 +36,11 @@ use attempt::Exchange;
 use retry::{Chosen, Held};
 
 /// Answers one request. `Err` means that the client's connection must end uncleanly, or is gone.
-pub async fn serve(shared: &Arc<Shared>, session: &mut Session, ctx: &mut RequestCtx) -> Result<()> {
+pub async fn serve(
+    shared: &Arc<Shared>,
+    session: &mut Session,
+    ctx: &mut RequestCtx,
+) -> Result<()> {
     match answer(shared, session, ctx).await {
         Ok(()) => Ok(()),
         Err(Stop::Refused(error)) => respond::refuse(session, ctx, &error).await,
@@ -62,7 +66,9 @@ async fn answer(
     ctx: &mut RequestCtx,
 ) -> std::result::Result<(), Stop> {
     if let Some(local) = intake::answer_locally(shared, session, ctx)? {
-        return respond::write_local(session, ctx, local).await.map_err(Stop::Failed);
+        return respond::write_local(session, ctx, local)
+            .await
+            .map_err(Stop::Failed);
     }
     let snapshot = intake::snapshot(ctx);
     let call = intake::identify(session, ctx, &snapshot.config)?;
@@ -70,7 +76,10 @@ async fn answer(
 
     let pool = Arc::clone(snapshot.default_pool());
     let request = session.req_header();
-    let hide_credentials = pool.endpoints.iter().any(|endpoint| endpoint.api_key.is_some());
+    let hide_credentials = pool
+        .endpoints
+        .iter()
+        .any(|endpoint| endpoint.api_key.is_some());
     let parts = intake::parts(request, ctx, &snapshot.config, call);
     let prepared = request::prepare(&parts, hide_credentials).map_err(intake::unsendable)?;
     let body = std::mem::take(&mut ctx.body);
@@ -116,7 +125,10 @@ async fn pass_failure(session: &mut Session, ctx: &mut RequestCtx, held: Held) -
         }
         Held::Event(event) => {
             ctx.is_stream = Some(true);
-            let status = event.status.filter(|s| (400..600).contains(s)).unwrap_or(502);
+            let status = event
+                .status
+                .filter(|s| (400..600).contains(s))
+                .unwrap_or(502);
             respond::write_event_as_answer(session, ctx, status, event.body).await
         }
     }

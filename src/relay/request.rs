@@ -49,9 +49,15 @@ pub fn split_target(raw: &[u8]) -> (Option<&[u8]>, &[u8]) {
     let Some(colon) = rest.windows(3).position(|w| w == b"://") else {
         return (None, raw);
     };
+    let is_scheme = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'-' | b'.');
+    if colon == 0 || !rest[..colon].iter().all(is_scheme) {
+        return (None, raw);
+    }
     let authority_on = &rest[colon + 3..];
     match authority_on.iter().position(|b| matches!(b, b'/' | b'?')) {
-        Some(end) if authority_on[end] == b'/' => (Some(&authority_on[..end]), &authority_on[end..]),
+        Some(end) if authority_on[end] == b'/' => {
+            (Some(&authority_on[..end]), &authority_on[end..])
+        }
         Some(end) => (Some(&authority_on[..end]), b"/"),
         None => (Some(authority_on), b"/"),
     }
@@ -68,13 +74,19 @@ pub fn host_of(authority: &[u8]) -> Host<'_> {
     {
         return Host(&authority[..=end]);
     }
-    let end = authority.iter().position(|&b| b == b':').unwrap_or(authority.len());
+    let end = authority
+        .iter()
+        .position(|&b| b == b':')
+        .unwrap_or(authority.len());
     Host(&authority[..end])
 }
 
 /// Refuses a request whose `Connection` names a field that the gateway's own meaning hangs on.
 pub fn check_nominations(headers: &HeaderMap) -> Result<(), ApiError> {
-    let values = headers.get_all(header::CONNECTION).iter().map(HeaderValue::as_bytes);
+    let values = headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .map(HeaderValue::as_bytes);
     for name in connection_options(values) {
         let is_ours = name.eq_ignore_ascii_case(b"host")
             || name.eq_ignore_ascii_case(b"content-length")
@@ -167,10 +179,16 @@ pub fn prepare(parts: &Parts<'_>, hide_credentials: bool) -> Result<Prepared, He
     let nominated = nominated(&request.headers);
     let mut credentials = Vec::new();
     let mut each = |name: &HeaderName, as_sent: &[u8], value: &HeaderValue| {
-        if is_replaced(name) || is_hop_by_hop(name.as_str().as_bytes()) {
+        // An engine behind CGI or WSGI reads `X_Real_IP` as `X-Real-IP` (nginx `underscores_in_headers off`).
+        let has_underscore = name.as_str().contains('_');
+        if has_underscore || is_replaced(name) || is_hop_by_hop(name.as_str().as_bytes()) {
             return Ok(());
         }
-        if !nominated.is_empty() && nominated.iter().any(|n| n.eq_ignore_ascii_case(name.as_str())) {
+        if !nominated.is_empty()
+            && nominated
+                .iter()
+                .any(|n| n.eq_ignore_ascii_case(name.as_str()))
+        {
             return Ok(());
         }
         if hide_credentials && matches!(name.as_str(), "authorization" | "x-api-key") {
@@ -180,7 +198,8 @@ pub fn prepare(parts: &Parts<'_>, hide_credentials: bool) -> Result<Prepared, He
         head.field(as_sent, value.as_bytes())
     };
     if request.has_case() {
-        for ((name, value), (as_sent, _)) in request.headers.iter().zip(request.case_header_iter()) {
+        for ((name, value), (as_sent, _)) in request.headers.iter().zip(request.case_header_iter())
+        {
             each(name, as_sent.as_slice(), value)?;
         }
     } else {
@@ -228,7 +247,9 @@ fn forwarding_fields(head: &mut RequestHead, parts: &Parts<'_>) -> Result<(), He
     } else if let Some(peer) = peer {
         head.field(FORWARDED_FOR, peer)?;
     }
-    let theirs = headers.get("x-forwarded-proto").filter(|_| parts.peer_is_trusted);
+    let theirs = headers
+        .get("x-forwarded-proto")
+        .filter(|_| parts.peer_is_trusted);
     let own: &[u8] = if parts.tls { b"https" } else { b"http" };
     head.field(FORWARDED_PROTO, theirs.map_or(own, HeaderValue::as_bytes))
 }
@@ -237,8 +258,13 @@ fn forwarding_fields(head: &mut RequestHead, parts: &Parts<'_>) -> Result<(), He
 fn is_replaced(name: &HeaderName) -> bool {
     matches!(
         name.as_str(),
-        "host" | "content-length" | "expect" | "x-real-ip" | "x-forwarded-for"
-            | "x-forwarded-proto" | "x-request-id"
+        "host"
+            | "content-length"
+            | "expect"
+            | "x-real-ip"
+            | "x-forwarded-for"
+            | "x-forwarded-proto"
+            | "x-request-id"
     )
 }
 
@@ -257,8 +283,11 @@ fn nominated(headers: &HeaderMap) -> Vec<&str> {
 
 /// The bytes of a head as the limit counts them: names, values and four bytes a field.
 pub fn head_bytes(request: &RequestHeader) -> usize {
-    let fields: usize =
-        request.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+    let fields: usize = request
+        .headers
+        .iter()
+        .map(|(name, value)| name.as_str().len() + value.len() + 4)
+        .sum();
     request.method.as_str().len() + request.raw_path().len() + 12 + fields
 }
 

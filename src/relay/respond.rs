@@ -49,9 +49,10 @@ pub fn relayed_head(
             continue;
         }
         // A head that the decoder accepted holds only valid names and values.
-        let (Ok(name), Ok(value)) =
-            (HeaderName::from_bytes(name), HeaderValue::from_maybe_shared(value))
-        else {
+        let (Ok(name), Ok(value)) = (
+            HeaderName::from_bytes(name),
+            HeaderValue::from_maybe_shared(value),
+        ) else {
             continue;
         };
         response.append_header(name, value)?;
@@ -66,6 +67,10 @@ fn finish_head(
     framing: Framing,
     request_id: &HeaderValue,
 ) -> Result<()> {
+    if session.is_process_shutting_down() {
+        // So that the client does not send its next request into a connection that is about to close.
+        session.set_keepalive(None);
+    }
     response.insert_header(header::SERVER, SERVER)?;
     response.insert_header(X_REQUEST_ID, request_id.clone())?;
     match framing {
@@ -86,7 +91,12 @@ fn finish_head(
 /// RFC 9110 §7.6.1, and what nginx drops of an upstream's head.
 fn is_dropped(name: &[u8]) -> bool {
     const OURS: [&[u8]; 6] = [
-        b"date", b"server", b"content-length", b"x-request-id", b"x-pad", b"keep-alive",
+        b"date",
+        b"server",
+        b"content-length",
+        b"x-request-id",
+        b"x-pad",
+        b"keep-alive",
     ];
     is_hop_by_hop(name)
         || OURS.iter().any(|ours| name.eq_ignore_ascii_case(ours))
@@ -111,14 +121,24 @@ pub async fn write_local(session: &mut Session, ctx: &mut RequestCtx, local: Loc
     let is_head = session.req_header().method == http::Method::HEAD;
     let length = local.body.len() as u64;
     let mut response = ResponseHeader::build_no_case(local.status, Some(8))?;
-    response.insert_header(header::CONTENT_TYPE, HeaderValue::from_static(local.content_type))?;
-    if let Some(allow) = local.allow.and_then(|allow| HeaderValue::try_from(allow).ok()) {
+    response.insert_header(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static(local.content_type),
+    )?;
+    if let Some(allow) = local
+        .allow
+        .and_then(|allow| HeaderValue::try_from(allow).ok())
+    {
         response.insert_header(header::ALLOW, allow)?;
     }
     if let Some(seconds) = local.retry_after {
         response.insert_header(header::RETRY_AFTER, HeaderValue::from(seconds))?;
     }
-    let framing = if is_head { Framing::NoBody(Some(length)) } else { Framing::Length(length) };
+    let framing = if is_head {
+        Framing::NoBody(Some(length))
+    } else {
+        Framing::Length(length)
+    };
     finish_head(&mut response, session, framing, &ctx.request_id)?;
     ctx.status = Some(local.status);
     write_whole(session, ctx, Box::new(response), local.body, is_head).await
@@ -173,7 +193,11 @@ async fn drain(session: &mut Session) {
 
 /// Answers with an error of the gateway's own.
 pub async fn refuse(session: &mut Session, ctx: &mut RequestCtx, error: &ApiError) -> Result<()> {
-    let end = if ctx.attempts == 0 { End::Refused } else { End::Failed };
+    let end = if ctx.attempts == 0 {
+        End::Refused
+    } else {
+        End::Failed
+    };
     ctx.refusal = Some(error.code());
     ctx.fail(end, error.code());
     let local = Local {
@@ -199,7 +223,12 @@ pub async fn write_event_as_answer(
     if matches!(status, 429 | 503) {
         response.insert_header(header::RETRY_AFTER, HeaderValue::from_static("1"))?;
     }
-    finish_head(&mut response, session, Framing::Length(length), &ctx.request_id)?;
+    finish_head(
+        &mut response,
+        session,
+        Framing::Length(length),
+        &ctx.request_id,
+    )?;
     ctx.status = Some(status);
     write_whole(session, ctx, Box::new(response), body, false).await
 }

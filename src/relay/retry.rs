@@ -101,10 +101,19 @@ pub async fn choose(
             Ok(head) => head,
             Err(problem) => {
                 let problem = problem.to_string().into();
-                return Chosen::Refused(ApiError::InvalidValue { param: None, problem });
+                return Chosen::Refused(ApiError::InvalidValue {
+                    param: None,
+                    problem,
+                });
             }
         };
-        let result = attempt(&lease, exchange, head, shared.endpoint_metrics(pool, &lease)).await;
+        let result = attempt(
+            &lease,
+            exchange,
+            head,
+            shared.endpoint_metrics(pool, &lease),
+        )
+        .await;
         match journey.judge(result, lease, exchange) {
             Step::Show(chosen) => return chosen,
             Step::Next => {}
@@ -127,9 +136,13 @@ impl Journey<'_> {
         let now = Instant::now();
         let repeatable = exchange.call.repeatable;
         match result {
-            Ok(answer) if answer.is_whole && matches!(answer.head.status, 500 | 502 | 503 | 504) => {
+            Ok(answer)
+                if answer.is_whole && matches!(answer.head.status, 500 | 502 | 503 | 504) =>
+            {
                 let body = joined(&answer.held);
-                let Answer { head, connection, .. } = answer;
+                let Answer {
+                    head, connection, ..
+                } = answer;
                 super::give_back(&lease, connection, now);
                 self.engine_failed(Held::Answer { head, body }, lease, repeatable)
             }
@@ -167,13 +180,15 @@ impl Journey<'_> {
                     Step::Show(self.exhausted())
                 }
             }
-            Err(Failure::Event(event)) if event.status.is_some_and(|s| (400..500).contains(&s) && s != 429) => {
+            Err(Failure::Event(event))
+                if event
+                    .status
+                    .is_some_and(|s| (400..500).contains(&s) && s != 429) =>
+            {
                 lease.settle(Outcome::Neutral, now);
                 Step::Show(Chosen::Failed(Box::new(Held::Event(event))))
             }
-            Err(Failure::Event(event)) => {
-                self.engine_failed(Held::Event(event), lease, repeatable)
-            }
+            Err(Failure::Event(event)) => self.engine_failed(Held::Event(event), lease, repeatable),
         }
     }
 
@@ -186,7 +201,8 @@ impl Journey<'_> {
         };
         let is_full = held.is_full_queue();
         if !is_full {
-            self.doubted.push((Arc::clone(&lease.endpoint().state), fault));
+            self.doubted
+                .push((Arc::clone(&lease.endpoint().state), fault));
         }
         self.last_fault = Some(fault);
         lease.settle(Outcome::Neutral, now);
@@ -207,7 +223,10 @@ impl Journey<'_> {
         let allowed = self.pool.retry_budget.withdraw(now);
         if !allowed {
             self.metrics.retry_budget_exhausted.inc();
-            log::debug!("the retry budget of pool {} is spent ({reason})", self.pool.name);
+            log::debug!(
+                "the retry budget of pool {} is spent ({reason})",
+                self.pool.name
+            );
         }
         allowed
     }
@@ -227,10 +246,12 @@ impl Journey<'_> {
             return self.exhausted();
         }
         Chosen::Refused(match unavailable {
-            Unavailable::AllAtCap => ApiError::Overloaded { retry_after: RETRY_AFTER },
-            Unavailable::AllDown | Unavailable::AllTried => {
-                ApiError::NoEndpointAvailable { retry_after: RETRY_AFTER }
-            }
+            Unavailable::AllAtCap => ApiError::Overloaded {
+                retry_after: RETRY_AFTER,
+            },
+            Unavailable::AllDown | Unavailable::AllTried => ApiError::NoEndpointAvailable {
+                retry_after: RETRY_AFTER,
+            },
         })
     }
 
@@ -241,11 +262,13 @@ impl Journey<'_> {
         }
         Chosen::Refused(match self.last_fault {
             Some(Fault::FirstByteTimedOut | Fault::ReadTimedOut | Fault::SendTimedOut) => {
-                ApiError::UpstreamTimeout { after: self.first_byte }
+                ApiError::UpstreamTimeout {
+                    after: self.first_byte,
+                }
             }
-            Some(Fault::ConnectTimedOut) => {
-                ApiError::UpstreamTimeout { after: self.pool.timeouts.connect }
-            }
+            Some(Fault::ConnectTimedOut) => ApiError::UpstreamTimeout {
+                after: self.pool.timeouts.connect,
+            },
             _ => ApiError::UpstreamFailed,
         })
     }

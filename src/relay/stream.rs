@@ -47,7 +47,10 @@ impl Drop for Pace {
 
 /// Why a stream that was being shown did not come to its own end.
 enum Broken {
-    Upstream { fault: Fault, detail: String },
+    Upstream {
+        fault: Fault,
+        detail: String,
+    },
     /// The engine said so itself, in an event that the client has.
     Told,
     Client(Box<pingora::Error>),
@@ -73,8 +76,16 @@ pub async fn pass(
     lease: Lease,
     dialect: Dialect,
 ) -> Result<()> {
-    let Answer { mut connection, head, held, is_whole, mut scanner, failed, first_content, .. } =
-        answer;
+    let Answer {
+        mut connection,
+        head,
+        held,
+        is_whole,
+        mut scanner,
+        failed,
+        first_content,
+        ..
+    } = answer;
     let is_head = session.req_header().method == http::Method::HEAD;
     let framing = framing(&head, &connection, is_head, is_whole, &held);
     ctx.is_stream = Some(scanner.is_some());
@@ -86,14 +97,36 @@ pub async fn pass(
     let pace = Pace {
         // All requests of an h2 connection share its socket, and h2 has flushes of its own.
         client: ctx.connection.clone().filter(|_| !session.is_http2()),
-        between: if matches!(framing, Framing::Length(_)) { Writes::Prompt } else { Writes::Gathered },
+        between: if matches!(framing, Framing::Length(_)) {
+            Writes::Prompt
+        } else {
+            Writes::Gathered
+        },
     };
-    let shown = show(session, ctx, response, &held, is_whole && failed.is_none(), &pace).await;
+    let shown = show(
+        session,
+        ctx,
+        response,
+        &held,
+        is_whole && failed.is_none(),
+        &pace,
+    )
+    .await;
     let result = match (shown, failed) {
         (Err(e), _) => Err(Broken::Client(e)),
         (Ok(()), Some(failed)) => Err(failed.into()),
         (Ok(()), None) if is_whole => check_end(scanner.as_mut()),
-        (Ok(()), None) => relay(session, ctx, &mut connection, scanner.as_mut(), &lease, &pace).await,
+        (Ok(()), None) => {
+            relay(
+                session,
+                ctx,
+                &mut connection,
+                scanner.as_mut(),
+                &lease,
+                &pace,
+            )
+            .await
+        }
     };
     match result {
         Ok(()) => {
@@ -240,7 +273,10 @@ async fn relay(
             // The last bytes wait for the end of the answer, to leave in one send with it.
             pace.set(Writes::Held);
         }
-        let written = session.as_downstream_mut().write_response_body(piece, false).await;
+        let written = session
+            .as_downstream_mut()
+            .write_response_body(piece, false)
+            .await;
         if is_last {
             pace.set(Writes::Gathered);
         }
@@ -267,13 +303,18 @@ fn broken(error: &ReadError) -> Broken {
         ReadError::Closed | ReadError::Reset | ReadError::Io(_) => Fault::ConnectionLost,
         ReadError::Malformed(_) | ReadError::HeadTooLarge => Fault::BadResponse,
     };
-    Broken::Upstream { fault, detail: error.to_string() }
+    Broken::Upstream {
+        fault,
+        detail: error.to_string(),
+    }
 }
 
 /// Tells the client in its API's own way that the rest will not come.
 async fn tell(session: &mut Session, ctx: &mut RequestCtx, fault: Fault, dialect: Dialect) {
     let error = match fault {
-        Fault::ReadTimedOut => ApiError::UpstreamTimeout { after: Duration::ZERO },
+        Fault::ReadTimedOut => ApiError::UpstreamTimeout {
+            after: Duration::ZERO,
+        },
         _ => ApiError::UpstreamFailed,
     };
     // A blank line first: the engine may have died inside an event.
@@ -281,14 +322,19 @@ async fn tell(session: &mut Session, ctx: &mut RequestCtx, fault: Fault, dialect
     event.extend_from_slice(&error.event(dialect));
     ctx.bytes_out += event.len() as u64;
     // If the client is gone as well, there is nobody to tell.
-    let _ = session.as_downstream_mut().write_response_body(event.into(), false).await;
+    let _ = session
+        .as_downstream_mut()
+        .write_response_body(event.into(), false)
+        .await;
 }
 
 /// Ends the answer so that no client can take it for a whole one.
 async fn end_unclean(session: &mut Session, ctx: &RequestCtx) -> Result<()> {
     if session.is_http2() {
         tokio::time::sleep(H2_RESET_DELAY).await;
-        session.as_downstream_mut().shutdown_with_reason(h2::Reason::INTERNAL_ERROR);
+        session
+            .as_downstream_mut()
+            .shutdown_with_reason(h2::Reason::INTERNAL_ERROR);
     } else if session.req_header().version < http::Version::HTTP_11 {
         tokio::time::sleep(H1_RESET_DELAY).await;
         if let Some(connection) = &ctx.connection {

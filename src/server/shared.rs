@@ -45,7 +45,9 @@ impl Shared {
     }
 
     pub fn endpoint_metrics<'a>(&self, pool: &Pool, endpoint: &'a Endpoint) -> &'a EndpointMetrics {
-        endpoint.metrics.get_or_init(|| self.metrics.endpoint(&pool.name, &endpoint.name))
+        endpoint
+            .metrics
+            .get_or_init(|| self.metrics.endpoint(&pool.name, &endpoint.name))
     }
 
     /// From now on every answer closes its connection.

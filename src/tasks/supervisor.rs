@@ -26,13 +26,15 @@ impl Signals {
         let mut signals = signal_hook::iterator::Signals::new([
             SIGHUP, SIGUSR1, SIGUSR2, SIGTERM, SIGQUIT, SIGINT,
         ])?;
-        thread::Builder::new().name("signals".into()).spawn(move || {
-            for signal in signals.forever() {
-                if sender.send(signal).is_err() {
-                    return;
+        thread::Builder::new()
+            .name("signals".into())
+            .spawn(move || {
+                for signal in signals.forever() {
+                    if sender.send(signal).is_err() {
+                        return;
+                    }
                 }
-            }
-        })?;
+            })?;
         Ok(Signals(receiver))
     }
 
@@ -64,7 +66,10 @@ pub async fn supervise(server: Server, mut signals: Signals, file: Option<&Path>
     }
     tell(&[NotifyState::Stopping, NotifyState::Status("draining")]);
     let grace = server.shared().snapshot.load().config.shutdown_grace;
-    info!("draining: no new connections, requests in hand have {} s", grace.as_secs());
+    info!(
+        "draining: no new connections, requests in hand have {} s",
+        grace.as_secs()
+    );
     let drained = tokio::select! {
         drained = server.drain(grace) => drained,
         () = told_to_stop(&mut signals) => {

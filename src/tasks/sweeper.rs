@@ -25,7 +25,7 @@ pub async fn run(cell: Arc<SnapshotCell>, shutdown: impl Future<Output = ()>) {
                 let idle = snapshot.config.keepalive.idle;
                 let now = Instant::now();
                 for endpoint in snapshot.all_endpoints() {
-                    endpoint.idle.sweep(now.into(), idle);
+                    endpoint.idle.sweep(now, idle);
                 }
             }
         }
@@ -51,7 +51,7 @@ mod tests {
         let head = RequestHead::start(Vec::new(), "GET", b"/").unwrap();
         connection.send(&head.finish(None), &[]).await.unwrap();
         connection.read_head(HeadLimits::default()).await.unwrap();
-        endpoint.idle.put(connection, Instant::now().into(), 8);
+        endpoint.idle.put(connection, Instant::now(), 8);
         assert_eq!(endpoint.idle.len(), 1);
     }
 

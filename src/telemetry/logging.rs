@@ -17,7 +17,7 @@ static LEVELS_FROM_ENVIRONMENT: OnceLock<bool> = OnceLock::new();
 /// listeners that start, tries that fail.
 const QUIET_TARGETS: [(&str, LevelFilter); 6] = [
     ("pingora", LevelFilter::Warn),
-    ("pingora_proxy", LevelFilter::Error),
+    ("pingora_proxy", LevelFilter::Off),
     ("h2", LevelFilter::Warn),
     ("hyper", LevelFilter::Warn),
     ("rustls", LevelFilter::Warn),

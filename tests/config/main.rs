@@ -3,6 +3,9 @@
 //!
 //! `BLESS=1` writes the messages anew; read the difference before you commit it.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+#![allow(clippy::too_many_lines, reason = "tables of cases are long")]
+
 use std::path::{Path, PathBuf};
 
 use sluicegate::config::{self, Config, Diagnostics};

@@ -4,6 +4,9 @@
 //! step checks what must hold at any time; the end of a run, when all engines are well again, checks
 //! that the pool has recovered. `SIM_SEED=n` runs one seed, `SIM_SEEDS=n` as many from 0 on.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+#![allow(clippy::too_many_lines, reason = "tables of cases are long")]
+
 mod world;
 
 use sluicegate::config::PolicyName;

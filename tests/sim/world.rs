@@ -489,6 +489,7 @@ fn pool(
         name: Arc::from("default"),
         endpoints: Vec::new(),
         policy,
+        max_in_flight: None,
         retries: 3,
         retry_budget: config::RetryBudget {
             ratio: 0.2,
@@ -518,6 +519,7 @@ fn pool(
         max_in_flight: engines[index].cap,
         backup: engines[index].backup,
         api_key: None,
+        metrics: std::sync::OnceLock::new(),
     });
     Pool::new(&config, &keepalive, endpoints.collect(), previous, now)
 }

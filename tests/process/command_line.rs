@@ -1,0 +1,265 @@
+//! What the command line answers, and with which exit status.
+
+use std::net::TcpListener;
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use loadtest::engine::{Engine, Script};
+
+use crate::certificates::Certificate;
+use crate::gateway::{Directory, Lines, PROGRAM, Start, ended};
+use crate::wire::ask;
+
+fn run(arguments: &[&str]) -> Output {
+    Command::new(PROGRAM)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap()
+}
+
+fn code(output: &Output) -> i32 {
+    output.status.code().expect("it exits")
+}
+
+fn err(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+#[test]
+fn t_says_whether_a_file_is_good() {
+    let directory = Directory::new();
+    let good = directory.write(
+        "good.yaml",
+        "listen: 8080\nendpoints: [\"127.0.0.1:8000\"]\n",
+    );
+    let good = good.to_str().unwrap();
+    let tested = run(&["-t", "-c", good]);
+    assert_eq!(code(&tested), 0, "{}", err(&tested));
+    assert!(err(&tested).contains(&format!("configuration file {good} test is successful")));
+
+    let bad = directory.write(
+        "bad.yaml",
+        "listen: 8080\nendpoint: [\"127.0.0.1:8000\"]\nlimits: { body: 5 parsecs }\n",
+    );
+    let bad = bad.to_str().unwrap();
+    let tested = run(&["-t", "-c", bad]);
+    assert_eq!(code(&tested), 1);
+    let said = err(&tested);
+    assert!(
+        said.contains(&format!("{bad}:2:1: endpoint: ")) && said.contains("endpoints"),
+        "{said}"
+    );
+    assert!(
+        said.contains(&format!("{bad}:3:17: limits.body: ")),
+        "{said}"
+    );
+    assert!(
+        said.contains(&format!("configuration file {bad} test failed")),
+        "{said}"
+    );
+
+    let none = directory.path().join("none.yaml");
+    let tested = run(&["-t", "-c", none.to_str().unwrap()]);
+    assert_eq!(code(&tested), 1);
+    assert!(err(&tested).contains("none.yaml"));
+    // The same words when it is to run.
+    let started = run(&["-c", bad]);
+    assert_eq!(code(&started), 1);
+    assert!(err(&started).contains(&format!("{bad}:2:1: endpoint: ")));
+}
+
+#[test]
+fn a_warning_is_a_failure_only_for_strict() {
+    let directory = Directory::new();
+    let file = directory.write(
+        "warned.yaml",
+        "listen: 8080\nadmin: \"0.0.0.0:9180\"\nendpoints: [\"127.0.0.1:8000\"]\n",
+    );
+    let file = file.to_str().unwrap();
+    let tested = run(&["-t", "-c", file]);
+    assert_eq!(code(&tested), 0);
+    assert!(err(&tested).contains("warned.yaml:2:"), "{}", err(&tested));
+    assert_eq!(code(&run(&["-t", "--strict", "-c", file])), 2);
+    assert_ne!(code(&run(&["--strict", "-c", file])), 0);
+}
+
+#[test]
+fn a_certificate_that_cannot_be_used_fails_the_test() {
+    let directory = Directory::new();
+    let certificate = Certificate::new();
+    certificate.install(&directory);
+    let listen = "listen: { address: 8443, tls: { certificate: chain.pem, key: key.pem } }\nendpoints: [\"127.0.0.1:8000\"]\n";
+    let file = directory.write("tls.yaml", listen);
+    let file = file.to_str().unwrap();
+    assert_eq!(code(&run(&["-t", "-c", file])), 0);
+    // The key of another certificate.
+    let other = Directory::new();
+    Certificate::new().install(&other);
+    std::fs::copy(
+        other.path().join("key.pem"),
+        directory.path().join("key.pem"),
+    )
+    .unwrap();
+    let tested = run(&["-t", "-c", file]);
+    assert_eq!(code(&tested), 1);
+    assert!(
+        err(&tested).contains("key.pem") || err(&tested).contains("chain.pem"),
+        "{}",
+        err(&tested)
+    );
+    directory.write("key.pem", "nonsense");
+    assert_eq!(code(&run(&["-t", "-c", file])), 1);
+}
+
+#[test]
+fn what_capital_t_prints_is_a_file_that_means_the_same() {
+    let directory = Directory::new();
+    let file = directory.write(
+        "short.yaml",
+        "listen: 8080\nendpoints: [\"127.0.0.1:8000\", { url: \"127.0.0.1:8001\", api_key: \"${KEY_OF_AN_ENGINE}\" }]\n",
+    );
+    let print = |file: &str| {
+        let output = Command::new(PROGRAM)
+            .args(["-T", "-c", file])
+            .env("KEY_OF_AN_ENGINE", "a-secret-of-the-engine")
+            .output()
+            .unwrap();
+        assert_eq!(code(&output), 0, "{}", err(&output));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let printed = print(file.to_str().unwrap());
+    assert!(
+        printed.contains("header_timeout") && printed.contains("retry_budget"),
+        "{printed}"
+    );
+    assert!(!printed.contains("a-secret-of-the-engine"), "{printed}");
+    let again = directory.write("long.yaml", &printed);
+    assert_eq!(print(again.to_str().unwrap()), printed);
+}
+
+#[test]
+fn version_help_and_what_it_does_not_know() {
+    for flag in ["-V", "--version"] {
+        let output = run(&[flag]);
+        assert_eq!(code(&output), 0);
+        let expected = format!("sluicegate {}", env!("CARGO_PKG_VERSION"));
+        assert_eq!(String::from_utf8(output.stdout).unwrap().trim(), expected);
+    }
+    assert_eq!(code(&run(&["--help"])), 0);
+    for wrong in [
+        &["--lissten", "80"][..],
+        &["-s", "relaod"],
+        &["nonsense"],
+        &["--listen"],
+        &["--listen", ":0"],
+    ] {
+        let output = run(wrong);
+        assert!(code(&output) != 0 && !err(&output).is_empty(), "{wrong:?}");
+    }
+}
+
+#[test]
+fn a_port_that_is_taken_is_one_error_within_a_second() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let directory = Directory::new();
+    let endpoints = "endpoints: [\"127.0.0.1:1\"]\npid_file: p.pid\n";
+    for (name, keys) in [
+        (
+            "public.yaml",
+            format!("listen: {address}\nadmin: null\n{endpoints}"),
+        ),
+        (
+            "admin.yaml",
+            format!("listen: 127.0.0.1:0\nadmin: {address}\n{endpoints}"),
+        ),
+    ] {
+        let file = directory.write(name, &keys);
+        let begun = Instant::now();
+        let output = run(&["-c", file.to_str().unwrap()]);
+        assert!(
+            begun.elapsed() < Duration::from_secs(1),
+            "{:?}",
+            begun.elapsed()
+        );
+        assert_eq!(code(&output), 1);
+        let said = err(&output);
+        assert!(
+            said.contains(&format!("cannot listen on {address}")),
+            "{said}"
+        );
+        assert_eq!(said.lines().count(), 1, "{said}");
+        assert!(!directory.path().join("p.pid").exists());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_file() {
+    let engine = Engine::start(Script::default()).await.unwrap();
+    let mut child = Command::new(PROGRAM)
+        .args(["--listen", "127.0.0.1:0", &engine.authority()])
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let log = Lines::of(child.stderr.take().unwrap());
+    let address = |what: &str| -> std::net::SocketAddr {
+        log.wait_for(1, what)
+            .rsplit(' ')
+            .next()
+            .unwrap()
+            .parse()
+            .unwrap()
+    };
+    let (public, admin) = (address("listening on "), address("admin on "));
+    let body = r#"{"model":"DeepSeek-R1","prompt":"Hi"}"#;
+    assert_eq!(
+        ask(public, "POST", "/v1/completions", body).await.status,
+        200
+    );
+    assert_eq!(ask(admin, "GET", "/endpoints", "").await.status, 200);
+    let pid = nix::unistd::Pid::from_raw(child.id() as i32);
+    // There is nothing to read again, and that ends nothing.
+    nix::sys::signal::kill(pid, nix::sys::signal::SIGHUP).unwrap();
+    log.wait_for(1, "HUP: ");
+    nix::sys::signal::kill(pid, nix::sys::signal::SIGTERM).unwrap();
+    assert!(
+        ended(&mut child, Duration::from_secs(3))
+            .expect("it ends")
+            .success()
+    );
+}
+
+#[test]
+fn the_demo_answers_once() {
+    let output = run(&["demo", "--once", "--port", "0"]);
+    assert_eq!(code(&output), 0, "{}", err(&output));
+    let answer = String::from_utf8(output.stdout).unwrap();
+    assert!(
+        answer.contains("HTTP/1.1 200 ") && answer.contains("chat.completion"),
+        "{answer}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ready_asks_whether_it_can_serve() {
+    let engine = Engine::start(Script::default()).await.unwrap();
+    let gateway = Start::new(&[engine.authority()], "").run();
+    let ready = |url: String| tokio::task::block_in_place(|| run(&["ready", &url]));
+    assert_eq!(code(&ready(format!("http://{}", gateway.admin))), 0);
+    assert_eq!(code(&ready(format!("http://{}/", gateway.public))), 0);
+    drop(gateway);
+
+    let nobody = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    let gateway = Start::new(&[nobody.to_string()], "").run();
+    let output = ready(format!("http://{}", gateway.admin));
+    assert_eq!(code(&output), 1);
+    assert!(err(&output).contains("503"), "{}", err(&output));
+    assert_eq!(code(&ready(format!("http://{nobody}"))), 1);
+    assert_eq!(code(&ready("https://localhost".into())), 1);
+    assert_eq!(code(&ready("nonsense".into())), 1);
+}

@@ -1,0 +1,283 @@
+//! The clients people use, through the gateway to a simulated engine. `sh .ci/setup tests` installs
+//! them; where one is missing its test says so and passes, but not in CI.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use loadtest::engine::{Engine, Script};
+
+use crate::certificates::{Certificate, LISTEN};
+use crate::gateway::{Directory, Gateway, Start};
+
+/// Where the tool is, if it is.
+fn find(tool: &str) -> Option<PathBuf> {
+    // <target>/tmp is for tests; the virtual environment is beside it.
+    let clients = Path::new(env!("CARGO_TARGET_TMPDIR"))
+        .parent()
+        .unwrap()
+        .join("clients/bin");
+    let path = std::env::var("PATH").unwrap_or_default();
+    let own = [clients].into_iter();
+    let found = own
+        .chain(std::env::split_paths(&path))
+        .map(|d| d.join(tool))
+        .find(|p| p.exists());
+    if found.is_none() {
+        assert!(
+            std::env::var("CI").is_err(),
+            "{tool} is not installed: run sh .ci/setup tests"
+        );
+        eprintln!("skipped: {tool} is not installed; sh .ci/setup tests installs it");
+    }
+    found
+}
+
+fn script(name: &str) -> String {
+    format!("{}/tests/clients/{name}", env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Runs to its end; what it wrote to either output.
+fn run(program: &Path, arguments: &[&str]) -> String {
+    let output =
+        tokio::task::block_in_place(|| Command::new(program).args(arguments).output().unwrap());
+    let text = [output.stdout, output.stderr].concat();
+    let text = String::from_utf8_lossy(&text).into_owned();
+    assert!(
+        output.status.success(),
+        "{}: {}: {text}",
+        program.display(),
+        output.status
+    );
+    text
+}
+
+async fn started() -> (Gateway, Engine) {
+    let script = Script {
+        ttft: Duration::from_millis(5),
+        itl: Duration::from_millis(1),
+        ..Script::default()
+    };
+    let engine = Engine::start(script).await.unwrap();
+    let gateway = Start::new(&[engine.authority()], "access_log: null\n").run();
+    (gateway, engine)
+}
+
+async fn started_with_tls() -> (Gateway, Engine) {
+    let engine = Engine::start(Script::default()).await.unwrap();
+    let start = Start::new(&[engine.authority()], "access_log: null\n").listen(LISTEN);
+    Certificate::new().install(start.directory());
+    (start.run(), engine)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn curl_in_every_version_of_http() {
+    let Some(curl) = find("curl") else { return };
+    let (plain, engine) = started().await;
+    let (tls, _engine) = started_with_tls().await;
+    let body = format!("@{}", script("request.json"));
+    let stream =
+        r#"{"model":"DeepSeek-R1","messages":[{"role":"user","content":"Hi"}],"stream":true}"#;
+    let json = "Content-Type: application/json";
+    for (version, url) in [
+        ("--http1.0", format!("http://{}", plain.public)),
+        ("--http1.1", format!("http://{}", plain.public)),
+        (
+            "--http1.1",
+            format!("https://localhost:{}", tls.public.port()),
+        ),
+        (
+            "--http2",
+            format!("https://localhost:{}", tls.public.port()),
+        ),
+    ] {
+        let url = format!("{url}/v1/chat/completions");
+        let asked = run(
+            &curl,
+            &[
+                "-sSfk",
+                version,
+                "-H",
+                json,
+                "-d",
+                &body,
+                "-w",
+                "%{http_version}",
+                &url,
+            ],
+        );
+        assert!(asked.contains("\"chat.completion\""), "{asked}");
+        let is_h2 = version == "--http2";
+        assert_eq!(asked.ends_with('2'), is_h2, "{asked}");
+        // An answer whose end is missing makes curl fail.
+        let streamed = run(&curl, &["-sSfkN", version, "-H", json, "-d", stream, &url]);
+        assert!(streamed.trim_end().ends_with("data: [DONE]"), "{streamed}");
+        let head = run(
+            &curl,
+            &[
+                "-sSfkI",
+                version,
+                &url.replace("/v1/chat/completions", "/health"),
+            ],
+        );
+        assert!(head.contains(" 200"), "{head}");
+    }
+    // Beyond 1 MiB curl waits for a 100; the connection serves the next request too.
+    let directory = Directory::new();
+    let prompt = "a".repeat(2 << 20);
+    let long = directory.write(
+        "long.json",
+        &format!(r#"{{"model":"DeepSeek-R1","prompt":"{prompt}","max_tokens":1}}"#),
+    );
+    let long = format!("@{}", long.display());
+    let url = format!("http://{}/v1/completions", plain.public);
+    let said = run(
+        &curl,
+        &[
+            "-sSfv", "-H", json, "-d", &long, &url, "--next", "-sSfv", "-H", json, "-d", &long,
+            &url,
+        ],
+    );
+    assert!(
+        said.contains("100 Continue") && said.contains("Re-using existing connection"),
+        "{said}"
+    );
+    let received = engine.inferences();
+    assert!(
+        received
+            .iter()
+            .any(|request| request.body_len > 2 << 20 && request.header("expect").is_none())
+    );
+}
+
+/// With and without `-k`. ab speaks HTTP/1.0, and takes an answer of another length for a failure.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ab_as_the_guide_runs_it() {
+    let Some(ab) = find("ab") else { return };
+    let engine = Engine::start(Script {
+        fixed: true,
+        ..Script::default()
+    })
+    .await
+    .unwrap();
+    let gateway = Start::new(&[engine.authority()], "access_log: null\n").run();
+    let url = format!("http://{}/v1/chat/completions", gateway.public);
+    for keepalive in [None, Some("-k")] {
+        let file = script("request.json");
+        let mut arguments = vec![
+            "-q",
+            "-n",
+            "4000",
+            "-c",
+            "500",
+            "-p",
+            &file,
+            "-T",
+            "application/json",
+        ];
+        arguments.extend(keepalive);
+        arguments.push(&url);
+        let said = run(&ab, &arguments);
+        let count = |what: &str| -> u64 {
+            let line = said.lines().find(|line| line.starts_with(what));
+            line.map_or(0, |line| {
+                line.split_whitespace().last().unwrap().parse().unwrap()
+            })
+        };
+        assert_eq!(count("Complete requests:"), 4000, "{said}");
+        assert_eq!(count("Failed requests:"), 0, "{said}");
+        assert_eq!(count("Non-2xx responses:"), 0, "{said}");
+        assert_eq!(
+            count("Keep-Alive requests:"),
+            keepalive.map_or(0, |_| 4000),
+            "{said}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn wrk() {
+    let Some(wrk) = find("wrk") else { return };
+    let (gateway, _engine) = started().await;
+    let url = format!("http://{}/v1/chat/completions", gateway.public);
+    let said = run(
+        &wrk,
+        &["-t1", "-c50", "-d2s", "-s", &script("wrk.lua"), &url],
+    );
+    assert!(said.contains("requests in"), "{said}");
+    assert!(
+        !said.contains("Non-2xx") && !said.contains("Socket errors"),
+        "{said}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn h2load_over_tls() {
+    let Some(h2load) = find("h2load") else { return };
+    let (gateway, _engine) = started_with_tls().await;
+    let url = format!("https://{}/v1/chat/completions", gateway.public);
+    let body = script("request.json");
+    let said = run(
+        &h2load,
+        &[
+            "-n",
+            "1000",
+            "-c",
+            "10",
+            "-m",
+            "20",
+            "-d",
+            &body,
+            "-H",
+            "content-type: application/json",
+            &url,
+        ],
+    );
+    assert!(said.contains("Application protocol: h2"), "{said}");
+    assert!(
+        said.contains("1000 succeeded, 0 failed, 0 errored"),
+        "{said}"
+    );
+    assert!(said.contains("status codes: 1000 2xx"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_openai_sdk() {
+    let Some(python) = find("python").filter(|p| p.parent().unwrap().ends_with("clients/bin"))
+    else {
+        assert!(
+            std::env::var("CI").is_err(),
+            "the SDK is not installed: run sh .ci/setup tests"
+        );
+        return eprintln!(
+            "skipped: the openai SDK is not installed; sh .ci/setup tests installs it"
+        );
+    };
+    let (gateway, _engine) = started().await;
+    let base = format!("http://{}/v1", gateway.public);
+    let said = run(&python, &[&script("openai_sdk.py"), &base]);
+    assert_eq!(said.trim(), "ok");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn k6() {
+    let Some(k6) = find("k6") else { return };
+    let (gateway, _engine) = started().await;
+    let url = format!("URL=http://{}", gateway.public);
+    // It fails by its own thresholds.
+    let said = run(
+        &k6,
+        &[
+            "run",
+            "--quiet",
+            "--no-usage-report",
+            "-e",
+            &url,
+            &script("k6.js"),
+        ],
+    );
+    assert!(
+        said.contains("checks_succeeded") || said.contains("checks"),
+        "{said}"
+    );
+}
