@@ -4,9 +4,6 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 #![allow(clippy::too_many_lines, reason = "a table is as long as it is")]
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
-#![allow(clippy::too_many_lines, reason = "tables of cases are long")]
-
 mod bad_engines;
 mod bad_http2;
 mod bad_requests;

@@ -229,19 +229,25 @@ async fn term_and_quit_wait_for_streams_and_take_nothing_new() {
     }
 }
 
+/// Whoever was connected when TERM came may have its request on the way: nothing of it, half of its head,
+/// half of its body.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_request_that_was_half_sent_when_term_came_is_answered() {
+async fn a_request_that_was_on_its_way_when_term_came_is_answered() {
+    let whole = request("POST", "/v1/chat/completions", "", STREAM);
+    for sent in [0, 20, whole.len() - STREAM.len(), whole.len() - 1] {
+        half_sent(&whole, sent).await;
+    }
+}
+
+async fn half_sent(whole: &str, sent: usize) {
     let engine = engine(4).await;
     let mut gateway = Start::new(&[engine.authority()], "").run();
     let mut wire = Wire::to(gateway.public).await;
-    let whole = request("POST", "/v1/chat/completions", "", STREAM);
-    let (head, body) = whole.split_at(whole.len() - STREAM.len());
-    wire.send(head).await;
-    sleep(Duration::from_millis(100)).await;
+    wire.send(&whole[..sent]).await;
     gateway.signal(SIGTERM);
     gateway.log.wait_for(1, "draining");
     sleep(Duration::from_millis(300)).await;
-    wire.send(body).await;
+    wire.send(&whole[sent..]).await;
     let answer = wire.answer().await.expect("an answer");
     assert!(is_complete(&answer));
     assert!(
