@@ -242,9 +242,7 @@ impl Server {
             let now = self.shared.metrics.connection_counts.now();
             if now.writing > 0 {
                 quiet_since = Instant::now();
-            } else if quiet_since.elapsed() >= DRAIN_IDLE
-                || now.reading == 0 && begun.elapsed() >= DRAIN_IDLE
-            {
+            } else if quiet_since.elapsed() >= DRAIN_IDLE {
                 return true;
             }
             if begun.elapsed() >= grace {

@@ -1,5 +1,7 @@
 //! Everything that is written to a client.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::header::{self, HeaderName};
 use http::{HeaderValue, Version};
@@ -156,26 +158,36 @@ pub async fn write_whole(
     if unread {
         session.set_keepalive(None);
     }
+    let limit = ctx.send_timeout();
     let downstream = session.as_downstream_mut();
     let has_body = !is_head && !body.is_empty();
-    if has_body || !unread || !downstream.is_http2() {
-        downstream.write_response_header(response).await?;
-    }
+    in_time(limit, downstream.write_response_header(response)).await?;
     if has_body {
         ctx.bytes_out += body.len() as u64;
-        downstream.write_response_body(body, true).await?;
+        in_time(limit, downstream.write_response_body(body, true)).await?;
     }
     if unread {
-        drain(session).await;
+        drain(session, limit).await;
     }
     Ok(())
 }
 
+/// Bounds a write of Pingora's that has no timeout of its own: heads, and the flush at the end. The timer
+/// is armed only if the write has to wait.
+pub async fn in_time<T>(limit: Duration, write: impl Future<Output = Result<T>>) -> Result<T> {
+    match tokio::time::timeout(limit, write).await {
+        Ok(written) => written,
+        Err(_elapsed) => {
+            pingora::Error::e_explain(ErrorType::WriteTimedout, "the client does not read")
+        }
+    }
+}
+
 /// Reads on for a moment after a refusal: closing a socket with unread bytes sends RST, which can take
 /// the answer with it.
-async fn drain(session: &mut Session) {
+async fn drain(session: &mut Session, limit: Duration) {
     let downstream = session.as_downstream_mut();
-    if downstream.is_http2() || downstream.finish_body().await.is_err() {
+    if downstream.is_http2() || in_time(limit, downstream.finish_body()).await.is_err() {
         return;
     }
     let reading = async {
