@@ -120,7 +120,7 @@ async fn pass_failure(session: &mut Session, ctx: &mut RequestCtx, held: Held) -
             ctx.status = Some(head.status);
             ctx.is_stream = Some(false);
             let framing = respond::Framing::Length(body.len() as u64);
-            let response = respond::relayed_head(&head, session, framing, &ctx.request_id)?;
+            let response = respond::relayed_head(&head, session, framing, ctx)?;
             respond::write_whole(session, ctx, response, body, false).await
         }
         Held::Event(event) => {

@@ -33,7 +33,7 @@ pub fn relayed_head(
     head: &ResponseHead,
     session: &mut Session,
     framing: Framing,
-    request_id: &HeaderValue,
+    ctx: &RequestCtx,
 ) -> Result<Box<ResponseHeader>> {
     let mut response = ResponseHeader::build_no_case(head.status, Some(head.iter().len() + 6))?;
     let canonical = response.status.canonical_reason().unwrap_or_default();
@@ -57,7 +57,7 @@ pub fn relayed_head(
         };
         response.append_header(name, value)?;
     }
-    finish_head(&mut response, session, framing, request_id)?;
+    finish_head(&mut response, session, framing, ctx)?;
     Ok(Box::new(response))
 }
 
@@ -65,14 +65,14 @@ fn finish_head(
     response: &mut ResponseHeader,
     session: &mut Session,
     framing: Framing,
-    request_id: &HeaderValue,
+    ctx: &RequestCtx,
 ) -> Result<()> {
-    if session.is_process_shutting_down() {
+    if ctx.connection.as_ref().is_some_and(|c| c.is_draining()) {
         // So that the client does not send its next request into a connection that is about to close.
         session.set_keepalive(None);
     }
     response.insert_header(header::SERVER, SERVER)?;
-    response.insert_header(X_REQUEST_ID, request_id.clone())?;
+    response.insert_header(X_REQUEST_ID, ctx.request_id.clone())?;
     match framing {
         Framing::Length(length) | Framing::NoBody(Some(length)) => {
             response.insert_header(header::CONTENT_LENGTH, HeaderValue::from(length))?;
@@ -139,7 +139,7 @@ pub async fn write_local(session: &mut Session, ctx: &mut RequestCtx, local: Loc
     } else {
         Framing::Length(length)
     };
-    finish_head(&mut response, session, framing, &ctx.request_id)?;
+    finish_head(&mut response, session, framing, ctx)?;
     ctx.status = Some(local.status);
     write_whole(session, ctx, Box::new(response), local.body, is_head).await
 }
@@ -223,12 +223,7 @@ pub async fn write_event_as_answer(
     if matches!(status, 429 | 503) {
         response.insert_header(header::RETRY_AFTER, HeaderValue::from_static("1"))?;
     }
-    finish_head(
-        &mut response,
-        session,
-        Framing::Length(length),
-        &ctx.request_id,
-    )?;
+    finish_head(&mut response, session, Framing::Length(length), ctx)?;
     ctx.status = Some(status);
     write_whole(session, ctx, Box::new(response), body, false).await
 }

@@ -90,7 +90,7 @@ pub async fn pass(
     let framing = framing(&head, &connection, is_head, is_whole, &held);
     ctx.is_stream = Some(scanner.is_some());
     ctx.status = Some(head.status);
-    let response = respond::relayed_head(&head, session, framing, &ctx.request_id)?;
+    let response = respond::relayed_head(&head, session, framing, ctx)?;
     if scanner.is_some() {
         ctx.ttft = first_content.map(|at| at - ctx.started);
     }
