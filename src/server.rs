@@ -20,7 +20,7 @@ use crate::proxy::Gateway;
 use crate::snapshot::{Snapshot, SnapshotCell};
 use crate::tasks::prober::{self, HttpProbe, Probe};
 use crate::tasks::resolver::{self, Failing, Resolve, SystemResolver};
-use crate::tasks::sweeper;
+use crate::tasks::{series, sweeper};
 use crate::telemetry::{AccessLog, Metrics};
 
 pub use shared::Shared;
@@ -135,6 +135,7 @@ impl Server {
                 failing,
                 ended(end.clone()),
             )),
+            tokio::spawn(series::run(Arc::clone(&shared), ended(end.clone()))),
             tokio::spawn(sweeper::run(Arc::clone(&shared.snapshot), ended(end))),
         ];
         Ok(Server {

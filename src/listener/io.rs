@@ -1,8 +1,7 @@
 //! The client's socket as Pingora sees it.
 //!
 //! Writes gather until a flush, so that a head and its body leave in one send; nothing is read ahead,
-//! so an open stream holds no read buffer. One read is capped, because Pingora's body buffer is
-//! touched only as far as a read fills it.
+//! so an open stream holds no read buffer.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -26,8 +25,6 @@ use super::{Connection, Writes};
 
 /// Bytes gathered before they are sent without waiting for a flush.
 const GATHER_BYTES: usize = 4 * 1024;
-/// Most bytes of one read.
-const READ_BYTES: usize = 16 * 1024;
 
 /// A client's socket, with the state of its connection.
 #[derive(Debug)]
@@ -160,23 +157,11 @@ impl AsyncRead for ClientIo {
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let before = buf.filled().len();
-        if buf.remaining() > READ_BYTES {
-            // Such large reads come with memory that is initialised already: nothing is zeroed here.
-            let mut part = ReadBuf::new(buf.initialize_unfilled_to(READ_BYTES));
-            let read = match &mut this.socket {
-                ClientSocket::Tcp(s) => Pin::new(s).poll_read(cx, &mut part),
-                ClientSocket::Unix(s) => Pin::new(s).poll_read(cx, &mut part),
-            };
-            ready!(or_end(read, &this.connection))?;
-            let filled = part.filled().len();
-            buf.advance(filled);
-        } else {
-            let read = match &mut this.socket {
-                ClientSocket::Tcp(s) => Pin::new(s).poll_read(cx, buf),
-                ClientSocket::Unix(s) => Pin::new(s).poll_read(cx, buf),
-            };
-            ready!(or_end(read, &this.connection))?;
-        }
+        let read = match &mut this.socket {
+            ClientSocket::Tcp(s) => Pin::new(s).poll_read(cx, buf),
+            ClientSocket::Unix(s) => Pin::new(s).poll_read(cx, buf),
+        };
+        ready!(or_end(read, &this.connection))?;
         if buf.filled().len() > before {
             this.connection.bytes_arrived();
         }

@@ -208,7 +208,7 @@ async fn run(
         hold_until_content(lease, exchange, &mut answer, deadline).await?;
     } else if must_be_whole(exchange, &answer) {
         hold_until_whole(lease, exchange, &mut answer, timeouts.read).await?;
-    } else if let Some(piece) = answer.connection.buffered_body().map_err(lost)? {
+    } else if let Some(piece) = answer.connection.buffered_body()? {
         answer.held.push(piece);
         answer.is_whole = answer.connection.body_is_done();
     } else {
@@ -246,10 +246,10 @@ async fn hold_until_whole(
             answer.is_whole = true;
             return Ok(());
         }
-        let piece = match answer.connection.buffered_body().map_err(lost)? {
+        let piece = match answer.connection.buffered_body()? {
             Some(piece) => Some(piece),
             None => match timeout(read_timeout, answer.connection.read_body()).await {
-                Ok(piece) => piece.map_err(lost)?,
+                Ok(piece) => piece?,
                 Err(_elapsed) => {
                     return Err(Stopped::sent(
                         Fault::ReadTimedOut,
@@ -282,11 +282,11 @@ async fn hold_until_content(
     let mut scanner = SseScanner::new(exchange.call.dialect, exchange.limits.event);
     let mut held = 0;
     loop {
-        let piece = match answer.connection.buffered_body().map_err(lost)? {
+        let piece = match answer.connection.buffered_body()? {
             Some(piece) => Some(piece),
             None if answer.connection.body_is_done() => None,
             None => match timeout_at(deadline, answer.connection.read_body()).await {
-                Ok(piece) => piece.map_err(lost)?,
+                Ok(piece) => piece?,
                 Err(_elapsed) => {
                     return Err(Stopped::sent(
                         Fault::FirstByteTimedOut,
@@ -346,12 +346,14 @@ fn drop_tail(pieces: &mut Vec<Bytes>, mut bytes: usize) {
     }
 }
 
-fn lost(error: ReadError) -> Stopped {
-    let fault = match error {
-        ReadError::Closed | ReadError::Reset | ReadError::Io(_) => Fault::ConnectionLost,
-        ReadError::Malformed(_) | ReadError::HeadTooLarge => Fault::BadResponse,
-    };
-    Stopped::sent(fault, &error)
+impl From<ReadError> for Stopped {
+    fn from(error: ReadError) -> Self {
+        let fault = match error {
+            ReadError::Closed | ReadError::Reset | ReadError::Io(_) => Fault::ConnectionLost,
+            ReadError::Malformed(_) | ReadError::HeadTooLarge => Fault::BadResponse,
+        };
+        Stopped::sent(fault, &error)
+    }
 }
 
 fn connect_failure(error: &ConnectError) -> Failure {

@@ -2,5 +2,6 @@
 
 pub mod prober;
 pub mod resolver;
+pub mod series;
 pub mod supervisor;
 pub mod sweeper;

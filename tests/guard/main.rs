@@ -338,9 +338,6 @@ fn readme_shows_the_two_commands() {
         .collect();
     assert_eq!(
         blocks[..2],
-        [
-            "sh .ci/setup && cargo run --release -- demo\n",
-            "sh .ci/test\n"
-        ]
+        ["sh .ci/setup && cargo run -- demo\n", "sh .ci/test\n"]
     );
 }

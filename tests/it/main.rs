@@ -5,16 +5,23 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 #![allow(clippy::too_many_lines, reason = "tables of cases are long")]
 
+mod access_log;
 mod bodies;
 mod choosing;
 mod client_timeouts;
 mod connection;
 mod cuts;
+mod expose;
 mod headers;
+mod health;
 mod keepalive;
 mod leaving;
+mod limits;
+mod local_paths;
+mod metrics;
 mod moving;
 mod moving_limits;
+mod pingora;
 mod response_headers;
 mod sse;
 mod storm;

@@ -7,6 +7,7 @@ mod gateway;
 mod http2;
 mod puppet;
 mod request;
+mod tls_node;
 
 use std::future::Future;
 use std::time::Duration;
@@ -18,6 +19,7 @@ pub use gateway::{Gateway, in_turn, pool};
 pub use http2::{H2, H2Answer, H2End, answer as h2_answer, h2_post};
 pub use puppet::{Exchange, Puppet, Then, sse_head};
 pub use request::{Request, chat, chat_body, get, post};
+pub use tls_node::TlsNode;
 
 pub use loadtest::engine::{
     Cut, Death, Engine, EngineError, Fault, Health, QueueFull, Recorded, Script,

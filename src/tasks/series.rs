@@ -1,0 +1,42 @@
+//! Takes the metrics of endpoints and pools that a reload or the resolver removed out of the
+//! exposition, so that dashboards do not show what is gone.
+
+use std::sync::Arc;
+
+use crate::server::Shared;
+use crate::snapshot::Snapshot;
+
+/// Follows the snapshots until `shutdown`.
+pub async fn run(shared: Arc<Shared>, shutdown: impl Future<Output = ()>) {
+    tokio::pin!(shutdown);
+    let mut changes = shared.snapshot.changes();
+    let mut before = shared.snapshot.load_full();
+    loop {
+        tokio::select! {
+            () = &mut shutdown => return,
+            changed = changes.changed() => if changed.is_err() { return },
+        }
+        let now = shared.snapshot.load_full();
+        forget(&shared, &before, &now);
+        before = now;
+    }
+}
+
+fn forget(shared: &Shared, before: &Snapshot, now: &Snapshot) {
+    for pool in &before.pools {
+        let kept = now.pools.iter().find(|kept| kept.name == pool.name);
+        if let (None, Some(gone)) = (kept, pool.metrics.get()) {
+            shared.metrics.forget_pool(gone);
+        }
+        for endpoint in &pool.endpoints {
+            let stays = kept.is_some_and(|kept| {
+                kept.endpoints
+                    .iter()
+                    .any(|other| other.name == endpoint.name)
+            });
+            if !stays && let Some(gone) = endpoint.metrics.get() {
+                shared.metrics.forget_endpoint(gone);
+            }
+        }
+    }
+}
