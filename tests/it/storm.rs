@@ -20,7 +20,7 @@ async fn break_off(gateway: &Gateway, kind: u32, moment: Duration) {
         // Leaves with FIN or with RST, at any moment of a stream or of an answer.
         0..=3 => {
             // A gateway that is done with us may have closed already.
-            let _ = client.try_send(chat(kind % 2 == 0).bytes()).await;
+            let _ = client.try_send(chat(kind.is_multiple_of(2)).bytes()).await;
             tokio::time::sleep(moment).await;
             if kind < 2 {
                 client.reset();
@@ -56,7 +56,7 @@ async fn break_off_h2(gateway: &Gateway, moments: Vec<Duration>) {
     for moment in moments {
         let request = h2_post("/v1/chat/completions", body.len(), true);
         let (answer, mut stream) = h2.open(request, false).await;
-        let is_half = moment.as_micros() % 3 == 0;
+        let is_half = moment.as_micros().is_multiple_of(3);
         let part = if is_half {
             &body.as_bytes()[..20]
         } else {
