@@ -157,23 +157,11 @@ impl AsyncRead for ClientIo {
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let before = buf.filled().len();
-        if buf.remaining() > READ_BYTES {
-            // Such large reads come with memory that is initialised already: nothing is zeroed here.
-            let mut part = ReadBuf::new(buf.initialize_unfilled_to(READ_BYTES));
-            let read = match &mut this.socket {
-                ClientSocket::Tcp(s) => Pin::new(s).poll_read(cx, &mut part),
-                ClientSocket::Unix(s) => Pin::new(s).poll_read(cx, &mut part),
-            };
-            ready!(or_end(read, &this.connection))?;
-            let filled = part.filled().len();
-            buf.advance(filled);
-        } else {
-            let read = match &mut this.socket {
-                ClientSocket::Tcp(s) => Pin::new(s).poll_read(cx, buf),
-                ClientSocket::Unix(s) => Pin::new(s).poll_read(cx, buf),
-            };
-            ready!(or_end(read, &this.connection))?;
-        }
+        let read = match &mut this.socket {
+            ClientSocket::Tcp(s) => Pin::new(s).poll_read(cx, buf),
+            ClientSocket::Unix(s) => Pin::new(s).poll_read(cx, buf),
+        };
+        ready!(or_end(read, &this.connection))?;
         if buf.filled().len() > before {
             this.connection.bytes_arrived();
         }
