@@ -29,8 +29,8 @@ pub fn run(config: Config, file: Option<&Path>, signals: Signals) -> ExitCode {
         let pid_file = config.pid_file.clone();
         match Server::start(config).await {
             Ok(server) => {
-                announce(&server);
                 let pid_file = pid_file.and_then(|path| PidFile::write(path, file.is_some()));
+                announce(&server);
                 let code = supervise(server, signals, file).await;
                 drop(pid_file);
                 code
