@@ -137,6 +137,20 @@ pub async fn pass(
             .await
         }
     };
+    let told_as = scanner.is_some().then_some(dialect);
+    conclude(session, ctx, result, connection, lease, told_as).await
+}
+
+/// Settles with the endpoint and ends the answer in the one way that tells the client the truth.
+/// `told_as`: a stream that is cut is told so in this API's own way.
+async fn conclude(
+    session: &mut Session,
+    ctx: &mut RequestCtx,
+    result: std::result::Result<(), Broken>,
+    connection: Connection,
+    lease: Lease,
+    told_as: Option<Dialect>,
+) -> Result<()> {
     match result {
         Ok(()) => {
             let now = Instant::now();
@@ -180,7 +194,7 @@ pub async fn pass(
             lease.settle(Outcome::Failed(fault), Instant::now());
             drop(connection);
             ctx.fail(End::UpstreamCut, fault.reason());
-            if scanner.is_some() {
+            if let Some(dialect) = told_as {
                 tell(session, ctx, fault, read_timeout, dialect).await;
             }
             end_unclean(session, ctx).await
