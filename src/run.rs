@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use log::{error, info, warn};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -24,19 +25,22 @@ pub fn run(config: Config, file: Option<&Path>, signals: Signals) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    runtime.block_on(async {
+    let code = runtime.block_on(async {
         let pid_file = config.pid_file.clone();
         match Server::start(config).await {
             Ok(server) => {
-                announce(&server);
                 let pid_file = pid_file.and_then(|path| PidFile::write(path, file.is_some()));
+                announce(&server);
                 let code = supervise(server, signals, file).await;
                 drop(pid_file);
                 code
             }
             Err(e) => refused(&e),
         }
-    })
+    });
+    // A look-up of a name may hang in a thread of its own; nobody waits for it.
+    runtime.shutdown_timeout(Duration::from_millis(100));
+    code
 }
 
 /// One thread for what runs beside the requests; the workers have their own.

@@ -9,9 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use log::{info, warn};
-use pingora::apps::HttpServerApp;
 use pingora::server::configuration::ServerConf;
-use pingora_proxy::HttpProxy;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -37,7 +35,6 @@ const LOG_FLUSH: Duration = Duration::from_secs(2);
 /// A running gateway. Dropping it without [`Server::stop`] leaves its threads running.
 pub struct Server {
     shared: Arc<Shared>,
-    proxy: Arc<HttpProxy<Gateway>>,
     workers: Workers,
     addresses: Vec<(Role, ListenAddress)>,
     socket_files: Vec<PathBuf>,
@@ -120,7 +117,7 @@ impl Server {
             Gateway::new(Arc::clone(&shared)),
         ));
         let service = Arc::new(Service {
-            proxy: Arc::clone(&proxy),
+            proxy,
             gateway: Arc::clone(&shared),
         });
         let workers = listener::start(threads, &listeners, &service)
@@ -143,7 +140,6 @@ impl Server {
         ];
         Ok(Server {
             shared,
-            proxy,
             workers,
             addresses,
             socket_files,
@@ -235,14 +231,16 @@ impl Server {
     pub async fn drain(&self, grace: Duration) -> bool {
         self.shared.start_draining();
         self.workers.drain();
-        self.proxy.http_cleanup().await;
         let begun = Instant::now();
         let mut quiet_since = begun;
         loop {
+            // First of all the workers take those in who have connected already.
+            tokio::time::sleep(DRAIN_POLL).await;
             if self.workers.connections() == 0 {
                 return true;
             }
-            if self.shared.metrics.connection_counts.now().writing > 0 {
+            let now = self.shared.metrics.connection_counts.now();
+            if now.writing > 0 {
                 quiet_since = Instant::now();
             } else if quiet_since.elapsed() >= DRAIN_IDLE {
                 return true;
@@ -250,7 +248,6 @@ impl Server {
             if begun.elapsed() >= grace {
                 return false;
             }
-            tokio::time::sleep(DRAIN_POLL).await;
         }
     }
 

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Re
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use crate::telemetry::ConnectionCounts;
@@ -66,6 +66,10 @@ pub struct Connection {
     sooner: Notify,
     writes: AtomicU8,
     reset_on_close: AtomicBool,
+    http2: AtomicBool,
+    /// At least one request was answered.
+    has_served: AtomicBool,
+    draining: AtomicBool,
     /// Only of the public listeners, as stub_status counts them.
     counts: Option<Arc<ConnectionCounts>>,
     _open: Option<ConnectionGuard>,
@@ -91,6 +95,9 @@ impl Connection {
             sooner: Notify::new(),
             writes: AtomicU8::new(Writes::Gathered as u8),
             reset_on_close: AtomicBool::new(false),
+            http2: AtomicBool::new(false),
+            has_served: AtomicBool::new(false),
+            draining: AtomicBool::new(false),
             _open: counts.as_ref().map(ConnectionCounts::connection),
             counts,
         };
@@ -127,6 +134,7 @@ impl Connection {
 
     /// The last request in hand is done: the connection may idle for `idle_timeout`.
     pub fn request_finished(&self, idle_timeout: Duration) {
+        self.has_served.store(true, Relaxed);
         if self.requests.fetch_sub(1, Relaxed) == 1 {
             self.leave(self.phase.swap(Phase::Waiting as u8, Relaxed));
             self.close_after(idle_timeout);
@@ -162,6 +170,34 @@ impl Connection {
             1 => Phase::Reading,
             _ => Phase::Writing,
         }
+    }
+
+    pub(super) fn speaks_http2(&self) {
+        self.http2.store(true, Relaxed);
+    }
+
+    /// The gateway takes no new requests: each answer is the connection's last.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Relaxed)
+    }
+
+    /// Nothing more is to come. A connection that has not had its first request may have it on the way,
+    /// and an h2 client is told by GOAWAY.
+    pub(super) fn is_over(&self) -> bool {
+        self.is_draining()
+            && self.has_served.load(Relaxed)
+            && self.phase() == Phase::Waiting
+            && !self.http2.load(Relaxed)
+    }
+
+    /// Notes when the gateway begins to drain; never resolves.
+    pub(super) async fn drain_with(&self, mut draining: watch::Receiver<bool>) {
+        // An error means that the sender is gone, and the worker with it.
+        let _ = draining.wait_for(|draining| *draining).await;
+        self.draining.store(true, Relaxed);
+        // The task is polled once more, so that a read that waits for the next request ends.
+        tokio::task::yield_now().await;
+        std::future::pending().await
     }
 
     /// Resolves once the connection has outstayed a deadline.

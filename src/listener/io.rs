@@ -93,34 +93,37 @@ impl ClientIo {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         const SLICES: usize = 16;
-        let gathered = self.out.len() - self.sent;
-        let mut slices = [IoSlice::new(&[]); SLICES];
-        let mut used = 0;
-        if gathered > 0 {
-            slices[0] = IoSlice::new(&self.out[self.sent..]);
-            used = 1;
+        if bufs.iter().all(|buf| buf.is_empty()) {
+            return Poll::Ready(Ok(0));
         }
-        for buf in bufs.iter().take(SLICES - used) {
-            slices[used] = IoSlice::new(buf);
-            used += 1;
-        }
-        let n = ready!(match &mut self.socket {
-            ClientSocket::Tcp(s) => Pin::new(s).poll_write_vectored(cx, &slices[..used]),
-            ClientSocket::Unix(s) => Pin::new(s).poll_write_vectored(cx, &slices[..used]),
-        })?;
-        if n == 0 {
-            return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-        }
-        if n < gathered {
-            self.sent += n;
-            // Nothing of `bufs` went out, and 0 would mean the end: gather a part of it instead.
-            return Poll::Ready(Ok(self.gather(bufs, GATHER_BYTES)));
-        }
-        self.out = Vec::new();
-        self.sent = 0;
-        match n - gathered {
-            0 => Poll::Ready(Ok(self.gather(bufs, GATHER_BYTES))),
-            taken => Poll::Ready(Ok(taken)),
+        loop {
+            let gathered = self.out.len() - self.sent;
+            let mut slices = [IoSlice::new(&[]); SLICES];
+            let mut used = 0;
+            if gathered > 0 {
+                slices[0] = IoSlice::new(&self.out[self.sent..]);
+                used = 1;
+            }
+            for buf in bufs.iter().take(SLICES - used) {
+                slices[used] = IoSlice::new(buf);
+                used += 1;
+            }
+            let n = ready!(match &mut self.socket {
+                ClientSocket::Tcp(s) => Pin::new(s).poll_write_vectored(cx, &slices[..used]),
+                ClientSocket::Unix(s) => Pin::new(s).poll_write_vectored(cx, &slices[..used]),
+            })?;
+            if n == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            if n < gathered {
+                self.sent += n;
+                continue;
+            }
+            self.out = Vec::new();
+            self.sent = 0;
+            if n > gathered {
+                return Poll::Ready(Ok(n - gathered));
+            }
         }
     }
 
@@ -157,14 +160,23 @@ impl AsyncRead for ClientIo {
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let before = buf.filled().len();
-        ready!(match &mut this.socket {
+        let read = match &mut this.socket {
             ClientSocket::Tcp(s) => Pin::new(s).poll_read(cx, buf),
             ClientSocket::Unix(s) => Pin::new(s).poll_read(cx, buf),
-        })?;
+        };
+        ready!(or_end(read, &this.connection))?;
         if buf.filled().len() > before {
             this.connection.bytes_arrived();
         }
         Poll::Ready(Ok(()))
+    }
+}
+
+/// While the gateway drains, waiting for a next request is the end.
+fn or_end(read: Poll<io::Result<()>>, connection: &Connection) -> Poll<io::Result<()>> {
+    match read {
+        Poll::Pending if connection.is_over() => Poll::Ready(Ok(())),
+        read => read,
     }
 }
 

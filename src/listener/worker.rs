@@ -9,7 +9,7 @@ use std::time::Duration;
 use log::{error, warn};
 use pingora::apps::ServerApp;
 use pingora::listeners::tls::Acceptor;
-use pingora::protocols::Stream;
+use pingora::protocols::{ALPN, Stream};
 use pingora::server::ShutdownWatch;
 use pingora_proxy::HttpProxy;
 use tokio::sync::{mpsc, watch};
@@ -24,6 +24,8 @@ use super::io::{ClientIo, ClientSocket};
 const LEAD: usize = 4;
 /// After EMFILE: time for descriptors to come free, in place of a spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Connections that one worker takes from a listener's backlog before it closes it.
+const LAST_ACCEPTS: usize = 4096;
 /// Keeps one timer armed, because a timer that enters an empty wheel wakes tokio's driver by a
 /// syscall.
 const TICK: Duration = Duration::from_millis(500);
@@ -209,7 +211,7 @@ impl Worker {
         loop {
             let accepted = tokio::select! {
                 accepted = socket.accept() => accepted,
-                _ = draining.wait_for(|draining| *draining) => return,
+                _ = draining.wait_for(|draining| *draining) => break,
             };
             match accepted {
                 Ok((socket, peer)) => self.place(socket, peer, role, acceptor.clone()),
@@ -222,6 +224,15 @@ impl Worker {
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             }
+        }
+        // Those who are connected already may have sent their request.
+        for _ in 0..LAST_ACCEPTS {
+            let Ok(Ok((socket, peer))) =
+                tokio::time::timeout(Duration::ZERO, socket.accept()).await
+            else {
+                return;
+            };
+            self.place(socket, peer, role, acceptor.clone());
         }
     }
 
@@ -334,8 +345,9 @@ impl Worker {
             };
             tokio::select! {
                 biased;
-                () = serve_stream(io, acceptor, proxy, &draining) => {}
+                () = serve_stream(io, acceptor, proxy, &draining, &connection) => {}
                 () = connection.outstayed() => {}
+                () = connection.drain_with(draining.clone()) => {}
             }
         });
     }
@@ -346,6 +358,7 @@ async fn serve_stream(
     acceptor: Option<Arc<Acceptor>>,
     proxy: Arc<HttpProxy<Gateway>>,
     draining: &ShutdownWatch,
+    connection: &Connection,
 ) {
     let mut stream: Stream = match acceptor {
         None => Box::new(io),
@@ -355,6 +368,9 @@ async fn serve_stream(
             Err(e) => return log::debug!("TLS handshake failed: {e}"),
         },
     };
+    if matches!(stream.selected_alpn_proto(), Some(ALPN::H2)) {
+        connection.speaks_http2();
+    }
     while let Some(next) = proxy.process_new(stream, draining).await {
         stream = next;
     }

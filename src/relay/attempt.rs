@@ -45,7 +45,10 @@ pub struct Answer {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Failed {
     /// By an error event, which the client is shown and which is the last it is shown.
-    Error,
+    Error {
+        /// It speaks of the request or of a full queue, not of the engine.
+        by_client: bool,
+    },
     /// By a `finish_reason` of "abort", which SDKs take for an end like any other: it is kept from the
     /// client, who is told of an error in its place.
     Abort,
@@ -59,9 +62,14 @@ impl Failed {
             return Some((Self::Abort, good));
         }
         // Engines go on to `[DONE]` as if nothing had happened.
-        seen.error
-            .as_ref()
-            .map(|_| (Self::Error, good + event_length(&piece[good..])))
+        seen.error.as_ref().map(|error| {
+            let by_client =
+                error.overloaded || error.status.is_some_and(|s| (400..500).contains(&s));
+            (
+                Self::Error { by_client },
+                good + event_length(&piece[good..]),
+            )
+        })
     }
 }
 
@@ -204,7 +212,7 @@ async fn run(
         sent_at,
     };
     let status = answer.head.status;
-    if (200..300).contains(&status) && answer.head.content_type_is_event_stream() {
+    if (200..300).contains(&status) && is_readable_stream(exchange, &answer) {
         hold_until_content(lease, exchange, &mut answer, deadline).await?;
     } else if must_be_whole(exchange, &answer) {
         hold_until_whole(lease, exchange, &mut answer, timeouts.read).await?;
@@ -215,6 +223,18 @@ async fn run(
         answer.is_whole = answer.connection.body_is_done();
     }
     Ok(answer)
+}
+
+/// A stream of events that can be read: not compressed, and with a body.
+fn is_readable_stream(exchange: &Exchange<'_>, answer: &Answer) -> bool {
+    let is_plain = answer
+        .head
+        .get("content-encoding")
+        .is_none_or(|coding| coding.eq_ignore_ascii_case(b"identity"));
+    answer.head.content_type_is_event_stream()
+        && is_plain
+        && !exchange.is_head
+        && answer.head.status != 204
 }
 
 /// Small answers of inference calls are held until they are whole, so that an engine that dies in the
@@ -304,7 +324,7 @@ async fn hold_until_content(
         let seen = scanner.feed(&piece);
         held += piece.len();
         let failed = Failed::of(&seen, &piece).map(|(failed, shown)| match failed {
-            Failed::Error => (failed, piece.len() - shown),
+            Failed::Error { .. } => (failed, piece.len() - shown),
             // All of it, where its beginning came in an earlier piece.
             Failed::Abort => (failed, seen.faulty),
         });

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 use pingora::ErrorType;
 use pingora::protocols::http::ServerSession;
@@ -16,6 +16,8 @@ use crate::openai::ApiError;
 
 /// Bodies up to this size are charged to the total only: one client's share is not worth a lock then.
 const SMALL_BODY: usize = 64 * 1024;
+/// Pieces below this size are put together.
+const PIECE: usize = 16 * 1024;
 /// One client may hold this part of `limits.body_memory`.
 const CLIENT_SHARE: usize = 2;
 /// What the client is told to wait when bodies fill their memory.
@@ -30,6 +32,8 @@ pub const DRAIN_TIME: Duration = Duration::from_secs(1);
 pub struct Body {
     pub pieces: Vec<Bytes>,
     pub len: usize,
+    /// Small pieces, to be put together: each `Bytes` of its own costs far more than a few bytes.
+    tail: BytesMut,
     charge: Option<Charge>,
 }
 
@@ -67,6 +71,11 @@ impl Body {
         client: Option<IpAddr>,
     ) -> Result<Body, BodyError> {
         let mut body = Body::default();
+        let declared = session
+            .req_header()
+            .headers
+            .get(http::header::CONTENT_LENGTH)
+            .and_then(|value| value.to_str().ok()?.trim().parse::<usize>().ok());
         if session.is_body_done() {
             return Ok(body);
         }
@@ -85,8 +94,11 @@ impl Body {
             };
             match piece {
                 Ok(Some(piece)) if piece.is_empty() => {}
-                Ok(Some(piece)) => body.push(piece, limits, memory, client)?,
-                Ok(None) => return Ok(body),
+                Ok(Some(piece)) => body.push(piece, declared, limits, memory, client)?,
+                Ok(None) => {
+                    body.close_tail();
+                    return Ok(body);
+                }
                 Err(e) => return Err(classify(e.etype())),
             }
         }
@@ -95,6 +107,7 @@ impl Body {
     fn push(
         &mut self,
         piece: Bytes,
+        declared: Option<usize>,
         limits: &Limits,
         memory: &Arc<BodyMemory>,
         client: Option<IpAddr>,
@@ -113,8 +126,32 @@ impl Body {
             }));
         }
         self.len += piece.len();
-        self.pieces.push(piece);
+        if piece.len() >= PIECE {
+            self.close_tail();
+            self.pieces.push(piece);
+        } else if self.pieces.is_empty() && self.tail.is_empty() && declared == Some(piece.len()) {
+            self.pieces.push(piece);
+        } else {
+            self.tail.extend_from_slice(&piece);
+            if self.tail.len() >= PIECE {
+                self.close_tail();
+            }
+        }
         Ok(())
+    }
+
+    fn close_tail(&mut self) {
+        if !self.tail.is_empty() {
+            self.pieces.push(std::mem::take(&mut self.tail).freeze());
+        }
+    }
+
+    /// Gives the memory back and keeps the length.
+    pub fn release(&mut self) {
+        *self = Body {
+            len: self.len,
+            ..Body::default()
+        };
     }
 }
 
@@ -155,7 +192,8 @@ impl Charge {
             return false;
         }
         self.bytes += bytes;
-        if self.bytes <= SMALL_BODY {
+        let is_ample = self.memory.total.load(Relaxed) < limit / 4;
+        if self.bytes <= SMALL_BODY && is_ample {
             return true;
         }
         let Some(client) = self.client else {

@@ -81,6 +81,12 @@ impl RequestCtx {
         }
     }
 
+    /// How long the client may take between two writes.
+    pub fn send_timeout(&self) -> Duration {
+        let config = self.snapshot.as_ref().map(|snapshot| &snapshot.config);
+        config.map_or(Duration::from_secs(60), |config| config.client.send_timeout)
+    }
+
     /// Notes why the request did not go well; the first reason stays.
     pub fn fail(&mut self, end: End, why: impl Into<Cow<'static, str>>) {
         self.end = end;

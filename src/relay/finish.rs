@@ -31,6 +31,9 @@ pub fn finish(shared: &Shared, session: &mut Session, error: Option<&Error>, ctx
     }
     if let Some(connection) = &ctx.connection {
         connection.request_finished(intake::idle_timeout(ctx));
+        if connection.is_draining() {
+            session.set_keepalive(None);
+        }
     }
     let request = session.req_header();
     let (_, target) = request::split_target(request.raw_path());

@@ -254,8 +254,7 @@ pub(super) async fn read_body(
     if request::expects_continue(session.req_header()) {
         // Pingora takes the 100 for an answer that came too early, and would close the connection.
         let keepalive = session.get_keepalive();
-        session
-            .write_continue_response()
+        super::respond::in_time(ctx.send_timeout(), session.write_continue_response())
             .await
             .map_err(Stop::ClientLeft)?;
         session.set_keepalive(keepalive);

@@ -96,11 +96,14 @@ async fn answer(
             biased;
             chosen = retry::choose(shared, &pool, prepared, &exchange, ctx, &mut rng) => chosen,
             left = downstream.read_body_or_idle(true) => {
+                ctx.body.len = body.len;
                 return Err(Stop::ClientLeft(stream::left_error(left)));
             }
         }
     };
+    // An answer has begun: the body is not sent again, and a stream may be open for minutes.
     ctx.body = body;
+    ctx.body.release();
     let passed = match chosen {
         Chosen::Refused(error) => return Err(Stop::Refused(error)),
         Chosen::Answer(answer, lease) => {
@@ -116,12 +119,21 @@ async fn answer(
 async fn pass_failure(session: &mut Session, ctx: &mut RequestCtx, held: Held) -> Result<()> {
     ctx.fail(End::Failed, "engine_error");
     match held {
-        Held::Answer { head, body } => {
+        Held::Answer {
+            head,
+            body,
+            declared,
+        } => {
             ctx.status = Some(head.status);
             ctx.is_stream = Some(false);
-            let framing = respond::Framing::Length(body.len() as u64);
-            let response = respond::relayed_head(&head, session, framing, &ctx.request_id)?;
-            respond::write_whole(session, ctx, response, body, false).await
+            let is_head = session.req_header().method == http::Method::HEAD;
+            let framing = if is_head {
+                respond::Framing::NoBody(declared)
+            } else {
+                respond::Framing::Length(body.len() as u64)
+            };
+            let response = respond::relayed_head(&head, session, framing, ctx)?;
+            respond::write_whole(session, ctx, response, body, is_head).await
         }
         Held::Event(event) => {
             ctx.is_stream = Some(true);

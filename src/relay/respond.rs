@@ -1,5 +1,7 @@
 //! Everything that is written to a client.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::header::{self, HeaderName};
 use http::{HeaderValue, Version};
@@ -33,7 +35,7 @@ pub fn relayed_head(
     head: &ResponseHead,
     session: &mut Session,
     framing: Framing,
-    request_id: &HeaderValue,
+    ctx: &RequestCtx,
 ) -> Result<Box<ResponseHeader>> {
     let mut response = ResponseHeader::build_no_case(head.status, Some(head.iter().len() + 6))?;
     let canonical = response.status.canonical_reason().unwrap_or_default();
@@ -57,7 +59,7 @@ pub fn relayed_head(
         };
         response.append_header(name, value)?;
     }
-    finish_head(&mut response, session, framing, request_id)?;
+    finish_head(&mut response, session, framing, ctx)?;
     Ok(Box::new(response))
 }
 
@@ -65,14 +67,14 @@ fn finish_head(
     response: &mut ResponseHeader,
     session: &mut Session,
     framing: Framing,
-    request_id: &HeaderValue,
+    ctx: &RequestCtx,
 ) -> Result<()> {
-    if session.is_process_shutting_down() {
+    if ctx.connection.as_ref().is_some_and(|c| c.is_draining()) {
         // So that the client does not send its next request into a connection that is about to close.
         session.set_keepalive(None);
     }
     response.insert_header(header::SERVER, SERVER)?;
-    response.insert_header(X_REQUEST_ID, request_id.clone())?;
+    response.insert_header(X_REQUEST_ID, ctx.request_id.clone())?;
     match framing {
         Framing::Length(length) | Framing::NoBody(Some(length)) => {
             response.insert_header(header::CONTENT_LENGTH, HeaderValue::from(length))?;
@@ -139,7 +141,7 @@ pub async fn write_local(session: &mut Session, ctx: &mut RequestCtx, local: Loc
     } else {
         Framing::Length(length)
     };
-    finish_head(&mut response, session, framing, &ctx.request_id)?;
+    finish_head(&mut response, session, framing, ctx)?;
     ctx.status = Some(local.status);
     write_whole(session, ctx, Box::new(response), local.body, is_head).await
 }
@@ -156,26 +158,36 @@ pub async fn write_whole(
     if unread {
         session.set_keepalive(None);
     }
+    let limit = ctx.send_timeout();
     let downstream = session.as_downstream_mut();
     let has_body = !is_head && !body.is_empty();
-    if has_body || !unread || !downstream.is_http2() {
-        downstream.write_response_header(response).await?;
-    }
+    in_time(limit, downstream.write_response_header(response)).await?;
     if has_body {
         ctx.bytes_out += body.len() as u64;
-        downstream.write_response_body(body, true).await?;
+        in_time(limit, downstream.write_response_body(body, true)).await?;
     }
     if unread {
-        drain(session).await;
+        drain(session, limit).await;
     }
     Ok(())
 }
 
+/// Bounds a write of Pingora's that has no timeout of its own: heads, and the flush at the end. The timer
+/// is armed only if the write has to wait.
+pub async fn in_time<T>(limit: Duration, write: impl Future<Output = Result<T>>) -> Result<T> {
+    match tokio::time::timeout(limit, write).await {
+        Ok(written) => written,
+        Err(_elapsed) => {
+            pingora::Error::e_explain(ErrorType::WriteTimedout, "the client does not read")
+        }
+    }
+}
+
 /// Reads on for a moment after a refusal: closing a socket with unread bytes sends RST, which can take
 /// the answer with it.
-async fn drain(session: &mut Session) {
+async fn drain(session: &mut Session, limit: Duration) {
     let downstream = session.as_downstream_mut();
-    if downstream.is_http2() || downstream.finish_body().await.is_err() {
+    if downstream.is_http2() || in_time(limit, downstream.finish_body()).await.is_err() {
         return;
     }
     let reading = async {
@@ -223,12 +235,7 @@ pub async fn write_event_as_answer(
     if matches!(status, 429 | 503) {
         response.insert_header(header::RETRY_AFTER, HeaderValue::from_static("1"))?;
     }
-    finish_head(
-        &mut response,
-        session,
-        Framing::Length(length),
-        &ctx.request_id,
-    )?;
+    finish_head(&mut response, session, Framing::Length(length), ctx)?;
     ctx.status = Some(status);
     write_whole(session, ctx, Box::new(response), body, false).await
 }

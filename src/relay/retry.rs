@@ -33,7 +33,12 @@ pub enum Chosen {
 
 /// A failure that an engine answered with, kept while others are asked.
 pub enum Held {
-    Answer { head: ResponseHead, body: Bytes },
+    Answer {
+        head: ResponseHead,
+        body: Bytes,
+        /// As the engine declared it, also where no body followed.
+        declared: Option<u64>,
+    },
     Event(ErrorEvent),
 }
 
@@ -41,7 +46,7 @@ impl Held {
     /// An engine that is full is not broken.
     fn is_full_queue(&self) -> bool {
         match self {
-            Self::Answer { head, body } => {
+            Self::Answer { head, body, .. } => {
                 // vLLM's and SGLang's own words; a 503 may mean other things.
                 head.status == 503
                     && [&b"currently busy"[..], b"queue is full"]
@@ -64,6 +69,8 @@ struct Journey<'a> {
     /// Failures that count only if another endpoint then does better.
     doubted: Vec<(Arc<EndpointState>, Fault)>,
     last_fault: Option<Fault>,
+    /// Retries that count: a refused connect is free.
+    charged: u32,
     first_byte: Duration,
 }
 
@@ -86,6 +93,7 @@ pub async fn choose(
         last: None,
         doubted: Vec::new(),
         last_fault: None,
+        charged: 0,
         first_byte: pool.timeouts.first_byte,
     };
     loop {
@@ -140,15 +148,27 @@ impl Journey<'_> {
                 if answer.is_whole && matches!(answer.head.status, 500 | 502 | 503 | 504) =>
             {
                 let body = joined(&answer.held);
+                let declared = answer.connection.content_length();
                 let Answer {
                     head, connection, ..
                 } = answer;
                 super::give_back(&lease, connection, now);
-                self.engine_failed(Held::Answer { head, body }, lease, repeatable)
+                self.engine_failed(
+                    Held::Answer {
+                        head,
+                        body,
+                        declared,
+                    },
+                    lease,
+                    repeatable,
+                )
             }
             Ok(answer) => {
-                for (state, fault) in self.doubted.drain(..) {
-                    state.fault(fault, now);
+                // Only an answer that is well shows that the request was not at fault.
+                if answer.head.status < 400 {
+                    for (state, fault) in self.doubted.drain(..) {
+                        state.fault(fault, now);
+                    }
                 }
                 self.ctx.connect = answer.connect;
                 Step::Show(Chosen::Answer(Box::new(answer), lease))
@@ -216,11 +236,12 @@ impl Journey<'_> {
         }
     }
 
-    fn may_retry(&self, reason: &str, now: Instant) -> bool {
-        if self.ctx.attempts > self.pool.retries || !self.pool.has_untried(&self.tried) {
+    fn may_retry(&mut self, reason: &str, now: Instant) -> bool {
+        if self.charged >= self.pool.retries || !self.pool.has_untried(&self.tried) {
             return false;
         }
         let allowed = self.pool.retry_budget.withdraw(now);
+        self.charged += u32::from(allowed);
         if !allowed {
             self.metrics.retry_budget_exhausted.inc();
             log::debug!(

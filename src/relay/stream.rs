@@ -52,14 +52,16 @@ enum Broken {
         detail: String,
     },
     /// The engine said so itself, in an event that the client has.
-    Told,
+    Told {
+        by_client: bool,
+    },
     Client(Box<pingora::Error>),
 }
 
 impl From<Failed> for Broken {
     fn from(failed: Failed) -> Self {
         match failed {
-            Failed::Error => Self::Told,
+            Failed::Error { by_client } => Self::Told { by_client },
             Failed::Abort => Self::Upstream {
                 fault: Fault::ErrorEvent,
                 detail: "the engine aborted the request".into(),
@@ -87,10 +89,17 @@ pub async fn pass(
         ..
     } = answer;
     let is_head = session.req_header().method == http::Method::HEAD;
-    let framing = framing(&head, &connection, is_head, is_whole, &held);
+    let framing = framing(
+        &head,
+        &connection,
+        is_head,
+        is_whole,
+        scanner.is_some(),
+        &held,
+    );
     ctx.is_stream = Some(scanner.is_some());
     ctx.status = Some(head.status);
-    let response = respond::relayed_head(&head, session, framing, &ctx.request_id)?;
+    let response = respond::relayed_head(&head, session, framing, ctx)?;
     if scanner.is_some() {
         ctx.ttft = first_content.map(|at| at - ctx.started);
     }
@@ -128,11 +137,33 @@ pub async fn pass(
             .await
         }
     };
+    let told_as = scanner.is_some().then_some(dialect);
+    conclude(session, ctx, result, connection, lease, told_as).await
+}
+
+/// Settles with the endpoint and ends the answer in the one way that tells the client the truth.
+/// `told_as`: a stream that is cut is told so in this API's own way.
+async fn conclude(
+    session: &mut Session,
+    ctx: &mut RequestCtx,
+    result: std::result::Result<(), Broken>,
+    connection: Connection,
+    lease: Lease,
+    told_as: Option<Dialect>,
+) -> Result<()> {
     match result {
         Ok(()) => {
             let now = Instant::now();
             super::give_back(&lease, connection, now);
-            lease.settle(Outcome::Completed, now);
+            let is_well = ctx.status.is_some_and(|status| status < 400);
+            lease.settle(
+                if is_well {
+                    Outcome::Completed
+                } else {
+                    Outcome::Neutral
+                },
+                now,
+            );
             ctx.end = End::Complete;
             Ok(())
         }
@@ -141,8 +172,14 @@ pub async fn pass(
             ctx.fail(End::ClientLeft, "the client left");
             Err(e)
         }
-        Err(Broken::Told) => {
-            lease.settle(Outcome::Failed(Fault::ErrorEvent), Instant::now());
+        Err(Broken::Told { by_client }) => {
+            // A request that the engine will not serve speaks against the request.
+            let outcome = if by_client {
+                Outcome::Neutral
+            } else {
+                Outcome::Failed(Fault::ErrorEvent)
+            };
+            lease.settle(outcome, Instant::now());
             drop(connection);
             ctx.fail(End::UpstreamCut, "error_event");
             end_unclean(session, ctx).await
@@ -153,11 +190,12 @@ pub async fn pass(
                 lease.endpoint().name,
                 fault.reason()
             );
+            let read_timeout = lease.pool().timeouts.read;
             lease.settle(Outcome::Failed(fault), Instant::now());
             drop(connection);
             ctx.fail(End::UpstreamCut, fault.reason());
-            if scanner.is_some() {
-                tell(session, ctx, fault, dialect).await;
+            if let Some(dialect) = told_as {
+                tell(session, ctx, fault, read_timeout, dialect).await;
             }
             end_unclean(session, ctx).await
         }
@@ -170,6 +208,7 @@ fn framing(
     connection: &Connection,
     is_head: bool,
     is_whole: bool,
+    is_stream: bool,
     held: &[Bytes],
 ) -> Framing {
     let declared = connection.content_length();
@@ -181,7 +220,7 @@ fn framing(
     }
     match connection.content_length() {
         Some(length) => Framing::Length(length),
-        None if is_whole && !head.content_type_is_event_stream() => {
+        None if is_whole && !is_stream => {
             Framing::Length(held.iter().map(|piece| piece.len() as u64).sum())
         }
         None => Framing::Open,
@@ -201,7 +240,8 @@ async fn show(
     let downstream = session.as_downstream_mut();
     let last = if is_all { Writes::Held } else { pace.between };
     pace.set(if held.is_empty() { last } else { Writes::Held });
-    let mut written = downstream.write_response_header(response).await;
+    let limit = ctx.send_timeout();
+    let mut written = respond::in_time(limit, downstream.write_response_header(response)).await;
     pace.set(last);
     if written.is_ok() && !held.is_empty() {
         let first = joined(held);
@@ -244,7 +284,11 @@ async fn relay(
         let piece = match piece {
             Ok(Some(piece)) => piece,
             Ok(None) => return check_end(scanner),
-            Err(e) => return Err(broken(&e)),
+            // Whatever happens behind the end of a whole answer is no cut.
+            Err(e) => match scanner.map(SseScanner::finish) {
+                Some(Ending::Whole) => return Ok(()),
+                _ => return Err(broken(&e)),
+            },
         };
         let now = Instant::now();
         let mut piece = piece;
@@ -310,10 +354,16 @@ fn broken(error: &ReadError) -> Broken {
 }
 
 /// Tells the client in its API's own way that the rest will not come.
-async fn tell(session: &mut Session, ctx: &mut RequestCtx, fault: Fault, dialect: Dialect) {
+async fn tell(
+    session: &mut Session,
+    ctx: &mut RequestCtx,
+    fault: Fault,
+    read_timeout: Duration,
+    dialect: Dialect,
+) {
     let error = match fault {
         Fault::ReadTimedOut => ApiError::UpstreamTimeout {
-            after: Duration::ZERO,
+            after: read_timeout,
         },
         _ => ApiError::UpstreamFailed,
     };

@@ -23,7 +23,9 @@ impl fmt::Display for ConnectError {
         match self {
             ConnectError::Refused => f.write_str("connection refused"),
             ConnectError::TimedOut => f.write_str("connecting timed out"),
-            ConnectError::Busy => f.write_str("the socket's backlog is full"),
+            ConnectError::Busy => {
+                f.write_str("the backlog is full, or this machine is out of files or ports")
+            }
             ConnectError::Tls(error) => write!(f, "TLS handshake failed: {error}"),
             ConnectError::Io(error) => write!(f, "cannot connect: {error}"),
         }
@@ -36,11 +38,21 @@ impl ConnectError {
     pub(super) fn from_io(error: io::Error) -> Self {
         match error.kind() {
             io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound => ConnectError::Refused,
+            // This machine is out of files, ports or memory, which says nothing of the engine.
+            _ if is_our_own(&error) => ConnectError::Busy,
             io::ErrorKind::TimedOut => ConnectError::TimedOut,
             io::ErrorKind::WouldBlock => ConnectError::Busy,
             _ => ConnectError::Io(error),
         }
     }
+}
+
+fn is_our_own(error: &io::Error) -> bool {
+    use libc::{EADDRNOTAVAIL, EMFILE, ENFILE, ENOBUFS, ENOMEM};
+    let ours = [EMFILE, ENFILE, EADDRNOTAVAIL, ENOBUFS, ENOMEM];
+    error
+        .raw_os_error()
+        .is_some_and(|code| ours.contains(&code))
 }
 
 /// Why an answer cannot be read any further. None of these leaves a connection that can be reused.

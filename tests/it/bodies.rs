@@ -152,13 +152,6 @@ async fn the_largest_body_arrives_over_h1_after_a_reset() {
     let body = noise(LARGEST, 11);
     deliver(
         Sent::H1Sized,
-        First::Answers,
-        &body,
-        "application/octet-stream",
-    )
-    .await;
-    deliver(
-        Sent::H1Sized,
         First::Resets,
         &body,
         "application/octet-stream",

@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use crate::support::{
-    Client, End, Gateway, H2, Puppet, Request, chat, chat_body, engine, get, h2_answer, h2_post,
-    sse_head, within,
+    Client, End, Engine, Gateway, H2, Puppet, Request, chat, chat_body, engine, get, h2_answer,
+    h2_post, sse_head, within,
 };
 
 const SHORT: Duration = Duration::from_millis(150);
@@ -17,7 +17,7 @@ fn assert_short(begun: Instant, what: &str) {
     );
 }
 
-async fn with(client: &str) -> (crate::support::Engine, Gateway) {
+async fn with(client: &str) -> (Engine, Gateway) {
     let engine = engine().await;
     let yaml = format!(
         "endpoints: [\"{}\"]\nclient: {{ {client} }}",

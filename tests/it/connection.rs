@@ -1,7 +1,8 @@
 //! A client's connection: kept or closed as HTTP/1.0 and 1.1 have it, pipelined, asked to continue.
 
 use crate::support::{
-    Client, End, Engine, Gateway, H2, Request, chat, chat_body, engine, get, post,
+    Client, End, Engine, Gateway, H2, Request, chat, chat_body, engine, get, h2_answer, h2_post,
+    post,
 };
 
 async fn one_engine() -> (Engine, Gateway) {
@@ -214,7 +215,7 @@ async fn one_h2_connection_carries_many_requests_at_once() {
     let body = chat_body(true);
     let mut answers = Vec::new();
     for _ in 0..20 {
-        let request = crate::support::h2_post("/v1/chat/completions", body.len(), true);
+        let request = h2_post("/v1/chat/completions", body.len(), true);
         let (answer, mut stream) = h2.open(request, false).await;
         stream.send_data(body.clone().into(), true).unwrap();
         answers.push(answer);
@@ -223,7 +224,7 @@ async fn one_h2_connection_carries_many_requests_at_once() {
     assert_eq!(gateway.endpoint(0).in_flight(), 20);
     engine.release();
     for answer in answers {
-        let answer = crate::support::h2_answer(answer).await;
+        let answer = h2_answer(answer).await;
         assert!(answer.text().ends_with("data: [DONE]\n\n"));
     }
     gateway.finish().await;

@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use crate::support::{
-    Client, Engine, Gateway, Puppet, Script, Then, chat, engine, engine_with, get, until,
+    Client, Engine, Fault, Gateway, Puppet, Script, Then, chat, engine, engine_with, get, pool,
+    until,
 };
 
 /// No probe but the first, so that connections can be counted.
 async fn counted(engine: &Engine, more: &str) -> Gateway {
     let keys = "health: { interval: 1h }";
-    let pool = crate::support::pool(&[format!("\"{}\"", engine.authority())], keys);
+    let pool = pool(&[format!("\"{}\"", engine.authority())], keys);
     Gateway::start(&format!("{pool}\n{more}")).await
 }
 
@@ -109,7 +110,7 @@ async fn an_engine_that_says_close_is_believed() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_answer_in_small_pieces_leaves_a_good_connection() {
     for size in [1, 3, 100] {
-        let fault = Some(crate::support::Fault::Split { size });
+        let fault = Some(Fault::Split { size });
         let engine = engine_with(Script {
             fault,
             tokens: 4,

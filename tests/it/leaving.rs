@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use crate::support::{
-    Client, Engine, Gateway, H2, Puppet, Script, chat, chat_body, engine_with, h2_post, in_turn,
-    noise, pool, post, until,
+    Client, Engine, Gateway, H2, Puppet, Script, chat, chat_body, engine, engine_with, h2_post,
+    in_turn, noise, pool, post, until,
 };
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,7 +87,7 @@ async fn in_the_middle_of_a_stream() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn while_connecting() {
     for how in EVERY_WAY {
-        let (mut silent, good) = (Puppet::start().await, crate::support::engine().await);
+        let (mut silent, good) = (Puppet::start().await, engine().await);
         let gateway = Gateway::start(&in_turn(&silent.authority(), &good.authority(), "")).await;
         silent.swallow_connects().await;
         let mut client = Client::connect(gateway.address).await;

@@ -57,9 +57,9 @@ async fn health_is_the_guides() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn health_speaks_litellms_json_to_those_who_may_read_it() {
     let (up, down) = (engine().await, engine().await);
-    let gateway = Gateway::start(&in_turn(&up.authority(), &down.authority(), "")).await;
+    let keys = "health: { interval: 20ms }";
+    let gateway = Gateway::start(&in_turn(&up.authority(), &down.authority(), keys)).await;
     down.stop().await;
-    // Found out by its probes at the latest.
     gateway.wait_for_state(1, &["down"]).await;
     let request = get("/health").field("Accept: application/json");
     let answer = gateway.ask(&request).await;

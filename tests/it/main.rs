@@ -3,7 +3,8 @@
 //! Every test ends with [`support::Gateway::finish`], which insists that nothing is left in flight.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
-#![allow(clippy::too_many_lines, reason = "tables of cases are long")]
+
+mod support;
 
 mod access_log;
 mod bodies;
@@ -11,6 +12,7 @@ mod choosing;
 mod client_timeouts;
 mod connection;
 mod cuts;
+mod draining;
 mod expose;
 mod headers;
 mod health;
@@ -22,8 +24,8 @@ mod metrics;
 mod moving;
 mod moving_limits;
 mod pingora;
+mod reload;
 mod response_headers;
 mod sse;
 mod storm;
-mod support;
 mod upstream_timeouts;

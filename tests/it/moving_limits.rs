@@ -1,7 +1,7 @@
 //! How often a request may move, and what the client gets when it may no more.
 
 use crate::support::{
-    Engine, EngineError, Fault, Gateway, Puppet, QueueFull, Script, Then, chat, engine,
+    Engine, EngineError, Fault, Gateway, Puppet, QueueFull, Script, Then, ask, chat, engine,
     engine_with, get, in_turn, pool,
 };
 
@@ -54,7 +54,7 @@ async fn retries_bound_the_tries_of_a_request() {
 async fn the_last_answer_of_an_engine_is_passed_on_to_the_byte() {
     let (first, last) = (failing(500).await, failing(504).await);
     let gateway = Gateway::start(&in_turn(&first.authority(), &last.authority(), "")).await;
-    let direct = crate::support::ask(last.addr(), &chat(false)).await;
+    let direct = ask(last.addr(), &chat(false)).await;
     for stream in [false, true] {
         let answer = gateway.ask(&chat(stream)).await;
         assert_eq!((answer.status, answer.text()), (504, direct.text()));

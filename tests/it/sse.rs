@@ -1,8 +1,8 @@
 //! Streams of events pass as they come: each on its own, at once, the first together with the head.
 
 use crate::support::{
-    Client, End, Gateway, H2, H2End, Puppet, Script, Then, chat, chat_body, engine_with, h2_post,
-    sse_head, within,
+    Client, End, Gateway, H2, H2End, Puppet, Script, Then, ask, chat, chat_body, engine_with,
+    h2_post, sse_head, within,
 };
 
 fn token(text: &str) -> String {
@@ -211,7 +211,7 @@ async fn an_engines_stream_passes_unchanged_over_every_protocol() {
     .await;
     let gateway = Gateway::with_tls(&format!("endpoints: [\"{}\"]", engine.authority())).await;
     let request = chat(true).field("X-Request-Id: same");
-    let direct = crate::support::ask(engine.addr(), &request).await;
+    let direct = ask(engine.addr(), &request).await;
     let masked = |text: &str| {
         let at = text.find("\"created\":").unwrap();
         let created = &text[at..at + 20];

@@ -8,6 +8,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 use tokio_rustls::client::TlsStream;
 
+use crate::bad_requests::assert_no_complaints;
 use crate::certificates::{Certificate, LISTEN, connect};
 use crate::gateway::{Gateway, Start};
 use crate::recorder::Recorder;
@@ -254,6 +255,7 @@ async fn check(keys: &str, rows: Vec<Row>) {
     http2.send(&get(&[])).await;
     assert_eq!(http2.outcome().await, Status(200), "it serves on");
     engine.assert_well_formed();
+    assert_no_complaints(&gateway);
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
@@ -799,4 +801,5 @@ async fn a_connection_without_a_request_ends_in_time() {
     };
     tokio::join!(no_handshake, no_preface, no_request, half_a_head);
     assert!(engine.received().is_empty());
+    assert_no_complaints(&gateway);
 }

@@ -106,7 +106,15 @@ async fn check(gateway: &Gateway, engine: &Recorder, rows: Vec<Row>) {
     }
     tokio::time::sleep(Duration::from_millis(100)).await;
     engine.assert_well_formed();
+    assert_no_complaints(gateway);
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// What a client does wrong is in the access log, if anywhere: it must not fill the other one.
+pub fn assert_no_complaints(gateway: &Gateway) {
+    let lines = gateway.log.all();
+    let complaints = |line: &&String| line.contains(" ERROR ") || line.contains(" WARN ");
+    assert_eq!(lines.iter().find(complaints), None);
 }
 
 async fn started(keys: &str) -> (Gateway, Recorder) {

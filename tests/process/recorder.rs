@@ -138,16 +138,6 @@ impl Recorder {
         panic!("{count} requests did not come: {:?}", self.received());
     }
 
-    /// Connections that were made for requests, not for probes.
-    pub fn connections(&self) -> usize {
-        let state = self.state.lock().unwrap();
-        state
-            .captures
-            .iter()
-            .filter(|c| !c.starts_with(b"GET /health "))
-            .count()
-    }
-
     /// Waits until the gateway has closed every connection.
     pub async fn wait_until_left(&self, limit: Duration) -> bool {
         let end = Instant::now() + limit;

@@ -9,6 +9,7 @@ use nix::sys::signal::Signal::{self, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, 
 use tokio::net::TcpStream;
 use tokio::time::sleep;
 
+use crate::certificates::{Certificate, LISTEN, connect};
 use crate::gateway::{Gateway, PROGRAM, Start, quoted};
 use crate::wire::{Answer, Then, Wire, ask, metric, request};
 
@@ -229,19 +230,25 @@ async fn term_and_quit_wait_for_streams_and_take_nothing_new() {
     }
 }
 
+/// Whoever was connected when TERM came may have its request on the way: nothing of it, half of its head,
+/// half of its body.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_request_that_was_half_sent_when_term_came_is_answered() {
+async fn a_request_that_was_on_its_way_when_term_came_is_answered() {
+    let whole = request("POST", "/v1/chat/completions", "", STREAM);
+    for sent in [0, 20, whole.len() - STREAM.len(), whole.len() - 1] {
+        half_sent(&whole, sent).await;
+    }
+}
+
+async fn half_sent(whole: &str, sent: usize) {
     let engine = engine(4).await;
     let mut gateway = Start::new(&[engine.authority()], "").run();
     let mut wire = Wire::to(gateway.public).await;
-    let whole = request("POST", "/v1/chat/completions", "", STREAM);
-    let (head, body) = whole.split_at(whole.len() - STREAM.len());
-    wire.send(head).await;
-    sleep(Duration::from_millis(100)).await;
+    wire.send(&whole[..sent]).await;
     gateway.signal(SIGTERM);
     gateway.log.wait_for(1, "draining");
     sleep(Duration::from_millis(300)).await;
-    wire.send(body).await;
+    wire.send(&whole[sent..]).await;
     let answer = wire.answer().await.expect("an answer");
     assert!(is_complete(&answer));
     assert!(
@@ -253,6 +260,47 @@ async fn a_request_that_was_half_sent_when_term_came_is_answered() {
         answer.head
     );
     assert!(ended(&mut gateway, 2 * SECOND).await.is_some());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn http2_finishes_its_streams_and_then_goes_away() {
+    let engine = engine(40).await;
+    let certificate = Certificate::new();
+    let start = Start::new(&[engine.authority()], "").listen(LISTEN);
+    certificate.install(start.directory());
+    let mut gateway = start.run();
+    let connection = async || {
+        let stream = connect(gateway.public, &[&certificate], "h2")
+            .await
+            .unwrap();
+        let (sender, connection) = h2::client::handshake(stream).await.unwrap();
+        (sender.ready().await.unwrap(), tokio::spawn(connection))
+    };
+    let (_silent, silent_end) = connection().await;
+    let (mut sender, end) = connection().await;
+    let request = http::Request::post("https://localhost/v1/chat/completions")
+        .header("content-type", "application/json")
+        .body(())
+        .unwrap();
+    let (answer, mut body) = sender.send_request(request, false).unwrap();
+    body.send_data(STREAM.into(), true).unwrap();
+    let answer = answer.await.unwrap();
+    gateway.signal(SIGTERM);
+    gateway.log.wait_for(1, "draining");
+    let mut events = answer.into_body();
+    let mut text = Vec::new();
+    while let Some(data) = events.data().await {
+        let data = data.expect("the stream is not cut");
+        events.flow_control().release_capacity(data.len()).unwrap();
+        text.extend_from_slice(&data);
+    }
+    assert!(text.ends_with(b"data: [DONE]\n\n"));
+    for end in [silent_end, end] {
+        // How is the client's luck: it may be writing when the gateway closes.
+        let _ = end.await.unwrap();
+    }
+    let status = ended(&mut gateway, 2 * SECOND).await.expect("it ends");
+    assert!(status.success());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -226,6 +226,15 @@ impl Client {
         }
     }
 
+    /// Reads until the gateway ends the connection.
+    pub async fn rest_of_connection(&mut self) -> End {
+        loop {
+            if let Err(end) = self.read().await {
+                return end;
+            }
+        }
+    }
+
     /// The bytes one read brings, whatever they are.
     pub async fn read_once(&mut self) -> Vec<u8> {
         self.read().await.expect("bytes");

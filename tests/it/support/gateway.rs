@@ -59,15 +59,11 @@ impl Gateway {
 
     async fn launch(yaml: &str, certificate: Option<Certificate>) -> Self {
         let files = TempDir::new();
-        let mut yaml = yaml.to_owned();
         if let Some(certificate) = &certificate {
             std::fs::write(files.file("certificate.pem"), certificate.pem()).expect("a file");
             std::fs::write(files.file("key.pem"), certificate.key_pem()).expect("a file");
-            yaml.push_str(
-                "\nlisten:\n- 127.0.0.1:0\n- { address: \"127.0.0.1:0\", http2: true, \
-                 tls: { certificate: certificate.pem, key: key.pem } }\n",
-            );
         }
+        let yaml = with_listeners(yaml, certificate.is_some());
         let config = parse(&yaml, files.path());
         let server = Server::start(config).await.expect("the gateway starts");
         let public = addresses(&server, Role::Public);
@@ -95,11 +91,18 @@ impl Gateway {
 
     /// Puts another configuration into effect.
     pub async fn reload(&self, yaml: &str) {
-        let config = parse(yaml, self.files.path());
+        let reloaded = self.try_reload(yaml).await;
+        reloaded.unwrap_or_else(|problem| panic!("{problem}"));
+    }
+
+    /// The same; with [`Gateway::with_tls`] the listener's certificate is read again.
+    pub async fn try_reload(&self, yaml: &str) -> Result<String, String> {
+        let yaml = with_listeners(yaml, self.tls.is_some());
+        let config = parse(&yaml, self.files.path());
         self.server()
             .reload(config)
             .await
-            .expect("the gateway reloads");
+            .map_err(|problem| problem.to_string())
     }
 
     /// Sends one request on a connection of its own.
@@ -187,6 +190,16 @@ impl Drop for Gateway {
         if self.server.is_some() && !std::thread::panicking() {
             panic!("a test ends with Gateway::finish");
         }
+    }
+}
+
+/// With TLS the second listener is on an address of its own, for that is what it is known by.
+fn with_listeners(yaml: &str, tls: bool) -> String {
+    let files = "{ certificate: certificate.pem, key: key.pem }";
+    let second = format!("{{ address: \"127.0.0.2:0\", http2: true, tls: {files} }}");
+    match tls {
+        true => format!("{yaml}\nlisten: [\"127.0.0.1:0\", {second}]\n"),
+        false => yaml.to_owned(),
     }
 }
 

@@ -16,7 +16,7 @@ pub use certificate::Certificate;
 pub use client::{Answer, Client, End, ask};
 pub use files::TempDir;
 pub use gateway::{Gateway, in_turn, pool};
-pub use http2::{H2, H2Answer, H2End, answer as h2_answer, h2_post};
+pub use http2::{H2, H2End, answer as h2_answer, h2_post};
 pub use puppet::{Exchange, Puppet, Then, sse_head};
 pub use request::{Request, chat, chat_body, get, post};
 pub use tls_node::TlsNode;

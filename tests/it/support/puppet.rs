@@ -45,8 +45,6 @@ pub enum Then {
 
 /// One request in the hands of the test. Dropping it closes the connection.
 pub struct Exchange {
-    pub head: String,
-    pub body: Vec<u8>,
     wire: Wire,
     shared: Arc<Shared>,
     outbox: mpsc::UnboundedSender<Exchange>,
@@ -109,11 +107,6 @@ impl Puppet {
         within("a request", self.inbox.recv())
             .await
             .expect("the puppet lives")
-    }
-
-    /// Whether no request is waiting to be taken.
-    pub fn is_idle(&mut self) -> bool {
-        self.inbox.is_empty()
     }
 
     /// Heads and bodies of the requests so far, probes aside.
@@ -225,15 +218,9 @@ async fn serve(mut wire: Wire, shared: Arc<Shared>, outbox: mpsc::UnboundedSende
             }
             continue;
         }
-        shared
-            .requests
-            .lock()
-            .expect("no panic")
-            .push((head.clone(), body.clone()));
+        shared.requests.lock().expect("no panic").push((head, body));
         let Some((answer, then)) = &shared.canned else {
             let exchange = Exchange {
-                head,
-                body,
                 wire,
                 shared,
                 outbox: outbox.clone(),
@@ -341,10 +328,6 @@ impl Exchange {
     pub fn reset(self) {
         self.wire.reset();
     }
-
-    pub fn field(&self, name: &str) -> Option<&str> {
-        field(&self.head, name)
-    }
 }
 
 fn json_answer(body: &str) -> String {
@@ -352,11 +335,4 @@ fn json_answer(body: &str) -> String {
     format!(
         "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
     )
-}
-
-fn field<'a>(head: &'a str, name: &str) -> Option<&'a str> {
-    head.split("\r\n").skip(1).find_map(|line| {
-        let (known, value) = line.split_once(": ")?;
-        known.eq_ignore_ascii_case(name).then_some(value)
-    })
 }

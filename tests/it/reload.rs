@@ -1,0 +1,190 @@
+//! Another configuration under load: no request is lost, no stream is cut, nothing is forgotten.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+use std::time::Duration;
+
+use rustls::pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use tokio_rustls::TlsConnector;
+
+use crate::support::{
+    Certificate, Client, End, Engine, Gateway, H2, Script, chat, engine, engine_with, get, h2_post,
+    pool, post,
+};
+
+const RELOADS: usize = 100;
+
+/// A configuration of some of the engines, with weights that differ each time.
+fn epoch(engines: &[Engine], n: usize) -> String {
+    let chosen = engines
+        .iter()
+        .enumerate()
+        .filter(|(index, _)| !(n + index).is_multiple_of(3));
+    let endpoints: Vec<_> = chosen
+        .map(|(index, engine)| {
+            format!(
+                "{{ url: \"{}\", weight: {} }}",
+                engine.authority(),
+                1 + (n * 7 + index) % 5
+            )
+        })
+        .collect();
+    let policy = ["least_inflight", "round_robin"][n % 2];
+    pool(
+        &endpoints,
+        &format!("policy: {policy}, health: {{ interval: 50ms }}"),
+    )
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hundred_reloads_under_load_lose_nothing() {
+    let script = Script {
+        itl: Duration::from_millis(1),
+        tokens: 60,
+        ..Script::default()
+    };
+    let mut engines = Vec::new();
+    for _ in 0..4 {
+        engines.push(engine_with(script.clone()).await);
+    }
+    let gateway = Gateway::with_tls(&epoch(&engines, 1)).await;
+    let (over, answered) = (
+        Arc::new(AtomicBool::new(false)),
+        Arc::new(AtomicU32::new(0)),
+    );
+    let mut clients = JoinSet::new();
+    for n in 0..8 {
+        let (over, answered, address) = (Arc::clone(&over), Arc::clone(&answered), gateway.address);
+        clients.spawn(async move {
+            let mut client = Client::connect(address).await;
+            while !over.load(Relaxed) {
+                let stream = n % 2 == 0;
+                let answer = client.ask(&chat(stream)).await;
+                assert_eq!(
+                    (answer.status, answer.end),
+                    (200, End::Framed),
+                    "{}",
+                    answer.text()
+                );
+                assert!(
+                    !stream || answer.text().ends_with("data: [DONE]\n\n"),
+                    "{}",
+                    answer.text()
+                );
+                answered.fetch_add(1, Relaxed);
+            }
+        });
+    }
+    for n in 2..RELOADS + 2 {
+        gateway.reload(&epoch(&engines, n)).await;
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    over.store(true, Relaxed);
+    while let Some(done) = clients.join_next().await {
+        done.unwrap();
+    }
+    assert!(answered.load(Relaxed) >= 50, "{answered:?} answers");
+    assert_eq!(
+        gateway.metric("sluicegate_config_epoch"),
+        (RELOADS + 1) as f64
+    );
+    gateway.quiet().await;
+    assert!(
+        engines
+            .iter()
+            .all(|engine| engine.in_flight() == 0 && engine.left() == 0)
+    );
+    gateway.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_outlives_the_endpoint_it_comes_from() {
+    let (old, new) = (engine().await, engine().await);
+    old.hold();
+    let gateway = Gateway::start(&pool(&[format!("\"{}\"", old.authority())], "")).await;
+    let mut client = Client::connect(gateway.address).await;
+    client.send(chat(true).bytes()).await;
+    old.wait_for_arrivals(1).await;
+    gateway
+        .reload(&pool(&[format!("\"{}\"", new.authority())], ""))
+        .await;
+    assert_eq!(gateway.ask(&chat(false)).await.status, 200);
+    assert_eq!(new.completed(), 1);
+    old.release();
+    assert!(client.answer().await.text().ends_with("data: [DONE]\n\n"));
+    assert_eq!((old.completed(), old.left()), (1, 0));
+    gateway.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn limits_and_timeouts_take_effect_for_the_next_request() {
+    let engine = engine().await;
+    let endpoints = format!("endpoints: [\"{}\"]", engine.authority());
+    let gateway = Gateway::start(&endpoints).await;
+    let mut client = Client::connect(gateway.address).await;
+    let large = post("/v1/completions", vec![b' '; 5_000]);
+    assert_eq!(client.ask(&large).await.status, 400);
+    gateway
+        .reload(&format!(
+            "{endpoints}\nlimits: {{ body: 4KiB }}\nexpose: all"
+        ))
+        .await;
+    assert_eq!(client.ask(&get("/version")).await.status, 200);
+    assert_eq!(client.ask(&large).await.status, 413);
+    gateway.finish().await;
+}
+
+async fn shown(gateway: &Gateway, certificate: &Certificate) -> bool {
+    let (address, _) = gateway.tls.as_ref().unwrap();
+    let stream = TcpStream::connect(address).await.unwrap();
+    let name = ServerName::try_from("localhost").unwrap();
+    TlsConnector::from(certificate.client(&[]))
+        .connect(name, stream)
+        .await
+        .is_ok()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_certificate_is_shown_from_the_next_handshake_on() {
+    let engine = engine().await;
+    let endpoints = format!("endpoints: [\"{}\"]", engine.authority());
+    let gateway = Gateway::with_tls(&endpoints).await;
+    let (_, old) = gateway.tls.as_ref().unwrap();
+    let mut open = H2::connect(&gateway).await;
+    let new = Certificate::new();
+    assert!(shown(&gateway, old).await && !shown(&gateway, &new).await);
+    std::fs::write(gateway.directory().join("certificate.pem"), new.pem()).unwrap();
+    std::fs::write(gateway.directory().join("key.pem"), new.key_pem()).unwrap();
+    gateway.reload(&endpoints).await;
+    assert!(!shown(&gateway, old).await && shown(&gateway, &new).await);
+    // A connection of before goes on.
+    let answer = open.ask(h2_post("/v1/completions", 2, true), b"{}").await;
+    assert_eq!(answer.status(), 400);
+    gateway.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_certificate_that_cannot_be_read_changes_nothing() {
+    let engine = engine().await;
+    let endpoints = format!("endpoints: [\"{}\"]", engine.authority());
+    let gateway = Gateway::with_tls(&endpoints).await;
+    std::fs::write(gateway.directory().join("key.pem"), "no key").unwrap();
+    let refused = gateway
+        .try_reload(&format!("{endpoints}\nexpose: all"))
+        .await;
+    assert!(refused.unwrap_err().contains("key.pem"));
+    assert_eq!(
+        gateway.ask(&get("/version")).await.status,
+        404,
+        "all or nothing"
+    );
+    assert!(shown(&gateway, &gateway.tls.as_ref().unwrap().1).await);
+    let failed = gateway.metric("sluicegate_config_reloads_total{result=\"failure\"}");
+    assert_eq!(
+        (failed, gateway.metric("sluicegate_config_epoch")),
+        (1.0, 1.0)
+    );
+    gateway.finish().await;
+}
