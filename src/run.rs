@@ -8,7 +8,7 @@ use std::time::Duration;
 use log::{error, info, warn};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-use crate::config::{Config, ListenAddress};
+use crate::config::Config;
 use crate::listener::Role;
 use crate::server::{Server, StartError};
 use crate::tasks::supervisor::{Signals, supervise};
@@ -63,10 +63,7 @@ fn announce(server: &Server) {
             Role::Public => "listening on",
             Role::Admin => "admin on",
         };
-        match address {
-            ListenAddress::Tcp(address) => info!("{role} {address}"),
-            ListenAddress::Unix(path) => info!("{role} unix:{}", path.display()),
-        }
+        info!("{role} {address}");
     }
     let snapshot = server.shared().snapshot.load();
     let endpoints: usize = snapshot.pools.iter().map(|pool| pool.endpoints.len()).sum();

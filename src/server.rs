@@ -15,9 +15,11 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::config::{Config, Listen, ListenAddress, restart_needed};
-use crate::listener::{self, Bound, Certificates, Role, Service, Workers};
+use crate::listener::{
+    self, BindError, Bound, CertificateError, Certificates, Role, Service, Workers,
+};
 use crate::proxy::Gateway;
-use crate::snapshot::{Snapshot, SnapshotCell};
+use crate::snapshot::{BuildError, Snapshot, SnapshotCell};
 use crate::tasks::prober::{self, HttpProbe, Probe};
 use crate::tasks::resolver::{self, Failing, Resolve, SystemResolver};
 use crate::tasks::{series, sweeper};
@@ -55,6 +57,24 @@ impl fmt::Display for StartError {
 
 impl std::error::Error for StartError {}
 
+impl From<BindError> for StartError {
+    fn from(error: BindError) -> Self {
+        Self(error.to_string())
+    }
+}
+
+impl From<CertificateError> for StartError {
+    fn from(error: CertificateError) -> Self {
+        Self(error.to_string())
+    }
+}
+
+impl From<BuildError> for StartError {
+    fn from(error: BuildError) -> Self {
+        Self(error.to_string())
+    }
+}
+
 impl StartError {
     fn because(what: &str, why: &dyn fmt::Display) -> Self {
         Self(format!("{what}: {why}"))
@@ -77,8 +97,7 @@ impl Server {
         failing.note(&round);
         let threads = config.threads.unwrap_or_else(cpus);
         let config = Arc::new(config);
-        let (snapshot, _) = Snapshot::build(Arc::clone(&config), &round.resolved, None)
-            .map_err(|e| StartError(e.to_string()))?;
+        let (snapshot, _) = Snapshot::build(Arc::clone(&config), &round.resolved, None)?;
         let shared = Arc::new(Shared::new(
             SnapshotCell::new(snapshot),
             metrics,
@@ -89,12 +108,9 @@ impl Server {
         for one in bound {
             let mut acceptor = None;
             if let Some(tls) = &one.listen.tls {
-                let (shown, expires) =
-                    Certificates::load(tls).map_err(|e| StartError(e.to_string()))?;
+                let (shown, expires) = Certificates::load(tls)?;
                 note_expiry(&shared, &one.listen, expires);
-                let made = shown
-                    .acceptor(one.listen.http2)
-                    .map_err(|e| StartError(e.to_string()))?;
+                let made = shown.acceptor(one.listen.http2)?;
                 acceptor = Some(Arc::new(made));
                 certificates.push((one.listen.address.clone(), shown));
             }
@@ -186,7 +202,7 @@ impl Server {
                 .chain(&config.admin)
                 .find(|l| l.address == *address);
             if let Some((listen, tls)) = listen.and_then(|l| Some((l, l.tls.as_ref()?))) {
-                let read = Certificates::read(tls).map_err(|e| StartError(e.to_string()))?;
+                let read = Certificates::read(tls)?;
                 renewed.push((shown, listen.clone(), read));
             }
         }
@@ -202,8 +218,7 @@ impl Server {
         let diff = self
             .shared
             .snapshot
-            .apply(Arc::new(config), &round.resolved)
-            .map_err(|e| StartError(e.to_string()))?;
+            .apply(Arc::new(config), &round.resolved)?;
         for (shown, listen, (key, expires)) in renewed {
             shown.show(key);
             note_expiry(&self.shared, &listen, expires);
@@ -294,7 +309,7 @@ fn server_conf(threads: usize) -> ServerConf {
 fn bind_all(config: &Config) -> Result<Vec<Bound>, StartError> {
     let mut bound = Vec::new();
     for listen in &config.listen {
-        bound.push(listener::bind(listen, Role::Public).map_err(|e| StartError(e.to_string()))?);
+        bound.push(listener::bind(listen, Role::Public)?);
     }
     for listen in &config.admin {
         if let ListenAddress::Unix(path) = &listen.address
@@ -315,7 +330,7 @@ fn bind_all(config: &Config) -> Result<Vec<Bound>, StartError> {
             Err(e) if matches!(listen.address, ListenAddress::Unix(_)) && e.is_permission() => {
                 warn!("no admin socket: {e}");
             }
-            Err(e) => return Err(StartError(e.to_string())),
+            Err(e) => return Err(e.into()),
         }
     }
     Ok(bound)
@@ -338,11 +353,9 @@ fn open_access_log(config: &Config, metrics: &Metrics) -> Result<Option<AccessLo
 }
 
 fn note_expiry(shared: &Shared, listen: &Listen, expires: Option<SystemTime>) {
-    let name = match &listen.address {
-        ListenAddress::Tcp(address) => address.to_string(),
-        ListenAddress::Unix(path) => format!("unix:{}", path.display()),
-    };
     if let Some(at) = expires {
-        shared.metrics.certificate_expires(&name, at);
+        shared
+            .metrics
+            .certificate_expires(&listen.address.to_string(), at);
     }
 }

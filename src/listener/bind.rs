@@ -111,10 +111,7 @@ pub fn bind(listen: &Listen, role: Role) -> Result<Bound, BindError> {
             socket,
         }),
         Err(source) => Err(BindError {
-            address: match &listen.address {
-                ListenAddress::Tcp(address) => address.to_string(),
-                ListenAddress::Unix(path) => format!("unix:{}", path.display()),
-            },
+            address: listen.address.to_string(),
             source,
         }),
     }

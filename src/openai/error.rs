@@ -54,6 +54,14 @@ pub enum ApiError {
 }
 
 impl ApiError {
+    /// 400 about no field in particular; `problem` says what to do.
+    pub fn invalid(problem: impl Into<Cow<'static, str>>) -> Self {
+        Self::InvalidValue {
+            param: None,
+            problem: problem.into(),
+        }
+    }
+
     /// A path the allow-list does not have; at most [`ECHO_LIMIT`] characters of it are kept.
     pub fn path_not_exposed(method: &str, raw_path: &[u8]) -> Self {
         Self::PathNotExposed {

@@ -188,14 +188,14 @@ async fn run(
         // An engine may answer (413) and close before it has read everything: the answer counts.
         Ok(Ok(head)) => head,
         Ok(Err(e)) => {
-            let is_lost = matches!(e, ReadError::Closed | ReadError::Reset | ReadError::Io(_));
+            let is_lost = fault_of(&e) == Fault::ConnectionLost;
             if is_lost && connection.is_reused() && !connection.received_any() {
                 return Err(Stopped::Stale);
             }
-            return Err(match (is_lost, sent) {
-                (true, Err(write)) => Stopped::sent(Fault::ConnectionLost, &write),
-                (true, Ok(())) => Stopped::sent(Fault::ConnectionLost, &e),
-                (false, _) => Stopped::sent(Fault::BadResponse, &e),
+            return Err(match sent {
+                // The write failed first: its error is the one to tell.
+                Err(write) if is_lost => Stopped::sent(Fault::ConnectionLost, &write),
+                _ => e.into(),
             });
         }
     };
@@ -237,11 +237,23 @@ fn is_readable_stream(exchange: &Exchange<'_>, answer: &Answer) -> bool {
         && answer.head.status != 204
 }
 
+/// Statuses by which an engine says that it failed, and for which another is asked.
+pub fn is_engine_failure(status: u16) -> bool {
+    matches!(status, 500 | 502 | 503 | 504)
+}
+
+/// What an answer that cannot be read any further says of the endpoint.
+pub fn fault_of(error: &ReadError) -> Fault {
+    match error {
+        ReadError::Closed | ReadError::Reset | ReadError::Io(_) => Fault::ConnectionLost,
+        ReadError::Malformed(_) | ReadError::HeadTooLarge => Fault::BadResponse,
+    }
+}
+
 /// Small answers of inference calls are held until they are whole, so that an engine that dies in the
 /// middle of one costs a retry and not an answer. So are failures, which may be moved.
 fn must_be_whole(exchange: &Exchange<'_>, answer: &Answer) -> bool {
-    let status = answer.head.status;
-    let is_failure = matches!(status, 500 | 502 | 503 | 504);
+    let is_failure = is_engine_failure(answer.head.status);
     let is_json = answer
         .head
         .get("content-type")
@@ -368,11 +380,7 @@ fn drop_tail(pieces: &mut Vec<Bytes>, mut bytes: usize) {
 
 impl From<ReadError> for Stopped {
     fn from(error: ReadError) -> Self {
-        let fault = match error {
-            ReadError::Closed | ReadError::Reset | ReadError::Io(_) => Fault::ConnectionLost,
-            ReadError::Malformed(_) | ReadError::HeadTooLarge => Fault::BadResponse,
-        };
-        Stopped::sent(fault, &error)
+        Stopped::sent(fault_of(&error), &error)
     }
 }
 

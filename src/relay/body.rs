@@ -65,17 +65,13 @@ impl Body {
     /// Reads until the end of the body. `declared` is its Content-Length, already within the limit.
     pub async fn read(
         session: &mut ServerSession,
+        declared: Option<u64>,
         limits: &Limits,
         timeout: Duration,
         memory: &Arc<BodyMemory>,
         client: Option<IpAddr>,
     ) -> Result<Body, BodyError> {
         let mut body = Body::default();
-        let declared = session
-            .req_header()
-            .headers
-            .get(http::header::CONTENT_LENGTH)
-            .and_then(|value| value.to_str().ok()?.trim().parse::<usize>().ok());
         if session.is_body_done() {
             return Ok(body);
         }
@@ -107,7 +103,7 @@ impl Body {
     fn push(
         &mut self,
         piece: Bytes,
-        declared: Option<usize>,
+        declared: Option<u64>,
         limits: &Limits,
         memory: &Arc<BodyMemory>,
         client: Option<IpAddr>,
@@ -129,7 +125,10 @@ impl Body {
         if piece.len() >= PIECE {
             self.close_tail();
             self.pieces.push(piece);
-        } else if self.pieces.is_empty() && self.tail.is_empty() && declared == Some(piece.len()) {
+        } else if self.pieces.is_empty()
+            && self.tail.is_empty()
+            && declared == Some(piece.len() as u64)
+        {
             self.pieces.push(piece);
         } else {
             self.tail.extend_from_slice(&piece);
@@ -161,10 +160,9 @@ fn classify(error: &ErrorType) -> BodyError {
         ErrorType::ConnectionClosed | ErrorType::ReadError | ErrorType::H2Error => {
             BodyError::ClientLeft
         }
-        _ => BodyError::Refused(ApiError::InvalidValue {
-            param: None,
-            problem: "the request body is not well framed; check its chunk sizes".into(),
-        }),
+        _ => BodyError::Refused(ApiError::invalid(
+            "the request body is not well framed; check its chunk sizes",
+        )),
     }
 }
 

@@ -1,6 +1,6 @@
 //! The end of every request, however it came: metrics and its line in the log.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use http::{Version, header};
 use pingora::Error;
@@ -10,7 +10,8 @@ use crate::server::Shared;
 use crate::telemetry::access_log::Record;
 
 use super::ctx::{End, RequestCtx};
-use super::{intake, request};
+use super::intake;
+use super::request::{self, AddressText};
 
 /// nginx's status for a client that left before its answer was whole.
 const CLIENT_LEFT: u16 = 499;
@@ -27,7 +28,7 @@ pub fn finish(shared: &Shared, session: &mut Session, error: Option<&Error>, ctx
     };
     let duration = ctx.started.elapsed();
     if !ctx.local {
-        count(shared, ctx, status);
+        count(shared, ctx, status, duration);
     }
     if let Some(connection) = &ctx.connection {
         connection.request_finished(intake::idle_timeout(ctx));
@@ -44,12 +45,12 @@ pub fn finish(shared: &Shared, session: &mut Session, error: Option<&Error>, ctx
     }
     shared.log(|log| {
         let text = |name| request.headers.get(name).map(http::HeaderValue::as_bytes);
-        let mut client = [0u8; 48];
+        let mut client = AddressText::new();
         let pool = ctx.endpoint.as_ref().map(|(pool, _)| pool);
         log.log(&Record {
             time: SystemTime::now(),
             request_id: std::str::from_utf8(ctx.request_id.as_bytes()).unwrap_or("-"),
-            client: client_text(ctx.client, &mut client),
+            client: ctx.client.map_or("unix:", |address| client.write(address)),
             key: None,
             method: request.method.as_str(),
             path,
@@ -82,7 +83,7 @@ pub fn finish(shared: &Shared, session: &mut Session, error: Option<&Error>, ctx
     });
 }
 
-fn count(shared: &Shared, ctx: &RequestCtx, status: u16) {
+fn count(shared: &Shared, ctx: &RequestCtx, status: u16, duration: Duration) {
     if ctx.end == End::Refused
         && let Some(reason) = ctx.refusal
     {
@@ -104,25 +105,13 @@ fn count(shared: &Shared, ctx: &RequestCtx, status: u16) {
         }
         None => metrics.count_unanswered(status),
     }
-    metrics.observe_duration(ctx.started.elapsed());
+    metrics.observe_duration(duration);
     if let Some(ttft) = ctx.ttft {
         metrics.observe_ttft(ttft);
     }
     if let Some(overhead) = ctx.overhead {
         shared.metrics.overhead.observe(overhead.as_secs_f64());
     }
-}
-
-fn client_text(client: Option<std::net::IpAddr>, buf: &mut [u8; 48]) -> &str {
-    use std::io::Write as _;
-    let Some(client) = client else {
-        return "unix:";
-    };
-    let mut cursor = std::io::Cursor::new(&mut buf[..]);
-    // An address is at most 45 characters.
-    let _ = write!(cursor, "{client}");
-    let length = usize::try_from(cursor.position()).unwrap_or(0);
-    std::str::from_utf8(&buf[..length]).unwrap_or("-")
 }
 
 fn protocol(version: Version) -> &'static str {

@@ -82,12 +82,7 @@ fn client_of(
     if config.trusted_proxies.is_empty() {
         return Some(peer.to_canonical());
     }
-    let forwarded_for: Vec<&[u8]> = request
-        .headers
-        .get_all("x-forwarded-for")
-        .iter()
-        .map(HeaderValue::as_bytes)
-        .collect();
+    let forwarded_for = request::forwarded_for(request);
     let origin = Origin {
         peer: Some(peer),
         forwarded_for: &forwarded_for,
@@ -157,7 +152,7 @@ pub(super) fn identify(
     let (_, path_and_query) = request::split_target(request.raw_path());
     let path = path_of(path_and_query);
     if path.first() != Some(&b'/') && path != b"*" {
-        return Err(Stop::Refused(invalid(
+        return Err(Stop::Refused(ApiError::invalid(
             "the request target must begin with `/`",
         )));
     }
@@ -187,26 +182,26 @@ fn check_host(request: &RequestHeader) -> Result<(), Stop> {
     let mut hosts = request.headers.get_all(header::HOST).iter();
     let first = hosts.next();
     if hosts.next().is_some() {
-        return Err(Stop::Refused(invalid(
+        return Err(Stop::Refused(ApiError::invalid(
             "there is more than one Host header; send one",
         )));
     }
     match first {
-        None if request.version == Version::HTTP_11 => {
-            Err(Stop::Refused(invalid("HTTP/1.1 needs a Host header")))
-        }
+        None if request.version == Version::HTTP_11 => Err(Stop::Refused(ApiError::invalid(
+            "HTTP/1.1 needs a Host header",
+        ))),
         Some(host)
             if host
                 .as_bytes()
                 .iter()
                 .any(|b| matches!(b, b' ' | b'\t' | b'/' | b',' | b'@')) =>
         {
-            Err(Stop::Refused(invalid(
+            Err(Stop::Refused(ApiError::invalid(
                 "the Host header is not a host name; correct it",
             )))
         }
         Some(host) if host.is_empty() && request.version == Version::HTTP_11 => {
-            Err(Stop::Refused(invalid("the Host header is empty")))
+            Err(Stop::Refused(ApiError::invalid("the Host header is empty")))
         }
         _ => Ok(()),
     }
@@ -219,7 +214,7 @@ fn check_coding(request: &RequestHeader) -> Result<(), Stop> {
     match (codings.next(), codings.next()) {
         (None, _) => Ok(()),
         (Some(only), None) if only.as_bytes().eq_ignore_ascii_case(b"chunked") => Ok(()),
-        _ => Err(Stop::Refused(invalid(
+        _ => Err(Stop::Refused(ApiError::invalid(
             "Transfer-Encoding must be exactly `chunked`; send the body so, or with a Content-Length",
         ))),
     }
@@ -233,21 +228,7 @@ pub(super) async fn read_body(
     config: &Config,
 ) -> Result<(), Stop> {
     let limit = config.limits.body;
-    let declared = session
-        .req_header()
-        .headers
-        .get(header::CONTENT_LENGTH)
-        // A list of equal lengths was let through: the first speaks for all.
-        .and_then(|value| {
-            value
-                .to_str()
-                .ok()?
-                .split(',')
-                .next()?
-                .trim()
-                .parse::<u64>()
-                .ok()
-        });
+    let declared = request::declared_length(session.req_header());
     if declared.is_some_and(|length| length > limit as u64) {
         return Err(Stop::Refused(ApiError::RequestTooLarge { limit }));
     }
@@ -261,6 +242,7 @@ pub(super) async fn read_body(
     }
     let body = Body::read(
         session.as_downstream_mut(),
+        declared,
         &config.limits,
         config.client.body_timeout,
         &shared.body_memory,
@@ -330,13 +312,6 @@ pub(super) fn path_of(path_and_query: &[u8]) -> &[u8] {
     }
 }
 
-fn invalid(problem: &'static str) -> ApiError {
-    ApiError::InvalidValue {
-        param: None,
-        problem: problem.into(),
-    }
-}
-
 /// How long a client may idle after this request.
 pub(super) fn idle_timeout(ctx: &RequestCtx) -> Duration {
     ctx.snapshot
@@ -346,8 +321,5 @@ pub(super) fn idle_timeout(ctx: &RequestCtx) -> Duration {
 
 /// A head that cannot be sent to an engine as it is.
 pub(super) fn unsendable(error: crate::upstream::HeadError) -> Stop {
-    Stop::Refused(ApiError::InvalidValue {
-        param: None,
-        problem: error.to_string().into(),
-    })
+    Stop::Refused(ApiError::invalid(error.to_string()))
 }

@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use http::{HeaderValue, header};
+use http::header;
 use pingora::http::RequestHeader;
 use tokio::time::Instant;
 
@@ -16,6 +16,7 @@ use crate::server::Shared;
 use crate::snapshot::Snapshot;
 
 use super::ctx::RequestCtx;
+use super::request::forwarded_for;
 use super::respond::Local;
 
 const TEXT: &str = "text/plain";
@@ -87,12 +88,7 @@ fn accepts_json(request: &RequestHeader) -> bool {
 
 fn judge(snapshot: &Snapshot, ctx: &RequestCtx, request: &RequestHeader) -> Result<(), ApiError> {
     let config = &snapshot.config;
-    let forwarded_for: Vec<&[u8]> = request
-        .headers
-        .get_all("x-forwarded-for")
-        .iter()
-        .map(HeaderValue::as_bytes)
-        .collect();
+    let forwarded_for = forwarded_for(request);
     let origin = Origin {
         peer: ctx
             .connection

@@ -92,12 +92,10 @@ pub fn check_nominations(headers: &HeaderMap) -> Result<(), ApiError> {
             || name.eq_ignore_ascii_case(b"content-length")
             || (name.len() >= 12 && name[..12].eq_ignore_ascii_case(b"x-forwarded-"));
         if is_ours {
-            return Err(ApiError::InvalidValue {
-                param: None,
-                problem: "`Connection` may not name Host, Content-Length or X-Forwarded fields; \
-                          remove it from the Connection header"
-                    .into(),
-            });
+            return Err(ApiError::invalid(
+                "`Connection` may not name Host, Content-Length or X-Forwarded fields; \
+                 remove it from the Connection header",
+            ));
         }
     }
     Ok(())
@@ -222,14 +220,8 @@ pub fn prepare(parts: &Parts<'_>, hide_credentials: bool) -> Result<Prepared, He
 
 fn forwarding_fields(head: &mut RequestHead, parts: &Parts<'_>) -> Result<(), HeadError> {
     let headers = &parts.request.headers;
-    let mut text = [0u8; 64];
-    let peer = parts.peer.map(|peer| {
-        let mut cursor = std::io::Cursor::new(&mut text[..]);
-        // An address is at most 45 characters.
-        let _ = write!(cursor, "{peer}");
-        usize::try_from(cursor.position()).unwrap_or(0)
-    });
-    let peer = peer.map(|len| &text[..len]);
+    let mut text = AddressText::new();
+    let peer = parts.peer.map(|peer| text.write(peer).as_bytes());
     if let Some(peer) = peer {
         head.field("X-Real-IP", peer)?;
     }
@@ -252,6 +244,36 @@ fn forwarding_fields(head: &mut RequestHead, parts: &Parts<'_>) -> Result<(), He
         .filter(|_| parts.peer_is_trusted);
     let own: &[u8] = if parts.tls { b"https" } else { b"http" };
     head.field(FORWARDED_PROTO, theirs.map_or(own, HeaderValue::as_bytes))
+}
+
+/// Room for an address as text, so that writing one takes no memory. The longest has 45 characters.
+pub struct AddressText([u8; 48]);
+
+impl AddressText {
+    pub fn new() -> Self {
+        Self([0; 48])
+    }
+
+    pub fn write(&mut self, address: IpAddr) -> &str {
+        let mut cursor = std::io::Cursor::new(&mut self.0[..]);
+        // There is room.
+        let _ = write!(cursor, "{address}");
+        let length = usize::try_from(cursor.position()).unwrap_or(0);
+        std::str::from_utf8(&self.0[..length]).unwrap_or("-")
+    }
+}
+
+/// The values of every X-Forwarded-For line, in the order they came.
+pub fn forwarded_for(request: &RequestHeader) -> Vec<&[u8]> {
+    let lines = request.headers.get_all("x-forwarded-for");
+    lines.iter().map(HeaderValue::as_bytes).collect()
+}
+
+/// The Content-Length a request declares. Of a list of equal lengths, which Pingora lets through, the
+/// first speaks for all.
+pub fn declared_length(request: &RequestHeader) -> Option<u64> {
+    let value = request.headers.get(header::CONTENT_LENGTH)?.to_str().ok()?;
+    value.split(',').next()?.trim().parse().ok()
 }
 
 /// Fields that we write ourselves or that end here.

@@ -18,7 +18,6 @@ use super::ctx::{End, RequestCtx};
 const SERVER: HeaderValue = HeaderValue::from_static("sluicegate");
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const CHUNKED: HeaderValue = HeaderValue::from_static("chunked");
-const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 /// How the end of an answer's body is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,13 +91,12 @@ fn finish_head(
 
 /// RFC 9110 §7.6.1, and what nginx drops of an upstream's head.
 fn is_dropped(name: &[u8]) -> bool {
-    const OURS: [&[u8]; 6] = [
+    const OURS: [&[u8]; 5] = [
         b"date",
         b"server",
         b"content-length",
         b"x-request-id",
         b"x-pad",
-        b"keep-alive",
     ];
     is_hop_by_hop(name)
         || OURS.iter().any(|ours| name.eq_ignore_ascii_case(ours))
@@ -229,15 +227,14 @@ pub async fn write_event_as_answer(
     status: u16,
     body: Bytes,
 ) -> Result<()> {
-    let length = body.len() as u64;
-    let mut response = ResponseHeader::build_no_case(status, Some(6))?;
-    response.insert_header(header::CONTENT_TYPE, JSON)?;
-    if matches!(status, 429 | 503) {
-        response.insert_header(header::RETRY_AFTER, HeaderValue::from_static("1"))?;
-    }
-    finish_head(&mut response, session, Framing::Length(length), ctx)?;
-    ctx.status = Some(status);
-    write_whole(session, ctx, Box::new(response), body, false).await
+    let local = Local {
+        status,
+        content_type: "application/json",
+        body,
+        allow: None,
+        retry_after: matches!(status, 429 | 503).then_some(1),
+    };
+    write_local(session, ctx, local).await
 }
 
 /// The error that ends a connection without a clean end of the answer.

@@ -15,7 +15,7 @@ use crate::server::Shared;
 use crate::telemetry::metrics::PoolMetrics;
 use crate::upstream::ResponseHead;
 
-use super::attempt::{Answer, Exchange, Failure, attempt, joined};
+use super::attempt::{Answer, Exchange, Failure, attempt, is_engine_failure, joined};
 use super::ctx::RequestCtx;
 use super::request::Prepared;
 
@@ -108,11 +108,7 @@ pub async fn choose(
         let head = match prepared.for_endpoint(lease.endpoint()) {
             Ok(head) => head,
             Err(problem) => {
-                let problem = problem.to_string().into();
-                return Chosen::Refused(ApiError::InvalidValue {
-                    param: None,
-                    problem,
-                });
+                return Chosen::Refused(ApiError::invalid(problem.to_string()));
             }
         };
         let result = attempt(
@@ -144,9 +140,7 @@ impl Journey<'_> {
         let now = Instant::now();
         let repeatable = exchange.call.repeatable;
         match result {
-            Ok(answer)
-                if answer.is_whole && matches!(answer.head.status, 500 | 502 | 503 | 504) =>
-            {
+            Ok(answer) if answer.is_whole && is_engine_failure(answer.head.status) => {
                 let body = joined(&answer.held);
                 let declared = answer.connection.content_length();
                 let Answer {

@@ -15,7 +15,7 @@ use crate::openai::{ApiError, Dialect};
 use crate::pool::{Fault, Lease, Outcome};
 use crate::upstream::{Connection, ReadError};
 
-use super::attempt::{Answer, Failed, joined};
+use super::attempt::{Answer, Failed, fault_of, joined};
 use super::ctx::{End, RequestCtx};
 use super::respond::{self, Framing};
 
@@ -343,12 +343,8 @@ fn check_end(scanner: Option<&mut SseScanner>) -> std::result::Result<(), Broken
 }
 
 fn broken(error: &ReadError) -> Broken {
-    let fault = match error {
-        ReadError::Closed | ReadError::Reset | ReadError::Io(_) => Fault::ConnectionLost,
-        ReadError::Malformed(_) | ReadError::HeadTooLarge => Fault::BadResponse,
-    };
     Broken::Upstream {
-        fault,
+        fault: fault_of(error),
         detail: error.to_string(),
     }
 }

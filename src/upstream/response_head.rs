@@ -111,11 +111,6 @@ impl ResponseHead {
         self.part(self.reason)
     }
 
-    /// Bytes of the head on the wire.
-    pub fn wire_len(&self) -> usize {
-        self.text.len()
-    }
-
     /// Whether the body is a stream of server-sent events (`text/event-stream`, any parameters).
     pub fn content_type_is_event_stream(&self) -> bool {
         const EVENT_STREAM: &[u8] = b"text/event-stream";
