@@ -281,6 +281,7 @@ async fn gates_hold_requests_until_they_are_released() {
     for stream in &mut streams {
         assert!(read(stream).await.0.contains("[DONE]"));
     }
+    engine.settled().await;
     assert_eq!((engine.in_flight(), engine.completed()), (0, 5));
 }
 

@@ -70,6 +70,9 @@ async fn ask_in_turn(gateway: &Gateway, engines: &[Engine], requests: usize) -> 
     for _ in 0..requests {
         let before: Vec<_> = engines.iter().map(Engine::completed).collect();
         assert_eq!(gateway.ask(&chat(false)).await.status, 200);
+        for engine in engines {
+            engine.settled().await;
+        }
         let answered = engines
             .iter()
             .zip(before)
@@ -170,7 +173,7 @@ async fn a_backup_waits_until_no_other_is_left() {
     air.land(&engines).await;
     engines[0].stop().await;
     assert_eq!(gateway.ask(&chat(false)).await.status, 200);
-    assert_eq!(engines[1].completed(), 3);
+    assert_eq!(engines[1].settled().await.completed(), 3);
     gateway.finish().await;
 }
 

@@ -31,11 +31,25 @@ async fn probes_take_an_endpoint_out_and_let_it_back_in() {
         node.set(script(sick));
         gateway.wait_for_state(0, &["down"]).await;
         assert_eq!(gateway.ask(&chat(false)).await.status, 200);
-        assert_eq!((node.completed(), other.completed()), (0, 1), "{sick:?}");
+        assert_eq!(
+            (
+                node.settled().await.completed(),
+                other.settled().await.completed()
+            ),
+            (0, 1),
+            "{sick:?}"
+        );
         node.set(script(Health::Ok));
         gateway.wait_for_state(0, &["up", "ramping"]).await;
         assert_eq!(gateway.ask(&chat(false)).await.status, 200);
-        assert_eq!((node.completed(), other.completed()), (1, 1), "{sick:?}");
+        assert_eq!(
+            (
+                node.settled().await.completed(),
+                other.settled().await.completed()
+            ),
+            (1, 1),
+            "{sick:?}"
+        );
         gateway.finish().await;
     }
 }
@@ -83,7 +97,7 @@ async fn an_endpoint_that_is_started_again_is_used_again() {
     node.restart().await.unwrap();
     gateway.wait_for_state(0, &["up", "ramping"]).await;
     assert_eq!(gateway.ask(&chat(false)).await.status, 200);
-    assert_eq!(node.completed(), 1);
+    assert_eq!(node.settled().await.completed(), 1);
     gateway.finish().await;
 }
 
@@ -152,12 +166,18 @@ async fn in_panic_failed_probes_are_better_than_failed_requests() {
     assert_eq!(gateway.state(1), "ejected");
     unhealthy.set(script(Health::Status(500)));
     gateway.wait_for_state(0, &["down"]).await;
-    let before = (unhealthy.completed(), failing.completed());
+    let before = (
+        unhealthy.settled().await.completed(),
+        failing.settled().await.completed(),
+    );
     for _ in 0..4 {
         assert_eq!(gateway.ask(&chat(false)).await.status, 200);
     }
     assert_eq!(
-        (unhealthy.completed(), failing.completed()),
+        (
+            unhealthy.settled().await.completed(),
+            failing.settled().await.completed()
+        ),
         (before.0 + 4, before.1)
     );
     gateway.finish().await;
@@ -231,14 +251,23 @@ async fn an_endpoint_on_a_unix_socket_serves_and_moves_like_any() {
     for stream in [false, true] {
         assert_eq!(gateway.ask(&chat(stream)).await.status, 200);
     }
-    assert_eq!((local.completed(), other.completed()), (2, 0));
+    assert_eq!(
+        (
+            local.settled().await.completed(),
+            other.settled().await.completed()
+        ),
+        (2, 0)
+    );
     local.stop().await;
     assert_eq!(gateway.ask(&chat(false)).await.status, 200);
-    assert_eq!((gateway.state(0), other.completed()), ("down", 1));
+    assert_eq!(
+        (gateway.state(0), other.settled().await.completed()),
+        ("down", 1)
+    );
     local.restart().await.unwrap();
     gateway.wait_for_state(0, &["up", "ramping"]).await;
     assert_eq!(gateway.ask(&chat(false)).await.status, 200);
-    assert_eq!(local.completed(), 3);
+    assert_eq!(local.settled().await.completed(), 3);
     gateway.finish().await;
 }
 
@@ -289,7 +318,13 @@ async fn a_name_with_several_addresses_is_several_endpoints() {
     for _ in 0..4 {
         assert_eq!(gateway.ask(&chat(false)).await.status, 200);
     }
-    assert_eq!((first.completed(), second.completed()), (2, 2));
+    assert_eq!(
+        (
+            first.settled().await.completed(),
+            second.settled().await.completed()
+        ),
+        (2, 2)
+    );
     assert!(
         first
             .inferences()
@@ -305,7 +340,13 @@ async fn a_name_with_several_addresses_is_several_endpoints() {
     for _ in 0..3 {
         assert_eq!(gateway.ask(&chat(false)).await.status, 200);
     }
-    assert_eq!((first.completed(), second.completed()), (2, 5));
+    assert_eq!(
+        (
+            first.settled().await.completed(),
+            second.settled().await.completed()
+        ),
+        (2, 5)
+    );
     gateway.finish().await;
 }
 

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::{
     Client, Cut, Death, End, Engine, EngineError, Fault, Gateway, Puppet, QueueFull, Script, Then,
-    chat, chat_body, engine, engine_with, get, in_turn, pool, post, until,
+    chat, chat_body, engine, engine_with, get, in_turn, pool, post,
 };
 
 async fn assert_moved(fault: Fault, stream: bool, reason: &str) {
@@ -167,7 +167,13 @@ async fn a_stale_pooled_connection_costs_nothing() {
     for stream in [false, true, false] {
         assert_eq!(gateway.ask(&chat(stream)).await.status, 200);
     }
-    assert_eq!((stale.completed(), other.completed()), (3, 0));
+    assert_eq!(
+        (
+            stale.settled().await.completed(),
+            other.settled().await.completed()
+        ),
+        (3, 0)
+    );
     assert_eq!(
         (gateway.faults(0), gateway.retries("connection_lost")),
         (0, 0.0)
@@ -245,7 +251,13 @@ async fn a_full_queue_moves_the_request_and_is_nobodys_fault() {
                 "{queue_full:?}"
             );
         }
-        assert_eq!((free.completed(), gateway.retries("queue_full")), (2, 2.0));
+        assert_eq!(
+            (
+                free.settled().await.completed(),
+                gateway.retries("queue_full")
+            ),
+            (2, 2.0)
+        );
         assert_eq!((gateway.faults(0), gateway.state(0)), (0, "up"));
         full.release();
         assert_eq!(running.answer().await.status, 200);
@@ -327,11 +339,7 @@ async fn a_node_that_dies_moves_all_its_unstarted_requests() {
         let answer = client.answer().await;
         assert_eq!(answer.status, 200, "{}", answer.text());
     }
-    // The engine counts an answer after its last byte, which the client may have first.
-    until("the good engine to have answered all", || {
-        good.completed() == 10
-    })
-    .await;
+    assert_eq!(good.settled().await.completed(), 10);
     gateway.finish().await;
 }
 

@@ -111,10 +111,10 @@ async fn a_stream_outlives_the_endpoint_it_comes_from() {
         .reload(&pool(&[format!("\"{}\"", new.authority())], ""))
         .await;
     assert_eq!(gateway.ask(&chat(false)).await.status, 200);
-    assert_eq!(new.completed(), 1);
+    assert_eq!(new.settled().await.completed(), 1);
     old.release();
     assert!(client.answer().await.text().ends_with("data: [DONE]\n\n"));
-    assert_eq!((old.completed(), old.left()), (1, 0));
+    assert_eq!((old.settled().await.completed(), old.left()), (1, 0));
     gateway.finish().await;
 }
 

@@ -47,6 +47,9 @@ pub use script::{
     Cut, Death, EngineError, Fault, Flavour, Health, Listen, QueueFull, Recorded, Script,
 };
 
+/// How long [`Engine::settled`] waits.
+const SETTLES: Duration = Duration::from_secs(5);
+
 /// A running engine. Dropping it ends it and its connections.
 #[derive(Debug)]
 pub struct Engine {
@@ -183,6 +186,13 @@ impl Engine {
             sleep(Duration::from_millis(1)).await;
         }
         true
+    }
+
+    /// Waits, for a few seconds at most, until no answer is in the making. An answer is counted after its
+    /// last byte, which a client may have first: to be called before [`Self::completed`] is compared.
+    pub async fn settled(&self) -> &Self {
+        self.wait_for_in_flight(0, SETTLES).await;
+        self
     }
 
     /// The script in force.
