@@ -1,11 +1,11 @@
 // A steady load: five people in a chat, for a minute.
 
 import { createClient } from './helpers/openaiGeneric.js';
-import { limit, seconds, tags, think, users } from './helpers/settings.js';
+import { lasting, limit, tags, think, users } from './helpers/settings.js';
 
 export const options = {
   vus: users(5),
-  duration: seconds(60),
+  duration: lasting(60),
   tags: tags('chat-completions'),
   thresholds: {
     http_req_duration: [`p(95)<${limit('MAX_DURATION_MS', 5000)}`],

@@ -1,11 +1,11 @@
 // What a person in front of a chat feels: how soon the first word comes, and how fast the others follow.
 
 import { createClient } from './helpers/openaiGeneric.js';
-import { limit, seconds, tags, think, users } from './helpers/settings.js';
+import { lasting, limit, tags, think, users } from './helpers/settings.js';
 
 export const options = {
   vus: users(10),
-  duration: seconds(60),
+  duration: lasting(60),
   tags: tags('streaming'),
   thresholds: {
     ttft: [`p(95)<${limit('MAX_TTFT_MS', 2000)}`],

@@ -10,6 +10,7 @@ mod bad_requests;
 mod certificates;
 mod command_line;
 mod gateway;
+mod programs;
 mod real_clients;
 mod recorder;
 mod reload_storm;

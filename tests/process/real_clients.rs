@@ -1,7 +1,6 @@
 //! The clients people use, through the gateway to a simulated engine. `sh .ci/setup tests`
 //! installs them; where one is missing its test says so and passes, but not in CI.
 
-use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -9,48 +8,10 @@ use loadtest::engine::{Engine, Script};
 
 use crate::certificates::{Certificate, LISTEN};
 use crate::gateway::{Directory, Gateway, Start};
-
-/// Where the tool is, if it is.
-fn find(tool: &str) -> Option<PathBuf> {
-    // <target>/tmp is for tests; Python's tools are beside it.
-    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
-    let path = std::env::var("PATH").unwrap_or_default();
-    let found = [target.join("tools/bin")]
-        .into_iter()
-        .chain(std::env::split_paths(&path))
-        .map(|directory| directory.join(tool))
-        .find(|program| program.exists());
-    if found.is_none() {
-        lacks(tool);
-    }
-    found
-}
-
-fn lacks(tool: &str) {
-    assert!(
-        std::env::var("CI").is_err(),
-        "{tool} is not installed: sh .ci/setup tests"
-    );
-    eprintln!("left out: {tool} is not installed; `sh .ci/setup tests` installs it");
-}
+use crate::programs::{find, lacks, run};
 
 fn script(name: &str) -> String {
     format!("{}/tests/clients/{name}", env!("CARGO_MANIFEST_DIR"))
-}
-
-/// Runs to its end; what it wrote to either output.
-fn run(program: &Path, arguments: &[&str]) -> String {
-    let output =
-        tokio::task::block_in_place(|| Command::new(program).args(arguments).output().unwrap());
-    let text = [output.stdout, output.stderr].concat();
-    let text = String::from_utf8_lossy(&text).into_owned();
-    assert!(
-        output.status.success(),
-        "{}: {}: {text}",
-        program.display(),
-        output.status
-    );
-    text
 }
 
 async fn started() -> (Gateway, Engine) {

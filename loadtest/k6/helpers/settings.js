@@ -31,9 +31,18 @@ export function limit(name, usual) {
   return above(name, usual, 0);
 }
 
-/** A duration for k6's options; TIME_SCALE makes all of a test shorter or longer. */
+/** The duration of a stage; TIME_SCALE makes all of a test shorter or longer. */
 export function seconds(count) {
-  return `${Math.max(1, Math.round(count * TIME_SCALE * 1000))}ms`;
+  return milliseconds(count, 1);
+}
+
+/** The duration of a test without stages, for which k6 takes no less than a second. */
+export function lasting(count) {
+  return milliseconds(count, 1000);
+}
+
+function milliseconds(count, least) {
+  return `${Math.max(least, Math.round(count * TIME_SCALE * 1000))}ms`;
 }
 
 /** Virtual users; VU_SCALE makes more or fewer, but never none of some. */
