@@ -112,51 +112,6 @@ async fn curl_in_every_version_of_http() {
     );
 }
 
-/// With and without `-k`. ab speaks HTTP/1.0, and takes an answer of another length for a failure.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn ab_as_the_guide_runs_it() {
-    let Some(ab) = find("ab") else { return };
-    let engine = Engine::start(Script {
-        fixed: true,
-        ..Script::default()
-    })
-    .await
-    .unwrap();
-    let gateway = Start::new(&[engine.authority()], "access_log: null\n").run();
-    let url = format!("http://{}/v1/chat/completions", gateway.public);
-    for keepalive in [None, Some("-k")] {
-        let file = script("request.json");
-        let mut arguments = vec![
-            "-q",
-            "-n",
-            "4000",
-            "-c",
-            "500",
-            "-p",
-            &file,
-            "-T",
-            "application/json",
-        ];
-        arguments.extend(keepalive);
-        arguments.push(&url);
-        let said = run(&ab, &arguments);
-        let count = |what: &str| -> u64 {
-            let line = said.lines().find(|line| line.starts_with(what));
-            line.map_or(0, |line| {
-                line.split_whitespace().last().unwrap().parse().unwrap()
-            })
-        };
-        assert_eq!(count("Complete requests:"), 4000, "{said}");
-        assert_eq!(count("Failed requests:"), 0, "{said}");
-        assert_eq!(count("Non-2xx responses:"), 0, "{said}");
-        assert_eq!(
-            count("Keep-Alive requests:"),
-            keepalive.map_or(0, |_| 4000),
-            "{said}"
-        );
-    }
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn wrk() {
     let Some(wrk) = find("wrk") else { return };
