@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
+use std::path::{Path, PathBuf};
 use std::process::Output;
 
 use loadtest::engine::{Cut, Fault, Script};
@@ -110,6 +111,73 @@ async fn every_test_runs_and_its_series_hold_what_the_engines_counted() {
             (0.9 * least..least + 200.0).contains(&median),
             "{measurement}: {median} ms, the engines' is {least} ms"
         );
+    }
+    the_dashboard_is_filled(influx);
+}
+
+/// Every query of the dashboard that is shipped for these tests finds what it asks for.
+fn the_dashboard_is_filled(influx: &Influx) {
+    let directory = repository("conf/monitoring");
+    let Some(dashboard) = find_file(&directory, "k6.json") else {
+        assert!(!directory.exists(), "conf/monitoring has no k6.json");
+        return;
+    };
+    let dashboard: Value =
+        serde_json::from_str(&std::fs::read_to_string(dashboard).unwrap()).unwrap();
+    let mut queries = Vec::new();
+    collect_queries(&dashboard, &mut queries);
+    assert!(queries.len() > 10, "{queries:?}");
+    for query in queries {
+        // As Grafana fills in its variables; every other one with all of its values.
+        let filled = query
+            .replace("$timeFilter", "time > now() - 1h")
+            .replace("$__interval_ms", "10000")
+            .replace("$__interval", "10s")
+            .replace("$testid", ".*");
+        let series = influx.query(&filled);
+        let rows = series
+            .iter()
+            .flat_map(|series| series["values"].as_array().unwrap());
+        let values: Vec<&Value> = rows.flat_map(|row| &row.as_array().unwrap()[1..]).collect();
+        assert!(!values.is_empty(), "nothing for {query}");
+        let is_list = query.starts_with("SHOW");
+        assert!(
+            is_list || values.iter().all(|value| value.is_number()),
+            "{query}: {series:?}"
+        );
+    }
+}
+
+fn find_file(directory: &Path, name: &str) -> Option<PathBuf> {
+    let entries = std::fs::read_dir(directory).ok()?;
+    entries
+        .flatten()
+        .map(|entry| entry.path())
+        .find_map(|path| {
+            if path.is_dir() {
+                find_file(&path, name)
+            } else {
+                path.ends_with(name).then_some(path)
+            }
+        })
+}
+
+/// Those of its panels, and of its variables.
+fn collect_queries(value: &Value, into: &mut Vec<String>) {
+    match value {
+        Value::Object(fields) => {
+            let query = fields.get("query").and_then(Value::as_str);
+            into.extend(
+                query
+                    .filter(|query| query.starts_with("SELECT") || query.starts_with("SHOW"))
+                    .map(str::to_owned),
+            );
+            fields
+                .values()
+                .for_each(|value| collect_queries(value, into));
+        }
+        Value::Array(values) => values.iter().for_each(|value| collect_queries(value, into)),
+        _ => {}
     }
 }
 
