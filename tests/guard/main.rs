@@ -187,7 +187,7 @@ fn readme_has_every_metric_and_no_other() {
         .map(|row| row[0].trim_matches('`').to_owned())
         .collect();
     assert_eq!(told, known);
-    for path in ["README.md", "docs/operations.md"] {
+    for path in ["README.md", "docs/guide.md", "docs/operations.md"] {
         for name in names_after(&read(path), "sluicegate_") {
             assert!(
                 known.contains(&format!("sluicegate_{name}")),
@@ -276,6 +276,7 @@ fn every_key_that_is_named_exists() {
     }
     for path in [
         "README.md",
+        "docs/guide.md",
         "docs/operations.md",
         "docs/differences-from-nginx.md",
     ] {
@@ -293,6 +294,7 @@ fn every_key_that_is_named_exists() {
 fn every_configuration_that_is_shown_is_valid() {
     for path in [
         "README.md",
+        "docs/guide.md",
         "docs/operations.md",
         "docs/differences-from-nginx.md",
     ] {

@@ -403,10 +403,12 @@ export default function () {
   client.embed({ input: ['one', 'two'] });
 }
 EOL
-API_KEY=sk-9 k6 run embeddings.js";
+DEBUG=1 API_KEY=sk-9 k6 run embeddings.js";
     let output = world.shell(script, &[("OPENAI_URL", url)]);
-    let said = String::from_utf8_lossy(&output.stdout);
+    let said = [output.stdout, output.stderr].concat();
+    let said = String::from_utf8_lossy(&said);
     assert!(output.status.success(), "{said}");
+    assert!(said.contains("/v1/embeddings: 200 in "), "{said}");
     let (head, body) = server.join().unwrap();
     assert!(head.starts_with("post /v1/embeddings http/1.1"), "{head}");
     assert!(

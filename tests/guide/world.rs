@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use loadtest::engine::{Engine, Script};
 
-use crate::gateway::{Directory, Gateway, Start};
+use crate::gateway::{Directory, Gateway, PROGRAM, Start};
 use crate::influx::Influx;
 
 /// Two engines, a gateway, and a home directory with the guide's `~/llm-cluster`.
@@ -60,8 +60,9 @@ impl World {
         let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
         let path = std::env::var("PATH").unwrap_or_default();
         let path = format!(
-            "{}:{path}:/usr/sbin:/sbin",
-            target.join("clients/bin").display()
+            "{}:{}:{path}:/usr/sbin:/sbin",
+            target.join("clients/bin").display(),
+            Path::new(PROGRAM).parent().unwrap().display()
         );
         let mut command = Command::new("bash");
         command
@@ -87,6 +88,19 @@ impl World {
         said
     }
 
+    /// A clone of this repository in `~/sluicegate`: what commands of our pages read. The address that its examples
+    /// have is this gateway's.
+    pub fn clone_repository(&self) {
+        let clone = self.path("sluicegate");
+        for part in ["conf", "loadtest/k6", "loadtest/apache"] {
+            copy(&repository(part), &clone.join(part));
+        }
+        let example = clone.join("loadtest/k6/.env.example");
+        let text = std::fs::read_to_string(&example).unwrap();
+        std::fs::remove_file(&example).unwrap();
+        std::fs::write(&example, self.substituted(&text)).unwrap();
+    }
+
     fn substituted(&self, commands: &str) -> String {
         let gateway = format!("http://{}", self.gateway.public);
         let mut commands = commands.to_owned();
@@ -96,10 +110,28 @@ impl World {
                 &format!("http://{}", influx.address),
             );
         }
-        for address in ["http://localhost:4000", "http://localhost:80"] {
+        for address in ["http://localhost:4000", "http://localhost:8081"] {
             commands = commands.replace(address, &gateway);
         }
-        commands.replace("http://localhost/", &format!("{gateway}/"))
+        for end in ["/", " "] {
+            for port in ["", ":80"] {
+                commands = commands.replace(
+                    &format!("http://localhost{port}{end}"),
+                    &format!("{gateway}{end}"),
+                );
+            }
+        }
+        commands
+            .replace("127.0.0.1:9180", &self.gateway.admin.to_string())
+            .replace("node0:8000", &self.engines[0].authority())
+            .replace("node1:8000", &self.engines[1].authority())
+            // The guide's.
+            .replace(
+                "/etc/nginx/nginx.conf",
+                &repository("tests/import/files/guide.conf")
+                    .display()
+                    .to_string(),
+            )
     }
 
     /// Answers that the engines ended as they meant to.
@@ -128,7 +160,7 @@ pub fn quick() -> Script {
 }
 
 /// A file or directory of ours.
-pub fn repository(path: &str) -> PathBuf {
+pub fn repository(path: impl AsRef<Path>) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
 
