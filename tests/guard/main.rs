@@ -331,6 +331,28 @@ fn every_link_leads_somewhere() {
 }
 
 #[test]
+fn every_path_that_is_named_exists() {
+    let roots = ["conf/", "docs/", "loadtest/", "src/", "systemd/", "tests/"];
+    let pages = files(".").into_iter().filter(|path| {
+        // The transcripts' page speaks of another project's files too.
+        path.extension().is_some_and(|e| e == "md") && !path.starts_with("loadtest/tests")
+    });
+    for page in pages {
+        let text = read(&page);
+        let prose: Vec<&str> = text.split("```").step_by(2).collect();
+        for name in quoted(&prose.join(" ")) {
+            let is_path = roots.iter().any(|root| name.starts_with(root))
+                && !name.contains(|c: char| c.is_whitespace() || "*{<…".contains(c));
+            assert!(
+                !is_path || root().join(name).exists(),
+                "{} names {name}",
+                page.display()
+            );
+        }
+    }
+}
+
+#[test]
 fn readme_shows_the_two_commands() {
     let readme = read("README.md");
     let blocks: Vec<&str> = readme

@@ -147,6 +147,40 @@ async fn commands_that_can_be_run_are_run() {
     assert!(run > 10, "{run}");
 }
 
+/// Docker is not here to say it: the files that it is given exist.
+#[test]
+fn files_that_docker_is_given_exist() {
+    let mut seen = 0;
+    for block in blocks() {
+        let mut directory = repository("");
+        for command in &block.commands {
+            let words: Vec<&str> = command.split_whitespace().collect();
+            if let ["cd", to] = words[..] {
+                directory = repository(to);
+            }
+            if words[0] != "docker" {
+                continue;
+            }
+            let after = |option: &str| {
+                let at = words.iter().position(|word| *word == option);
+                at.and_then(|at| words.get(at + 1)).copied()
+            };
+            let mut files = Vec::new();
+            if words[1] == "compose" {
+                files.push(directory.join(after("-f").unwrap_or("docker-compose.yml")));
+            } else if let Some(volume) = after("-v") {
+                let host = volume.split(':').next().unwrap();
+                files.push(directory.join(host.strip_prefix("${PWD}/").unwrap()));
+            }
+            for file in files {
+                assert!(file.exists(), "{}: {}", block.place(), file.display());
+                seen += 1;
+            }
+        }
+    }
+    assert!(seen > 3, "{seen}");
+}
+
 /// The options of our own programs exist, wherever they are shown.
 #[test]
 fn options_that_are_shown_exist() {
