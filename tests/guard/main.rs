@@ -189,8 +189,10 @@ fn readme_has_every_metric_and_no_other() {
     assert_eq!(told, known);
     for path in ["README.md", "docs/guide.md", "docs/operations.md"] {
         for name in names_after(&read(path), "sluicegate_") {
+            // The package's file has a version there.
+            let is_metric = name.starts_with(|c: char| c.is_ascii_lowercase());
             assert!(
-                known.contains(&format!("sluicegate_{name}")),
+                !is_metric || known.contains(&format!("sluicegate_{name}")),
                 "{path} names sluicegate_{name}"
             );
         }
