@@ -13,5 +13,6 @@ mod worker;
 
 pub use bind::{BindError, Bound, bind};
 pub use connection::{ClientCounts, Connection, Phase, Role, Writes};
+pub use io::ClientIo;
 pub use tls::{CertificateError, Certificates};
 pub use worker::{Service, Workers, start};

@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
-use pingora::ErrorType;
 use pingora::protocols::http::ServerSession;
 
 use crate::config::Limits;
 use crate::openai::ApiError;
+
+use super::incoming::Incoming;
 
 /// Bodies up to this size are charged to the total only: one client's share is not worth a lock then.
 const SMALL_BODY: usize = 64 * 1024;
@@ -64,6 +65,7 @@ struct Charge {
 impl Body {
     /// Reads until the end of the body. `declared` is its Content-Length, already within the limit.
     pub async fn read(
+        incoming: &mut Incoming,
         session: &mut ServerSession,
         declared: Option<u64>,
         limits: &Limits,
@@ -72,32 +74,13 @@ impl Body {
         client: Option<IpAddr>,
     ) -> Result<Body, BodyError> {
         let mut body = Body::default();
-        if session.is_body_done() {
-            return Ok(body);
-        }
-        // h1 has a timer of its own, made only when a read blocks; h2 has none.
-        let is_http2 = session.is_http2();
-        session.set_read_timeout(Some(timeout));
-        loop {
-            let read = session.read_request_body();
-            let piece = if is_http2 {
-                match tokio::time::timeout(timeout, read).await {
-                    Ok(piece) => piece,
-                    Err(_elapsed) => return Err(BodyError::Refused(ApiError::RequestTimeout)),
-                }
-            } else {
-                read.await
-            };
-            match piece {
-                Ok(Some(piece)) if piece.is_empty() => {}
-                Ok(Some(piece)) => body.push(piece, declared, limits, memory, client)?,
-                Ok(None) => {
-                    body.close_tail();
-                    return Ok(body);
-                }
-                Err(e) => return Err(classify(e.etype())),
+        while let Some(piece) = incoming.next(session, timeout).await? {
+            if !piece.is_empty() {
+                body.push(piece, declared, limits, memory, client)?;
             }
         }
+        body.close_tail();
+        Ok(body)
     }
 
     fn push(
@@ -151,18 +134,6 @@ impl Body {
             len: self.len,
             ..Body::default()
         };
-    }
-}
-
-fn classify(error: &ErrorType) -> BodyError {
-    match error {
-        ErrorType::ReadTimedout => BodyError::Refused(ApiError::RequestTimeout),
-        ErrorType::ConnectionClosed | ErrorType::ReadError | ErrorType::H2Error => {
-            BodyError::ClientLeft
-        }
-        _ => BodyError::Refused(ApiError::invalid(
-            "the request body is not well framed; check its chunk sizes",
-        )),
     }
 }
 

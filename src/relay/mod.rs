@@ -8,6 +8,7 @@ mod attempt;
 mod body;
 mod ctx;
 mod finish;
+mod incoming;
 mod intake;
 mod local;
 mod request;
