@@ -330,3 +330,61 @@ impl Drop for ClientClaim {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TIMEOUT: Duration = Duration::from_secs(60);
+
+    fn connection() -> Connection {
+        let yaml = "endpoints: [a:1]\nlimits: { header: 2KiB }";
+        let base = std::path::Path::new(".");
+        let config = crate::config::parse_str(yaml, "a.yaml", base, &|_| None).unwrap();
+        Connection::new(Role::Public, None, false, TIMEOUT, &config.limits, None)
+    }
+
+    #[test]
+    fn bytes_between_requests_begin_a_head_but_on_an_h2_connection_that_has_served() {
+        for (http2, expected) in [(false, Phase::Reading), (true, Phase::Waiting)] {
+            let connection = connection();
+            if http2 {
+                connection.speaks_http2();
+            }
+            connection.bytes_arrived(10);
+            assert_eq!(connection.phase(), Phase::Reading);
+            connection.request_started(TIMEOUT);
+            assert_eq!(connection.phase(), Phase::Writing);
+            connection.request_finished(TIMEOUT);
+            connection.bytes_arrived(10);
+            assert_eq!(connection.phase(), expected, "http2: {http2}");
+        }
+    }
+
+    #[test]
+    fn what_is_ahead_is_never_less_than_what_was_delivered_and_not_used() {
+        let connection = connection();
+        connection.bytes_arrived(150);
+        connection.account(100);
+        assert_eq!(connection.ahead(), 50);
+        connection.account(50);
+        connection.bytes_arrived(20);
+        assert_eq!(connection.ahead(), 20);
+    }
+
+    #[test]
+    fn a_head_is_endless_by_its_own_bytes_not_by_those_of_requests_before() {
+        let connection = connection();
+        for _ in 0..3 {
+            connection.bytes_arrived(10);
+            connection.request_started(TIMEOUT);
+            connection.bytes_arrived(1 << 20);
+            connection.request_finished(TIMEOUT);
+            assert!(!connection.head_is_endless());
+        }
+        connection.bytes_arrived(4096 + 64 * 1024);
+        assert!(!connection.head_is_endless());
+        connection.bytes_arrived(1);
+        assert!(connection.head_is_endless());
+    }
+}

@@ -18,7 +18,7 @@ use crate::listener::{ClientIo, Connection};
 use super::body::BodyError;
 use crate::openai::ApiError;
 
-/// Least and most memory asked for at once; between them as much as has come so far, so that a length that
+/// Least and most memory asked for at once; between them twice what came the last time, so that a length that
 /// is only claimed costs little.
 const FIRST_PIECE: usize = 64 * 1024;
 const LAST_PIECE: usize = 256 * 1024;
@@ -30,6 +30,8 @@ pub struct Incoming {
     past_session: Option<usize>,
     through_session: usize,
     got: usize,
+    /// Of the last piece.
+    last: usize,
 }
 
 impl Incoming {
@@ -63,7 +65,7 @@ impl Incoming {
                 if left == 0 {
                     return Ok(None);
                 }
-                let wanted = left.min(self.got.clamp(FIRST_PIECE, LAST_PIECE));
+                let wanted = left.min((2 * self.last).clamp(FIRST_PIECE, LAST_PIECE));
                 Some(read_past(session, wanted, timeout).await?)
             }
             _ => {
@@ -73,7 +75,8 @@ impl Incoming {
                 piece
             }
         };
-        self.got += piece.as_ref().map_or(0, Bytes::len);
+        self.last = piece.as_ref().map_or(0, Bytes::len);
+        self.got += self.last;
         Ok(piece)
     }
 
@@ -95,7 +98,13 @@ fn shorten(session: &mut ServerSession, ahead: usize, declared: usize) -> Option
         return None;
     }
     let request = session.req_header_mut();
-    if request.headers.get_all(header::CONTENT_LENGTH).iter().count() != 1 {
+    if request
+        .headers
+        .get_all(header::CONTENT_LENGTH)
+        .iter()
+        .count()
+        != 1
+    {
         return None;
     }
     let told = request.headers.get(header::CONTENT_LENGTH)?.clone();
@@ -141,6 +150,8 @@ async fn read_past(
     loop {
         match socket.try_read_past(&mut (&mut piece).limit(wanted)) {
             Ok(0) => return Err(BodyError::ClientLeft),
+            // Memory that was asked for and not filled would be held, and charged to nobody.
+            Ok(filled) if filled < wanted / 2 => return Ok(Bytes::copy_from_slice(&piece)),
             Ok(_) => return Ok(piece.freeze()),
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
             Err(_) => return Err(BodyError::ClientLeft),

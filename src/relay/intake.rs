@@ -92,17 +92,17 @@ fn client_of(
     connection: Option<&Connection>,
     config: &Config,
 ) -> Option<IpAddr> {
-    let peer = connection?.peer?.ip();
+    let peer = connection?.peer.map(|peer| peer.ip());
     if config.trusted_proxies.is_empty() {
-        return Some(peer.to_canonical());
+        return peer.map(|peer| peer.to_canonical());
     }
     let forwarded_for = request::forwarded_for(request);
     let origin = Origin {
-        peer: Some(peer),
+        peer,
         forwarded_for: &forwarded_for,
         forwarded_otherwise: false,
     };
-    Some(access::client_address(origin, &config.trusted_proxies))
+    access::client_address(origin, &config.trusted_proxies)
 }
 
 fn request_id(request: &RequestHeader) -> HeaderValue {
@@ -321,8 +321,7 @@ pub(super) fn parts<'a>(
         },
         host,
         peer,
-        peer_is_trusted: peer
-            .is_some_and(|peer| config.trusted_proxies.iter().any(|net| net.contains(&peer))),
+        peer_is_trusted: access::is_trusted(peer, &config.trusted_proxies),
         tls: connection.is_some_and(|c| c.tls),
         request_id: &ctx.request_id,
         body_len: ctx.body.len,
