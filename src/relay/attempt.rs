@@ -411,3 +411,6 @@ pub fn joined(pieces: &[Bytes]) -> Bytes {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
