@@ -363,3 +363,6 @@ pub fn joined(pieces: &[Bytes]) -> Bytes {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
