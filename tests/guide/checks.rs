@@ -15,7 +15,7 @@ pub enum Check {
 pub enum Reason {
     /// It needs Docker. `tests/compose` checks the files.
     Docker,
-    /// It changes the host: packages, services, kernel settings, files beneath /etc.
+    /// It changes the host, or asks what it is: packages, services, kernel settings, files beneath /etc.
     Host,
     /// It takes minutes, and a quiet machine. `.ci/full` is for that.
     Minutes,
@@ -28,9 +28,20 @@ impl Reason {
     pub fn fits(self, command: &str) -> bool {
         match self {
             Self::Docker => command.starts_with("docker "),
-            Self::Host => command.starts_with("sudo ") || command.starts_with("cat /proc/"),
+            Self::Host => {
+                let words: Vec<&str> = command.split_whitespace().collect();
+                let hosts = ["sudo", "apt-get", "install", "sysctl", "systemctl"];
+                let reads = ["/proc/", "/sys/"];
+                hosts.contains(&words[0])
+                    || words
+                        .iter()
+                        .any(|word| reads.iter().any(|place| word.starts_with(place)))
+            }
             Self::Minutes => command.starts_with("cargo build ") || command.contains("loadtest "),
-            Self::Editor => command.trim_start_matches("sudo ").starts_with("editor "),
+            Self::Editor => {
+                let command = command.trim_start_matches("sudo ");
+                command.starts_with("editor ") || command.starts_with("$EDITOR ")
+            }
         }
     }
 }
@@ -74,7 +85,14 @@ pub const CHECKS: &[(&str, Check)] = &[
         Not(Docker),
     ),
     ("curl http://node0:8000/v1/models", Runs("DeepSeek-R1")),
-    ("sudo apt-get install ./sluicegate_*.deb", Not(Host)),
+    (
+        "sh systemd/debian/build",
+        RunBy(".ci/full", "systemd/debian/build"),
+    ),
+    (
+        "sudo apt-get install ./target/debian/sluicegate_*.deb",
+        RunBy(".ci/full", "tests/package/run"),
+    ),
     ("sudo editor /etc/sluicegate/sluicegate.yaml", Not(Editor)),
     (
         "sluicegate -t",
@@ -208,6 +226,43 @@ pub const CHECKS: &[(&str, Check)] = &[
     (
         "./target/dist/loadtest compare --gateway nginx --gateway sluicegate=./target/dist/sluicegate --plans short,token --against base.json",
         Not(Minutes),
+    ),
+    // docs/high-availability.md
+    ("apt-get install keepalived", Not(Host)),
+    (
+        "install -m 644 conf/ha/keepalived.conf /etc/keepalived/keepalived.conf",
+        Not(Host),
+    ),
+    (
+        "install -m 755 conf/ha/end-connections /etc/keepalived/end-connections",
+        Not(Host),
+    ),
+    (
+        "install -m 644 conf/ha/90-sluicegate-ha.conf /etc/sysctl.d/90-sluicegate-ha.conf",
+        Not(Host),
+    ),
+    ("sysctl --system", Not(Host)),
+    ("systemctl enable --now keepalived", Not(Host)),
+    ("systemctl stop keepalived", Not(Host)),
+    // docs/tuning.md
+    (
+        "install -m 644 conf/gateway/90-sluicegate.conf /etc/sysctl.d/90-sluicegate.conf",
+        Not(Host),
+    ),
+    (
+        "install -m 644 conf/pool/90-numa.conf /etc/sysctl.d/90-numa.conf",
+        Not(Host),
+    ),
+    ("grep . /sys/class/drm/card*/device/numa_node", Not(Host)),
+    // docs/monitoring.md
+    ("$EDITOR .env prometheus/targets.yml", Not(Editor)),
+    // docs/from-nginx.md
+    (
+        "sluicegate import /etc/nginx/nginx.conf > /etc/sluicegate/sluicegate.yaml",
+        RunBy(
+            "tests/guide/checks.rs",
+            "sluicegate import /etc/nginx/nginx.conf > sluicegate.yaml",
+        ),
     ),
     // docs/operations.md
     ("curl 127.0.0.1:9180/endpoints", Runs("\"in_flight\"")),
