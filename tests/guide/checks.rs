@@ -149,8 +149,8 @@ pub const CHECKS: &[(&str, Check)] = &[
     (
         "ab -n 20000 -c 2000 -T application/json -p postdata http://localhost:80/v1/completions",
         RunBy(
-            "tests/guide/commands.rs",
-            "ab -n 20000 -c 2000 -T application/json -p postdata http://localhost:80/v1/completions",
+            "tests/clients/ab.sh",
+            "requests=${2:-20000} clients=${3:-2000}",
         ),
     ),
     (
