@@ -6,12 +6,15 @@ use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use loadtest::engine::{Engine, Listen, Script};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use tokio::runtime;
+use tokio::sync::oneshot;
 
 use crate::gateway::{Directory, Lines, PROGRAM};
 use crate::network::{Host, Switch, possible, until};
@@ -53,6 +56,51 @@ impl Drop for Process {
     }
 }
 
+/// A simulated engine on a host; dead when dropped.
+struct RunningEngine {
+    end: Option<oneshot::Sender<()>>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl RunningEngine {
+    fn on(host: &Host) -> Self {
+        let (end, ended) = oneshot::channel();
+        let (started, wait) = mpsc::channel();
+        let thread = host.spawn(move || {
+            let runtime = runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap();
+            runtime.block_on(async {
+                // Streams that outlast every test.
+                let script = Script {
+                    listen: Listen::Tcp(SocketAddr::from((NODE, 8000))),
+                    tokens: 10_000,
+                    itl: Duration::from_millis(10),
+                    ..Script::default()
+                };
+                let _engine = Engine::start(script).await.unwrap();
+                started.send(()).unwrap();
+                let _ = ended.await;
+            });
+        });
+        wait.recv().unwrap();
+        Self {
+            end: Some(end),
+            thread: Some(thread),
+        }
+    }
+}
+
+impl Drop for RunningEngine {
+    fn drop(&mut self) {
+        self.end.take();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
 /// A host with a gateway and a keepalived.
 struct Pair {
     host: Host,
@@ -65,7 +113,7 @@ struct Scene {
     directory: Directory,
     pairs: [Pair; 2],
     node: Host,
-    engine: Option<Process>,
+    engine: Option<RunningEngine>,
     client: Host,
     switch: Switch,
 }
@@ -82,10 +130,14 @@ impl Scene {
             fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
         }
         let switch = Switch::new();
-        let pairs = GATEWAYS.map(|address| Pair {
-            host: switch.connect(address),
-            gateway: None,
-            keepalived: None,
+        let pairs = GATEWAYS.map(|address| {
+            let host = switch.connect(address);
+            host.set(&fs::read_to_string(shipped("90-sluicegate-ha.conf")).unwrap());
+            Pair {
+                host,
+                gateway: None,
+                keepalived: None,
+            }
         });
         let mut scene = Self {
             directory,
@@ -104,12 +156,7 @@ impl Scene {
     }
 
     fn start_engine(&mut self) {
-        let mut command = self.node.command(PROGRAM);
-        command
-            .args(["demo-engine", "--listen", &format!("{NODE}:8000")])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null());
-        self.engine = Some(Process::start(&mut command));
+        self.engine = Some(RunningEngine::on(&self.node));
     }
 
     fn start_gateway(&mut self, number: usize) {
@@ -130,11 +177,10 @@ impl Scene {
 
     /// With the file that is shipped, but for its addresses and the program's place.
     fn start_keepalived(&mut self, number: usize) {
-        let shipped = concat!(env!("CARGO_MANIFEST_DIR"), "/conf/ha/keepalived.conf");
-        let shipped = fs::read_to_string(shipped).unwrap();
+        let conf = fs::read_to_string(shipped("keepalived.conf")).unwrap();
         let program = self.directory.path().join("sluicegate");
-        assert_eq!(shipped.matches("\"/usr/sbin/sluicegate ").count(), 2);
-        let text = shipped.replace("/usr/sbin/sluicegate", program.to_str().unwrap());
+        assert_eq!(conf.matches("\"/usr/sbin/sluicegate ").count(), 2);
+        let text = conf.replace("/usr/sbin/sluicegate", program.to_str().unwrap());
         let text = define(&text, "ADDRESS", &format!("{ADDRESS}/24"));
         let text = define(&text, "THIS_HOST", &GATEWAYS[number].to_string());
         let text = define(&text, "OTHER_HOST", &GATEWAYS[1 - number].to_string());
@@ -143,11 +189,21 @@ impl Scene {
             .write(&format!("keepalived{number}.conf"), &text);
         let name = |what: &str| self.directory.path().join(format!("{what}{number}.pid"));
         let pair = &mut self.pairs[number];
-        let mut command = pair.host.command("keepalived");
+        // An /etc/keepalived of its own: what root runs has to be where root alone writes.
+        let mut command = pair.host.command("unshare");
         command
-            .args(["--dont-fork", "--vrrp", "--log-console", "--log-detail"])
-            .arg("--use-file")
+            .args(["--mount", "sh", "-euc"])
+            .arg(
+                "mount -t tmpfs -o mode=755 none /etc/keepalived
+                cp \"$1\" /etc/keepalived/keepalived.conf
+                cp \"$2\" /etc/keepalived/
+                shift 2
+                exec keepalived \"$@\"",
+            )
+            .arg("sh")
             .arg(file)
+            .arg(shipped("end-connections"))
+            .args(["--dont-fork", "--vrrp", "--log-console", "--log-detail"])
             .arg("--pid")
             .arg(name("keepalived"))
             .arg("--vrrp_pid")
@@ -186,6 +242,10 @@ impl Scene {
             .iter()
             .sum()
     }
+}
+
+fn shipped(name: &str) -> String {
+    format!("{}/conf/ha/{name}", env!("CARGO_MANIFEST_DIR"))
 }
 
 /// A file of keepalived's with another value for one of its definitions.
@@ -278,7 +338,7 @@ impl Drop for Traffic {
 fn request(stream: bool) -> String {
     let body = format!(
         r#"{{"model":"DeepSeek-R1","messages":[{{"role":"user","content":"Hi"}}],"max_tokens":{},"stream":{stream}}}"#,
-        if stream { 64 } else { 1 }
+        if stream { 10_000 } else { 1 }
     );
     format!(
         "POST /v1/chat/completions HTTP/1.1\r\nHost: gateway\r\nConnection: close\r\n\
@@ -319,12 +379,156 @@ fn the_address_of_a_killed_gateway_moves_and_does_not_come_back() {
     // Back, it is no better than the other, and leaves the address where it is.
     let back = Instant::now();
     scene.start_gateway(first);
-    let recovered = "Changing effective priority from 80 to 100";
+    let recovered = " to 100";
     scene.log(first).wait_for(1, recovered);
     thread::sleep(WATCHED);
     assert_eq!(scene.holder(), Some(second));
     assert_eq!(scene.moves(), moves + 1);
     for (asked, answer) in traffic.since(back) {
         assert_eq!(answer, Answer::Status(200), "asked after {asked:?}");
+    }
+}
+
+#[test]
+fn the_address_of_a_host_that_is_gone_moves() {
+    if !possible(&["keepalived"]) {
+        return;
+    }
+    let scene = Scene::new();
+    let traffic = Traffic::of(&scene);
+    let first = scene.settled(&traffic);
+
+    let gone = Instant::now();
+    scene.switch.pull_the_cable_of(&scene.pairs[first].host);
+    let gap = traffic.answered_after(gone, 200);
+    eprintln!("clients were without an answer for {gap:?}");
+    assert!(gap < WITHIN, "{gap:?}");
+    assert!(scene.pairs[1 - first].host.has(ADDRESS));
+}
+
+#[test]
+fn a_gateway_that_hangs_loses_the_address() {
+    if !possible(&["keepalived"]) {
+        return;
+    }
+    let scene = Scene::new();
+    let traffic = Traffic::of(&scene);
+    let first = scene.settled(&traffic);
+
+    let hung = Instant::now();
+    let gateway = scene.pairs[first].gateway.as_ref().unwrap();
+    gateway.signal(Signal::SIGSTOP);
+    let gap = traffic.answered_after(hung, 200);
+    eprintln!("clients were without an answer for {gap:?}");
+    // The check itself waits two seconds for an answer.
+    assert!(gap < WITHIN + Duration::from_secs(2), "{gap:?}");
+    assert_eq!(scene.settled(&traffic), 1 - first);
+}
+
+#[test]
+fn with_every_engine_dead_the_address_stays_and_answers_503() {
+    if !possible(&["keepalived"]) {
+        return;
+    }
+    let mut scene = Scene::new();
+    let traffic = Traffic::of(&scene);
+    scene.settled(&traffic);
+
+    let died = Instant::now();
+    scene.engine = None;
+    for number in [0, 1] {
+        let lowered = "Changing effective priority from 100 to 80";
+        scene.log(number).wait_for(1, lowered);
+    }
+    let (held, moves) = (scene.holder(), scene.moves());
+    let both_down = Instant::now();
+    thread::sleep(WATCHED);
+    for (asked, answer) in traffic.since(both_down) {
+        assert_eq!(answer, Answer::Status(503), "asked after {asked:?}");
+    }
+    assert!(held.is_some());
+    assert_eq!((scene.holder(), scene.moves()), (held, moves));
+
+    scene.start_engine();
+    let back = Instant::now();
+    traffic.answered_after(back, 200);
+    for number in [0, 1] {
+        let raised = " to 100";
+        scene.log(number).wait_for(1, raised);
+        assert_eq!(scene.log(number).count("FAULT"), 0);
+    }
+    // Whichever saw the engine die last, and come back first, may have had the address for that while; nobody was
+    // ever left without an answer.
+    assert!(scene.moves() <= moves + 1);
+    assert!(scene.holder().is_some());
+    let mut last = Duration::ZERO;
+    for (asked, answer) in traffic.since(died) {
+        if matches!(answer, Answer::Status(_)) {
+            assert!(asked - last < WITHIN, "no answer until {asked:?}");
+            last = asked;
+        }
+    }
+}
+
+#[test]
+fn a_gateway_that_alone_has_lost_its_engines_gives_the_address_away() {
+    if !possible(&["keepalived"]) {
+        return;
+    }
+    let scene = Scene::new();
+    let traffic = Traffic::of(&scene);
+    let first = scene.settled(&traffic);
+
+    scene.pairs[first]
+        .host
+        .ip(&format!("route add unreachable {NODE}"));
+    let lowered = "Changing effective priority from 100 to 80";
+    scene.log(first).wait_for(1, lowered);
+    let from = Instant::now();
+    let gap = traffic.answered_after(from, 200);
+    assert!(gap < WITHIN, "{gap:?}");
+    assert_eq!(scene.settled(&traffic), 1 - first);
+}
+
+#[test]
+fn streams_that_an_address_leaves_behind_end_at_once() {
+    if !possible(&["keepalived"]) {
+        return;
+    }
+    for by in ["the gateway's end", "keepalived's end"] {
+        let scene = Scene::new();
+        let traffic = Traffic::of(&scene);
+        let first = scene.settled(&traffic);
+        let (begun, has_begun) = mpsc::channel();
+        let stream = scene.client.spawn(move || {
+            let mut stream = TcpStream::connect((ADDRESS, 80)).unwrap();
+            stream.write_all(request(true).as_bytes()).unwrap();
+            stream.set_read_timeout(Some(WITHIN)).unwrap();
+            let mut piece = [0; 4096];
+            assert!(stream.read(&mut piece).unwrap() > 0);
+            begun.send(()).unwrap();
+            loop {
+                match stream.read(&mut piece) {
+                    Ok(0) => break "a clean end".to_owned(),
+                    Ok(_) => {}
+                    Err(problem) => break problem.kind().to_string(),
+                }
+            }
+        });
+        has_begun.recv().unwrap();
+
+        let left = Instant::now();
+        let pair = &scene.pairs[first];
+        let ending = if by == "the gateway's end" {
+            pair.gateway.as_ref()
+        } else {
+            pair.keepalived.as_ref()
+        };
+        ending.unwrap().signal(Signal::SIGTERM);
+        // The gateway lets its streams finish, which the address does not wait for.
+        assert_eq!(stream.join().unwrap(), "connection reset", "by {by}");
+        eprintln!("by {by} a stream ended after {:?}", left.elapsed());
+        assert!(left.elapsed() < WITHIN, "by {by}: {:?}", left.elapsed());
+        assert_eq!(scene.settled(&traffic), 1 - first);
     }
 }

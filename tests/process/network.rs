@@ -1,6 +1,7 @@
 //! Hosts of our own: network namespaces on one switch. Nothing of them has a name, so nothing is left behind: a
 //! namespace ends with its last process, and every process here ends with the thread that started it.
 
+use std::io::Write;
 use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -125,6 +126,24 @@ impl Host {
 
     pub fn ip(&self, arguments: &str) -> String {
         self.namespace.ip(arguments)
+    }
+
+    /// Sets what a file of sysctl.d(5) sets.
+    pub fn set(&self, sysctls: &str) {
+        let settings = sysctls.lines().filter(|line| !line.starts_with('#'));
+        for (key, value) in settings.filter_map(|line| line.split_once('=')) {
+            let path = format!("/proc/sys/{}", key.trim().replace('.', "/"));
+            let mut command = self.command("tee");
+            command
+                .arg(&path)
+                .stdin(Stdio::piped())
+                .stdout(Stdio::null());
+            let mut child = command.spawn().unwrap();
+            let mut input = child.stdin.take().unwrap();
+            input.write_all(value.trim().as_bytes()).unwrap();
+            drop(input);
+            assert!(child.wait().unwrap().success(), "{path}");
+        }
     }
 
     pub fn has(&self, address: Ipv4Addr) -> bool {
