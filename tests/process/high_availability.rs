@@ -16,7 +16,7 @@ use nix::unistd::Pid;
 use tokio::runtime;
 use tokio::sync::oneshot;
 
-use crate::gateway::{Directory, Lines, PROGRAM};
+use crate::gateway::{Directory, Lines, PATIENCE, PROGRAM, ended};
 use crate::network::{Host, Switch, possible, until};
 
 const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 2, 0, 10);
@@ -28,17 +28,18 @@ const WITHIN: Duration = Duration::from_secs(3);
 /// Long enough for an address that wanders to do so.
 const WATCHED: Duration = Duration::from_secs(3);
 
-/// A process on a host; killed when dropped.
+/// A process on a host; ended by `end` when dropped.
 struct Process {
     child: Child,
+    end: Signal,
     log: Lines,
 }
 
 impl Process {
-    fn start(command: &mut Command) -> Self {
+    fn start(command: &mut Command, end: Signal) -> Self {
         let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let log = Lines::of(child.stderr.take().unwrap());
-        Self { child, log }
+        Self { child, end, log }
     }
 
     fn signal(&self, signal: Signal) {
@@ -48,8 +49,11 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        let _ = kill(Pid::from_raw(self.child.id() as i32), self.end);
+        if ended(&mut self.child, PATIENCE).is_none() {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
         if thread::panicking() {
             eprintln!("a process wrote:\n{}\n", self.log.all().join("\n"));
         }
@@ -170,7 +174,7 @@ impl Scene {
         let pair = &mut self.pairs[number];
         let mut command = pair.host.command(PROGRAM);
         command.arg("-c").arg(file).stdout(Stdio::null());
-        let gateway = Process::start(&mut command);
+        let gateway = Process::start(&mut command, Signal::SIGKILL);
         gateway.log.wait_for(1, " serves ");
         pair.gateway = Some(gateway);
     }
@@ -208,7 +212,8 @@ impl Scene {
             .arg(name("keepalived"))
             .arg("--vrrp_pid")
             .arg(name("vrrp"));
-        pair.keepalived = Some(Process::start(&mut command));
+        // Killed, it would leave its child behind for a moment.
+        pair.keepalived = Some(Process::start(&mut command, Signal::SIGTERM));
     }
 
     /// Which of the two has the address, when exactly one has it.
@@ -398,12 +403,16 @@ fn the_address_of_a_host_that_is_gone_moves() {
     let traffic = Traffic::of(&scene);
     let first = scene.settled(&traffic);
 
-    let gone = Instant::now();
     scene.switch.pull_the_cable_of(&scene.pairs[first].host);
+    let gone = Instant::now();
     let gap = traffic.answered_after(gone, 200);
     eprintln!("clients were without an answer for {gap:?}");
     assert!(gap < WITHIN, "{gap:?}");
     assert!(scene.pairs[1 - first].host.has(ADDRESS));
+
+    // Both have it when the host is back, until one of them hears of the other.
+    scene.switch.plug_the_cable_of(&scene.pairs[first].host);
+    scene.settled(&traffic);
 }
 
 #[test]
@@ -415,9 +424,9 @@ fn a_gateway_that_hangs_loses_the_address() {
     let traffic = Traffic::of(&scene);
     let first = scene.settled(&traffic);
 
-    let hung = Instant::now();
     let gateway = scene.pairs[first].gateway.as_ref().unwrap();
     gateway.signal(Signal::SIGSTOP);
+    let hung = Instant::now();
     let gap = traffic.answered_after(hung, 200);
     eprintln!("clients were without an answer for {gap:?}");
     // The check itself waits two seconds for an answer.

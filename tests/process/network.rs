@@ -116,6 +116,10 @@ impl Switch {
     pub fn pull_the_cable_of(&self, host: &Host) {
         self.0.ip(&format!("link set {} nomaster", host.cable));
     }
+
+    pub fn plug_the_cable_of(&self, host: &Host) {
+        self.0.ip(&format!("link set {} master switch", host.cable));
+    }
 }
 
 impl Host {
