@@ -136,7 +136,9 @@ impl Scene {
         let switch = Switch::new();
         let pairs = GATEWAYS.map(|address| {
             let host = switch.connect(address);
-            host.set(&fs::read_to_string(shipped("90-sluicegate-ha.conf")).unwrap());
+            for file in ["ha/90-sluicegate-ha.conf", "gateway/90-sluicegate.conf"] {
+                host.set(&fs::read_to_string(shipped(file)).unwrap());
+            }
             Pair {
                 host,
                 gateway: None,
@@ -181,7 +183,7 @@ impl Scene {
 
     /// With the file that is shipped, but for its addresses and the program's place.
     fn start_keepalived(&mut self, number: usize) {
-        let conf = fs::read_to_string(shipped("keepalived.conf")).unwrap();
+        let conf = fs::read_to_string(shipped("ha/keepalived.conf")).unwrap();
         let program = self.directory.path().join("sluicegate");
         assert_eq!(conf.matches("\"/usr/sbin/sluicegate ").count(), 2);
         let text = conf.replace("/usr/sbin/sluicegate", program.to_str().unwrap());
@@ -206,7 +208,7 @@ impl Scene {
             )
             .arg("sh")
             .arg(file)
-            .arg(shipped("end-connections"))
+            .arg(shipped("ha/end-connections"))
             .args(["--dont-fork", "--vrrp", "--log-console", "--log-detail"])
             .arg("--pid")
             .arg(name("keepalived"))
@@ -250,7 +252,7 @@ impl Scene {
 }
 
 fn shipped(name: &str) -> String {
-    format!("{}/conf/ha/{name}", env!("CARGO_MANIFEST_DIR"))
+    format!("{}/conf/{name}", env!("CARGO_MANIFEST_DIR"))
 }
 
 /// A file of keepalived's with another value for one of its definitions.
