@@ -55,7 +55,8 @@ impl Histogram {
         let value = time.as_secs_f64();
         let bucket = self.bounds.partition_point(|bound| *bound < value);
         self.buckets[bucket].fetch_add(count as u64, Relaxed);
-        self.sum.fetch_add((value * 1e6) as u64 * count as u64, Relaxed);
+        self.sum
+            .fetch_add((value * 1e6) as u64 * count as u64, Relaxed);
     }
 
     fn render(&self, out: &mut String, name: &str, labels: &str) {
