@@ -35,7 +35,7 @@ impl Cluster {
         let sglang = Engine::start(engine(Flavour::Sglang)).await.unwrap();
         let endpoints = [&vllm[0], &vllm[1], &sglang].map(|engine| engine.authority());
         let start = Start::with_keys(&keys(&endpoints, Mood::Usual)).listen(
-            "[\"127.0.0.1:0\", { address: \"127.0.0.1:0\", tls: { certificate: chain.pem, key: key.pem } }]",
+            "[\"127.0.0.1:0\", { address: \"127.0.0.2:0\", tls: { certificate: chain.pem, key: key.pem } }]",
         );
         certify(start.directory().path(), 90);
         Self {

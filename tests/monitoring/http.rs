@@ -10,12 +10,23 @@ use tokio::task::JoinHandle;
 
 use crate::gateway::PATIENCE;
 
-/// The status and the body. Asks in HTTP/1.0, whose answers have no chunks.
+/// The status and the body.
 pub fn get(address: SocketAddr, target: &str) -> (u16, String) {
+    ask(address, &format!("GET {target}"), "")
+}
+
+pub fn post(address: SocketAddr, target: &str, body: &str) -> (u16, String) {
+    ask(address, &format!("POST {target}"), body)
+}
+
+/// In HTTP/1.0, whose answers have no chunks.
+fn ask(address: SocketAddr, what: &str, body: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let length = body.len();
+    let head = format!("{what} HTTP/1.0\r\nHost: {address}\r\nContent-Length: {length}\r\n\r\n");
     stream
-        .write_all(format!("GET {target} HTTP/1.0\r\nHost: {address}\r\n\r\n").as_bytes())
+        .write_all(format!("{head}{body}").as_bytes())
         .unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();

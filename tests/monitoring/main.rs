@@ -11,7 +11,10 @@ mod files;
 #[allow(dead_code, reason = "shared with tests that use all of it")]
 mod gateway;
 mod http;
+#[path = "../guide/influx.rs"]
+mod influx;
 mod live;
+mod load_tests;
 #[path = "../process/programs.rs"]
 #[allow(dead_code, reason = "shared with tests that use all of it")]
 mod programs;
