@@ -90,7 +90,7 @@ pub enum Mood {
 }
 
 /// The time to the first token and between two, of an engine that does well.
-pub const TTFT: Duration = Duration::from_millis(150);
+pub const TTFT: Duration = Duration::from_millis(250);
 const ITL: Duration = Duration::from_millis(10);
 
 pub fn engine(flavour: Flavour) -> Script {

@@ -38,7 +38,10 @@ async fn every_expression_has_values_and_they_are_what_the_load_counted() {
     let counted = (report.requests + WARM) as f64;
     prometheus.until(total, |sum| sum == Some(counted)).await;
     compare(&prometheus, &boards, &report, begun, ended);
-    let firing = prometheus.query("ALERTS{alertstate=\"firing\"}");
+    // Those on `up` aside: a machine that is busy with something else can miss a scrape.
+    let quiet =
+        "ALERTS{alertstate=\"firing\", alertname!~\"SluicegateDown|EngineDown|TargetDown\"}";
+    let firing = prometheus.range(quiet, begun, ended);
     assert!(firing.is_empty(), "alerts on a quiet day: {firing:#?}");
 
     let background = tokio::spawn(run(background(&cluster)));
@@ -88,7 +91,7 @@ async fn warm_up(cluster: &Cluster, prometheus: &Prometheus) {
 
 fn plan(cluster: &Cluster) -> Plan {
     Plan {
-        duration: Duration::from_secs(10),
+        duration: Duration::from_secs(12),
         ..Plan::new(format!("http://{}", cluster.gateway.public))
     }
 }
@@ -129,6 +132,8 @@ fn compare(prometheus: &Prometheus, boards: &[Board], report: &Report, begun: f6
         sum.unwrap_or_else(|| panic!("{board}: {panel} {reference} is empty: {query}"))
     };
     let requests = report.requests as f64;
+    // An engine counts the token that ends an answer, too.
+    let tokens = (report.tokens + report.streams) as f64;
     let (ttft, duration) = (report.ttft.avg / 1e3, report.http_req_duration.avg / 1e3);
     for (board, panel, reference, expected) in [
         ("gateway", "Requests", "A", requests / seconds),
@@ -169,11 +174,7 @@ fn compare(prometheus: &Prometheus, boards: &[Board], report: &Report, begun: f6
     // What is spread over the two kinds of engines.
     for (vllm, sglang, expected) in [
         ("Finished requests", "Requests", requests),
-        (
-            "Generation throughput",
-            "Generation throughput",
-            report.tokens as f64,
-        ),
+        ("Generation throughput", "Generation throughput", tokens),
     ] {
         let sum = value("vLLM_Dashboard", vllm, "A") + value("SGLang_Dashboard", sglang, "A");
         near(vllm, sum, expected / seconds);
@@ -213,7 +214,7 @@ fn compare(prometheus: &Prometheus, boards: &[Board], report: &Report, begun: f6
     near(
         "tokens",
         rule("job:generation_tokens:rate1h"),
-        report.tokens as f64 / seconds,
+        tokens / seconds,
     );
     in_bucket(
         rule("pool:sluicegate_ttft_seconds:p90_5m"),
