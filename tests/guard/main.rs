@@ -274,11 +274,7 @@ fn every_key_that_is_named_exists() {
             );
         }
     }
-    for path in [
-        "README.md",
-        "docs/operations.md",
-        "docs/differences-from-nginx.md",
-    ] {
+    for path in ["README.md", "docs/operations.md", "docs/from-nginx.md"] {
         let text = read(path);
         let prose: Vec<&str> = text.split("```").step_by(2).collect();
         for key in quoted(&prose.join(" ")) {
@@ -291,11 +287,7 @@ fn every_key_that_is_named_exists() {
 
 #[test]
 fn every_configuration_that_is_shown_is_valid() {
-    for path in [
-        "README.md",
-        "docs/operations.md",
-        "docs/differences-from-nginx.md",
-    ] {
+    for path in ["README.md", "docs/operations.md", "docs/from-nginx.md"] {
         for block in read(path).split("```yaml\n").skip(1) {
             let yaml = block.split("```").next().unwrap_or_default();
             let key = |_: &str| Some("sk-1234".to_owned());

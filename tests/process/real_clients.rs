@@ -11,7 +11,7 @@ use crate::certificates::{Certificate, LISTEN};
 use crate::gateway::{Directory, Gateway, Start};
 
 /// Where the tool is, if it is.
-fn find(tool: &str) -> Option<PathBuf> {
+pub fn find(tool: &str) -> Option<PathBuf> {
     // <target>/tmp is for tests; Python's tools are beside it.
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
     let path = std::env::var("PATH").unwrap_or_default();

@@ -28,11 +28,7 @@ impl<'a> Choice<'a> {
                 .or(proxied.first().copied()),
         };
         let Some(target) = first.and_then(|location| location.target.clone()) else {
-            let what = match wanted {
-                Some(name) => format!("no location sends requests to {}; name one that has a proxy_pass", quoted(name)),
-                None => "no location has a proxy_pass that names a server or an upstream: there is nothing to be a gateway for".to_owned(),
-            };
-            notes.mistake(site.http, what);
+            nothing_to_choose(site, wanted, notes);
             return None;
         };
         let is_in = |location: &&Location<'_>| {
@@ -43,7 +39,10 @@ impl<'a> Choice<'a> {
                     .is_some_and(|t| t.tls == target.tls)
                 && keeps_paths(location)
         };
-        let carried: Vec<_> = proxied.iter().copied().filter(is_in).collect();
+        let all: Vec<_> = proxied.iter().copied().filter(is_in).collect();
+        // What lets in some clients alone is not opened to all, unless there is nothing else.
+        let open: Vec<_> = all.iter().copied().filter(|l| !is_restricted(l)).collect();
+        let carried = if open.is_empty() { all } else { open };
         if carried.is_empty() {
             let what = "puts another path in place of the location's, and no location sends requests on as they are: paths cannot be changed";
             notes.mistake(target.proxy_pass, what);
@@ -60,8 +59,57 @@ impl<'a> Choice<'a> {
         })
     }
 
+    /// What is in force at `/`, or else at the first location. Others that are in force elsewhere are
+    /// noted: there is one for all.
+    pub fn effective(&self, name: &str, notes: &mut Notes) -> Vec<&'a Directive> {
+        let first = self.locations.iter().find(|l| l.is_root());
+        let Some(first) = first.or(self.locations.first()) else {
+            return Vec::new();
+        };
+        let ours = first.effective(name);
+        let mut seen: Vec<usize> = ours.iter().map(|d| d.number).collect();
+        for other in self.locations.iter().flat_map(|l| l.effective(name)) {
+            if !seen.contains(&other.number) {
+                seen.push(other.number);
+                notes.not_carried(other, "there is one for all locations, and it is another's");
+            }
+        }
+        ours
+    }
+
+    /// The last of them.
+    pub fn setting(&self, name: &str, notes: &mut Notes) -> Option<&'a Directive> {
+        self.effective(name, notes).pop()
+    }
+
     pub fn has(&self, location: &Location<'_>) -> bool {
         self.locations.iter().any(|l| std::ptr::eq(*l, location))
+    }
+}
+
+fn nothing_to_choose(site: &Site<'_>, wanted: Option<&str>, notes: &mut Notes) {
+    if let Some(name) = wanted {
+        let what = format!(
+            "no location sends requests to {}; name an upstream that a proxy_pass has",
+            quoted(name)
+        );
+        notes.mistake(site.http, what);
+        return;
+    }
+    let all = site.servers.iter().flat_map(|server| &server.locations);
+    for variable in all.filter_map(|location| location.own("proxy_pass")) {
+        if variable.arg(0).contains('$') {
+            notes.mistake(
+                variable,
+                "where it sends requests is in a variable; write the upstream's name or the address",
+            );
+        }
+    }
+    if !notes.has_mistakes() {
+        notes.mistake(
+            site.http,
+            "no location has a proxy_pass: there is nothing to be a gateway for",
+        );
     }
 }
 
@@ -78,6 +126,14 @@ fn principal<'a>(server: &'a Server<'a>) -> Option<&'a Location<'a>> {
 
 fn goes_to(location: &Location<'_>, name: &str) -> bool {
     (location.target.as_ref()).is_some_and(|t| t.authority.eq_ignore_ascii_case(name))
+}
+
+/// Whether its own block keeps some clients out.
+pub(super) fn is_restricted(location: &Location<'_>) -> bool {
+    let is_on = |name| location.own(name).is_some_and(|d| d.arg(0) != "off");
+    ["deny", "auth_basic", "auth_request", "auth_jwt", "internal"]
+        .into_iter()
+        .any(is_on)
 }
 
 /// Whether the engine gets the path that the client sent.

@@ -275,13 +275,10 @@ mod tests {
         #[test]
         fn any_bytes_come_to_an_end(bytes in proptest::collection::vec(0_u8..=255, 0..300)) {
             let mut lexer = Lexer::new(&bytes);
-            for _ in 0..=bytes.len() + 1 {
-                match lexer.next() {
-                    Ok(Token { kind: Kind::End, .. }) | Err(_) => return Ok(()),
-                    Ok(_) => {}
-                }
-            }
-            panic!("more tokens than bytes");
+            let ended = (0..=bytes.len() + 1).any(|_| {
+                matches!(lexer.next(), Ok(Token { kind: Kind::End, .. }) | Err(_))
+            });
+            proptest::prop_assert!(ended, "more tokens than bytes");
         }
 
         #[test]

@@ -43,6 +43,7 @@ pub(super) fn listen(site: &Site<'_>, choice: &Choice<'_>, base: &Path, notes: &
         }
     }
     if all.is_empty()
+        && !notes.has_mistakes()
         && let Some(server) = choice.servers.first()
     {
         notes.mistake(

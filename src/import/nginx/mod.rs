@@ -148,7 +148,7 @@ impl Maker<'_> {
         keys.extend(proxies.map(|networks| ("trusted_proxies", networks)));
         keys.extend(process.keys);
         keys.extend(process::resolve(self.choice, self.defaults, notes));
-        keys.extend(process::log(self.choice, notes).map(|level| ("log", level)));
+        keys.extend(process::log(self.directives, self.choice, notes).map(|level| ("log", level)));
         keys.extend(settings.access_log(notes).map(|log| ("access_log", log)));
         for (name, section) in [
             ("limits", limits),

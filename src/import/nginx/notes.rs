@@ -49,6 +49,10 @@ impl Notes {
         self.mistakes.push(note(of, what.as_ref()));
     }
 
+    pub fn has_mistakes(&self) -> bool {
+        !self.mistakes.is_empty()
+    }
+
     /// The mistakes, if there are any.
     pub fn broken(&mut self) -> Option<Vec<String>> {
         if self.mistakes.is_empty() {
@@ -97,7 +101,7 @@ fn shown(directive: &Directive) -> String {
     match name.as_str() {
         "location" | "upstream" => {
             let words: Vec<_> = directive.args.iter().map(|arg| plain(arg)).collect();
-            format!("{name} {}", words.join(" "))
+            format!("{name} {}", words.join(" ")).trim_end().to_owned()
         }
         // Which header it is; the value may be a key.
         "proxy_set_header" => format!("{name} {}", plain(directive.arg(0))),

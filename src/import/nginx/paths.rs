@@ -3,7 +3,7 @@
 use crate::import::yaml::Yaml;
 use crate::local;
 
-use super::choice::{Choice, keeps_paths};
+use super::choice::{Choice, is_restricted, keeps_paths};
 use super::notes::Notes;
 use super::site::{Location, Pattern, Site};
 use super::tree::Directive;
@@ -79,6 +79,11 @@ fn role(location: &Location<'_>) -> Role {
     if is_own_path(location) {
         return Role::Own;
     }
+    // An internal page of nginx' own, as for errors, closes nothing.
+    let is_page = location.own("internal").is_some() && location.own("proxy_pass").is_none();
+    if is_restricted(location) && !is_page {
+        return Role::Closed;
+    }
     if let Some(target) = &location.target {
         return if keeps_paths(location) || location.pattern == Pattern::Named {
             Role::Elsewhere(target.authority.clone())
@@ -90,14 +95,12 @@ fn role(location: &Location<'_>) -> Role {
         let code = value::count(d.arg(0)).unwrap_or(0);
         code >= 400
     });
-    let is_closed = refuses
-        || location.own("internal").is_some()
-        || location.own("deny").is_some()
-        || location.own("auth_basic").is_some()
-        || location.own("auth_request").is_some()
-        // It may send requests anywhere.
-        || location.own("proxy_pass").is_some();
-    if is_closed { Role::Closed } else { Role::Other }
+    // A proxy_pass that cannot be followed may send requests anywhere.
+    if refuses || location.own("proxy_pass").is_some() {
+        Role::Closed
+    } else {
+        Role::Other
+    }
 }
 
 fn is_own_path(location: &Location<'_>) -> bool {
@@ -122,22 +125,22 @@ fn own_path(location: &Location<'_>) -> &'static str {
 
 /// What clients reach.
 fn expose(choice: &Choice<'_>, closed: &[&Location<'_>], notes: &mut Notes) -> Option<Yaml> {
-    if choice.locations.iter().any(|l| l.is_root()) {
-        if closed.is_empty() {
-            return Some(Yaml::plain("all"));
-        }
-        for location in closed {
-            notes.differs(location.directive, "expose: all would open this path, so it is left out: clients reach the inference paths alone");
-        }
-        return None;
+    let has_root = choice.locations.iter().any(|l| l.is_root());
+    if has_root && closed.is_empty() {
+        return Some(Yaml::plain("all"));
     }
     for location in closed {
-        if location.target.is_none() {
-            notes.differs(
-                location.directive,
-                "clients reach what expose has, and the inference paths",
-            );
-        }
+        notes.differs(
+            location.directive,
+            if has_root {
+                "expose: all would open this path, so it is left out; the inference paths are open, also where they are beneath this one"
+            } else {
+                "the inference paths are open, also where they are beneath this one"
+            },
+        );
+    }
+    if has_root {
+        return None;
     }
     let mut paths: Vec<String> = Vec::new();
     let mut add = |path: String| {

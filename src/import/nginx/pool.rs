@@ -302,19 +302,14 @@ fn policy(choice: &Choice<'_>, servers: usize, notes: &mut Notes) -> Option<&'st
 /// How the engines' certificates are judged.
 fn tls(choice: &Choice<'_>, base: &Path, notes: &mut Notes) -> Vec<(&'static str, Yaml)> {
     let mut keys = Vec::new();
-    let Some(location) = choice.locations.first() else {
-        return keys;
-    };
-    if location
-        .setting("proxy_ssl_verify")
-        .is_none_or(|d| d.arg(0) != "on")
-    {
+    let verify = choice.setting("proxy_ssl_verify", notes);
+    if verify.is_none_or(|d| d.arg(0) != "on") {
         keys.push(("verify", Yaml::plain("false")));
     }
-    if let Some(ca) = location.setting("proxy_ssl_trusted_certificate") {
+    if let Some(ca) = choice.setting("proxy_ssl_trusted_certificate", notes) {
         keys.push(("ca", Yaml::text(absolute(base, ca.arg(0)))));
     }
-    match location.setting("proxy_ssl_name") {
+    match choice.setting("proxy_ssl_name", notes) {
         Some(name) if name.arg(0).contains('$') => {
             notes.not_carried(
                 name,

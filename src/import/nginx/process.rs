@@ -114,8 +114,13 @@ pub(super) fn process(directives: &[Directive], defaults: &Config, notes: &mut N
 }
 
 /// The gateway's own log: its level, where that is written.
-pub(super) fn log(choice: &Choice<'_>, notes: &mut Notes) -> Option<Yaml> {
-    let log = choice.locations.first()?.setting("error_log")?;
+pub(super) fn log(
+    directives: &[Directive],
+    choice: &Choice<'_>,
+    notes: &mut Notes,
+) -> Option<Yaml> {
+    let all = directives.iter().rfind(|d| d.name == "error_log");
+    let log = choice.setting("error_log", notes).or(all)?;
     notes.differs(log, "the gateway's own log goes to standard error");
     let level = match log.args.get(1)?.as_str() {
         "debug" => "debug",
@@ -136,7 +141,7 @@ pub(super) fn resolve(
     defaults: &Config,
     notes: &mut Notes,
 ) -> Option<(&'static str, Yaml)> {
-    let resolver = choice.locations.first()?.setting("resolver")?;
+    let resolver = choice.setting("resolver", notes)?;
     notes.differs(resolver, "names are looked up by the system's resolver");
     let valid = resolver
         .args
@@ -163,7 +168,6 @@ pub(super) fn status_allow(locations: &[&Location<'_>], notes: &mut Notes) -> Op
     let mut networks: Vec<String> = Vec::new();
     let mut everyone = false;
     for location in locations {
-        notes.differs(location.directive, "nginx' text is at /stub_status, on every listener; the gateway answers /metrics with Prometheus' text");
         let rules = rules(location);
         let Some(allowed) = allowed(&rules, notes) else {
             continue;
@@ -192,14 +196,7 @@ pub(super) fn status_allow(locations: &[&Location<'_>], notes: &mut Notes) -> Op
         ]));
     }
     let is_here = |net: &String| net.starts_with("127.") || net == "::1";
-    if networks.iter().all(is_here) {
-        return None;
-    }
-    if !networks.iter().any(is_here) {
-        // `sluicegate` on the machine itself has the admin listener.
-        return Some(Yaml::List(networks.iter().map(Yaml::text).collect()));
-    }
-    Some(Yaml::List(networks.iter().map(Yaml::text).collect()))
+    (!networks.iter().all(is_here)).then(|| Yaml::List(networks.iter().map(Yaml::text).collect()))
 }
 
 fn rules<'a>(location: &Location<'a>) -> Vec<&'a Directive> {
@@ -220,10 +217,7 @@ fn allowed<'a>(rules: &[&'a Directive], notes: &mut Notes) -> Option<Vec<&'a str
     let mut from = Vec::new();
     for rule in rules {
         match (rule.name.as_str(), rule.arg(0)) {
-            ("deny", "all") => {
-                notes.say(rule, "carried: nobody else is in status_allow");
-                return Some(from);
-            }
+            ("deny", "all") => return Some(from),
             ("allow", net) if net == "all" || network(net).is_some() => {
                 let is_here = net.starts_with("127.") || net == "::1";
                 notes.differs(rule, if is_here {

@@ -323,9 +323,8 @@ impl<'a> Settings<'a> {
 
     /// The proxies in front that are believed.
     pub fn trusted_proxies(&self, notes: &mut Notes) -> Option<Yaml> {
-        let first = self.choice.locations.first()?;
-        let written = first.effective("set_real_ip_from");
-        let header = first.setting("real_ip_header");
+        let written = self.choice.effective("set_real_ip_from", notes);
+        let header = self.choice.setting("real_ip_header", notes);
         let name = header.map_or("X-Real-IP", |d| d.arg(0));
         if !name.eq_ignore_ascii_case("X-Forwarded-For") {
             if let Some(at) = header {
@@ -354,23 +353,7 @@ impl<'a> Settings<'a> {
 
     /// The access log: `None` where the default stays.
     pub fn access_log(&self, notes: &mut Notes) -> Option<Yaml> {
-        let first = self
-            .choice
-            .locations
-            .iter()
-            .find(|l| l.is_root())
-            .or(self.choice.locations.first())?;
-        let written = first.effective("access_log");
-        for other in self
-            .choice
-            .locations
-            .iter()
-            .flat_map(|l| l.effective("access_log"))
-        {
-            if !written.iter().any(|d| d.number == other.number) {
-                notes.not_carried(other, "there is one access log for all");
-            }
-        }
+        let written = self.choice.effective("access_log", notes);
         let (log, further) = written.split_first()?;
         for further in further {
             notes.not_carried(further, "there is one access log");

@@ -241,7 +241,7 @@ pub(super) static TABLE: &[Entry] = &[
         "sockets towards engines are not set",
     ),
     not("rewrite", "paths are passed as they come"),
-    not("if", "conditions are not carried, nor what is in this one"),
+    not("if", "conditions, and what is in this one"),
     not(
         "limit_except",
         "methods are limited in expose alone, as in \"GET /version\"",

@@ -203,6 +203,13 @@ impl Files {
                     if words.is_empty() {
                         return wrong("unexpected \"{\"; write what block it is".to_owned());
                     }
+                    if words
+                        .first()
+                        .is_some_and(|name| name.ends_with("_by_lua_block"))
+                    {
+                        let what = "a block of Lua is not read; move it to a file, and name that (…_by_lua_file)";
+                        return wrong(what.to_owned());
+                    }
                     if depth + blocks.len() > DEEPEST_BLOCK {
                         return wrong(format!("blocks are nested more than {DEEPEST_BLOCK} deep"));
                     }
