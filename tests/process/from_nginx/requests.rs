@@ -5,6 +5,8 @@ use crate::recorder::End;
 /// The guide's file as it is printed, and as its repository has it.
 const PRINTED: &str = "guide";
 const REPOSITORY: &str = "guide-repository";
+/// One behind a load balancer.
+const BEHIND: &str = "real-ip";
 
 pub struct Case {
     pub name: &'static str,
@@ -84,13 +86,12 @@ pub fn replies() -> Vec<(&'static str, Vec<u8>, End)> {
         ("/v1/chat/completions?503", error("503 Service Unavailable").into(), End::Keep),
         ("/v1/chat/completions?closes", Vec::new(), End::Close),
         ("/admin?closes", Vec::new(), End::Close),
-        ("/garbage", "I am no HTTP\r\n\r\n".into(), End::Close),
+        ("/two-lengths", "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello".into(), End::Close),
         ("/204", "HTTP/1.1 204 No Content\r\nX-A: 1\r\n\r\n".into(), End::Keep),
         ("/304", "HTTP/1.1 304 Not Modified\r\nETag: \"x\"\r\n\r\n".into(), End::Keep),
         ("/redirect", "HTTP/1.1 307 Temporary Redirect\r\nLocation: /v1/models\r\nContent-Length: 0\r\n\r\n".into(), End::Keep),
         ("/no-length", "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n\r\nuntil the end".into(), End::Close),
         ("/fields", "HTTP/1.1 200 OK\r\nServer: uvicorn\r\nDate: Thu, 01 Jan 1970 00:00:00 GMT\r\nConnection: X-Gone\r\nX-Gone: 1\r\nKeep-Alive: timeout=5\r\nX-Accel-Buffering: no\r\nVia: 1.1 x\r\nX-Twice: 1\r\nX-Twice: 2\r\nSet-Cookie: a=b\r\nContent-Length: 2\r\n\r\nok".into(), End::Keep),
-        ("/early", "HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok".into(), End::Keep),
     ]
 }
 
@@ -182,6 +183,15 @@ pub fn cases() -> Vec<Case> {
         ),
         case(
             "absolute form",
+            &["GET"],
+            request(
+                "GET http://Foo.bar:99/v1/models?x=1 HTTP/1.1",
+                &["Host: Foo.bar:99"],
+                "",
+            ),
+        ),
+        case(
+            "absolute form of another host",
             &["GET"],
             request(
                 "GET http://Foo.bar:99/v1/models?x=1 HTTP/1.1",
@@ -291,7 +301,6 @@ pub fn cases() -> Vec<Case> {
         case("redirect", &["GET"], get("/redirect", &[])),
         case("answer without length", &["GET"], get("/no-length", &[])),
         case("answer's fields", &["GET"], get("/fields", &[])),
-        case("early hints", &["GET"], get("/early", &[])),
         case(
             "body of 1 MiB",
             &["POST"],
@@ -387,6 +396,14 @@ pub fn cases() -> Vec<Case> {
             get("/metrics", &["Connection: close"]),
         )
     });
+    cases.push(Case {
+        file: BEHIND,
+        ..case(
+            "behind a proxy",
+            &["GET"],
+            get("/v1/models", &["X-Forwarded-For: 192.0.2.1"]),
+        )
+    });
     let alone = [
         case("500", &["POST"], post("/v1/chat/completions?500", CHAT)),
         case("503", &["POST"], post("/v1/chat/completions?503", CHAT)),
@@ -400,7 +417,7 @@ pub fn cases() -> Vec<Case> {
             &["POST"],
             post("/admin?closes", "{}"),
         ),
-        case("engine speaks no HTTP", &["GET"], get("/garbage", &[])),
+        case("engine has two lengths", &["GET"], get("/two-lengths", &[])),
         case(
             "stream is cut",
             &["POST"],
