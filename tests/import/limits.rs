@@ -52,7 +52,7 @@ fn a_megabyte_of_garbage_is_refused_with_its_line() {
         "nginx.conf:1: a word of more than 4096 bytes begins here; is a quote missing?\n"
     );
     let said = scratch.said("a;\n".repeat(1 << 18));
-    assert_eq!(said, "nginx.conf:100001: more than 100000 directives\n");
+    assert_eq!(said, "nginx.conf:50001: more than 50000 directives\n");
     let said = scratch.said("a;\n".repeat(500));
     assert_eq!(said.lines().count(), 101);
     assert!(said.ends_with("and 400 more\n"), "{said}");
@@ -121,4 +121,52 @@ fn what_is_no_file_is_not_read() {
         broken.lines,
         ["tests/import/none.conf: cannot be read: No such file or directory (os error 2)"]
     );
+}
+
+#[test]
+fn a_site_of_any_size_comes_to_an_end() {
+    let scratch = Scratch::new("large");
+    let site = |upstream: &str, server: &str| {
+        format!(
+            "http {{ upstream a {{ server b:1; {upstream} }} server {{ {server} location / {{ proxy_pass http://a; }} }} }}"
+        )
+    };
+    let many =
+        |count: usize, line: &dyn Fn(usize) -> String| -> String { (0..count).map(line).collect() };
+    let servers = many(40_000, &|n| format!("server h{n}:1;"));
+    assert_eq!(
+        scratch.said(site(&servers, "")),
+        "nginx.conf:1: upstream a: has more than 5000 servers\n"
+    );
+    let listens = many(10_000, &|n| {
+        format!("listen 127.0.{}.{}:1-100;", n / 250, n % 250 + 1)
+    });
+    assert_eq!(
+        scratch.said(site("", &listens)),
+        "nginx.conf:1: listen: is more than 1000 addresses to listen on\n"
+    );
+    let locations = many(10_000, &|n| {
+        format!("location /{n} {{ proxy_pass http://a; }}")
+    });
+    assert_eq!(
+        scratch.said(site("", &locations)),
+        "nginx.conf:1: http: has 1000 locations or more\n"
+    );
+    // Nearly the most that is taken, in a time that one can wait for.
+    let servers = many(4_000, &|n| format!("server h{n}:1;"));
+    let locations = many(900, &|n| {
+        format!(
+            "location /{n} {{ proxy_pass http://a; proxy_read_timeout {}; }}",
+            n + 1
+        )
+    });
+    let large = site(
+        &servers,
+        &(many(30_000, &|_| "gzip on;".to_owned()) + &locations),
+    );
+    let path = scratch.write("nginx.conf", large);
+    let begun = std::time::Instant::now();
+    let imported = import(&path, None).unwrap();
+    assert!(imported.yaml.contains("h3999:1"));
+    assert!(begun.elapsed().as_secs() < 60, "{:?}", begun.elapsed());
 }

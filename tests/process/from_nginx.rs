@@ -336,3 +336,78 @@ async fn an_imported_file_does_what_nginx_does_but_for_what_the_page_lists() {
         }
     }
 }
+
+#[test]
+fn the_command_prints_the_configuration_and_says_what_it_left_out() {
+    let run = |arguments: &[&str]| {
+        let output = Command::new(PROGRAM)
+            .arg("import")
+            .args(arguments)
+            .output()
+            .unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        (
+            output.status.code(),
+            text(output.stdout),
+            text(output.stderr),
+        )
+    };
+    let guide = file("guide");
+    let (code, out, err) = run(&[&guide]);
+    assert_eq!(code, Some(0));
+    assert_eq!(
+        out,
+        "listen: 80\nendpoints: [node0:8000, node1:8000]\nexpose: all\n"
+    );
+    assert!(
+        err.starts_with(&format!("{guide}:1: worker_processes: differs: ")),
+        "{err}"
+    );
+    let lines = err.lines().count();
+
+    let (code, out, err) = run(&["--strict", &guide]);
+    assert_eq!((code, &*out), (Some(1), ""));
+    assert!(
+        err.contains("no configuration is printed (--strict)"),
+        "{err}"
+    );
+    assert_eq!(err.lines().count(), lines + 1);
+
+    let directory = Directory::new();
+    let same = "http { client_max_body_size 64m; keepalive_timeout 65; proxy_read_timeout 300; proxy_set_header Host $host;\n\
+                server { location / { proxy_pass http://a:8000; } } }\n";
+    let same = directory.write("same.conf", same);
+    let (code, out, err) = run(&["--strict", same.to_str().unwrap()]);
+    assert_eq!((code, &*err), (Some(0), ""));
+    assert_eq!(out, "listen: 80\nendpoints: [a:8000]\nexpose: all\n");
+
+    let sites = file("sites");
+    let (code, out, _) = run(&["--upstream", "embed", &sites]);
+    assert_eq!(code, Some(0));
+    assert!(out.contains("endpoints: [embed0:8000]"), "{out}");
+
+    for arguments in [
+        &["none.conf"][..],
+        &["litellm.yaml"],
+        &["--upstream", "nobody", &guide],
+    ] {
+        let (code, out, err) = run(arguments);
+        assert_eq!((code, &*out), (Some(1), ""), "{err}");
+        assert_eq!(err.lines().count(), 1, "{err}");
+    }
+    assert_eq!(run(&[]).0, Some(2));
+}
+
+#[test]
+fn a_reader_that_leaves_is_no_panic() {
+    let mut child = Command::new(PROGRAM)
+        .args(["import", &file("guide")])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let status = child.wait().unwrap();
+    // What it wrote may have found its way before the pipe was closed.
+    assert!(matches!(status.code(), Some(0 | 1)), "{status}");
+}

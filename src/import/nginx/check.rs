@@ -35,7 +35,13 @@ fn level(directives: &[Directive], place: Place, has_modules: bool, notes: &mut 
         let name = &*directive.name;
         if !names::is_known(name) {
             if !has_modules && !names::is_of_others(name) {
-                notes.mistake(directive, unknown(name));
+                // Looking for what was meant takes a while.
+                let what = if notes.is_full() {
+                    String::new()
+                } else {
+                    unknown(name)
+                };
+                notes.mistake(directive, what);
             }
             continue;
         }

@@ -66,9 +66,9 @@ impl<'a> Choice<'a> {
         let Some(first) = first.or(self.locations.first()) else {
             return Vec::new();
         };
-        let ours = first.effective(name);
+        let ours = first.scope.effective(name).to_vec();
         let mut seen: Vec<usize> = ours.iter().map(|d| d.number).collect();
-        for other in self.locations.iter().flat_map(|l| l.effective(name)) {
+        for other in self.locations.iter().flat_map(|l| l.scope.effective(name)) {
             if !seen.contains(&other.number) {
                 seen.push(other.number);
                 notes.not_carried(other, "there is one for all locations, and it is another's");

@@ -7,9 +7,13 @@ use crate::import::yaml::Yaml;
 
 use super::choice::Choice;
 use super::notes::Notes;
-use super::site::{Server, Site, effective};
+use super::scope::Scope;
+use super::site::Server;
 use super::tree::{Directive, quoted};
 use super::value;
+
+/// More are a mistake, as of a range.
+const MOST_ADDRESSES: usize = 1000;
 
 /// One address, once.
 struct Listener {
@@ -22,14 +26,19 @@ struct Listener {
 
 /// The value of `listen`: every address of the servers that are carried. Relative files begin at
 /// `base`, as in nginx.
-pub(super) fn listen(site: &Site<'_>, choice: &Choice<'_>, base: &Path, notes: &mut Notes) -> Yaml {
+pub(super) fn listen(choice: &Choice<'_>, base: &Path, notes: &mut Notes) -> Yaml {
     let mut all: Vec<Listener> = Vec::new();
     for server in &choice.servers {
         let mut here = 0;
         for listen in server.directive.named("listen") {
-            for listener in listeners(site, server, listen, base, notes) {
+            for listener in listeners(server, listen, base, notes) {
                 here += 1;
                 add(&mut all, listener, listen, server, notes);
+            }
+            if all.len() > MOST_ADDRESSES {
+                let what = format!("is more than {MOST_ADDRESSES} addresses to listen on");
+                notes.mistake(listen, what);
+                break;
             }
         }
         if here == 0 && server.directive.named("listen").next().is_none() {
@@ -133,18 +142,12 @@ fn yaml(listener: Listener) -> Yaml {
 
 /// What one `listen` asks for; nothing where it cannot be had.
 fn listeners(
-    site: &Site<'_>,
     server: &Server<'_>,
     listen: &Directive,
     base: &Path,
     notes: &mut Notes,
 ) -> Vec<Listener> {
-    let levels = [server.directive.children(), site.directives];
-    let is_on = |name: &str| {
-        effective(&levels, name)
-            .last()
-            .is_some_and(|d| d.arg(0) == "on")
-    };
+    let is_on = |name: &str| (server.scope.setting(name)).is_some_and(|d| d.arg(0) == "on");
     let mut secured = is_on("ssl");
     let mut http2 = is_on("http2");
     let mut also_ipv4 = false;
@@ -182,7 +185,7 @@ fn listeners(
     }
     let mut tls = None;
     if secured {
-        tls = certificate(&levels, base, notes);
+        tls = certificate(&server.scope, base, notes);
         if tls.is_none() {
             notes.mistake(listen, "has ssl, and its server has no ssl_certificate and ssl_certificate_key that are files; write both");
             return Vec::new();
@@ -198,13 +201,9 @@ fn listeners(
         .collect()
 }
 
-fn certificate(
-    levels: &[&[Directive]],
-    base: &Path,
-    notes: &mut Notes,
-) -> Option<(String, String)> {
+fn certificate(scope: &Scope<'_>, base: &Path, notes: &mut Notes) -> Option<(String, String)> {
     let mut file = |name: &str| {
-        let mut written = effective(levels, name).into_iter();
+        let mut written = scope.effective(name).iter();
         let first = written.next()?;
         for further in written {
             notes.not_carried(further, "a listener has one certificate, the first");

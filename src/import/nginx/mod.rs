@@ -1,7 +1,7 @@
 //! nginx' configuration as ours.
 //!
 //! In the order of the work: `lexer` and `tree` read the files, `check` finds what nginx would refuse
-//! (by `names` and `table`), `site` is the file as nginx sees it, `choice` the part of it that
+//! (by `names` and `table`), `site` (with `scope`) is the file as nginx sees it, `choice` the part of it that
 //! becomes the gateway; `listen`, `paths`, `pool`, `settings` and `process` carry it over; `rest`
 //! says what became of every other directive.
 
@@ -15,6 +15,7 @@ mod paths;
 mod pool;
 mod process;
 mod rest;
+mod scope;
 mod settings;
 mod site;
 mod table;
@@ -134,7 +135,7 @@ impl Maker<'_> {
         let mut limits = process.limits;
         limits.extend(settings.limits(notes));
         let mut keys = Keys::new();
-        let listen = listen::listen(self.site, self.choice, self.base, notes);
+        let listen = listen::listen(self.choice, self.base, notes);
         keys.push(("listen", listen));
         // One pool that has nothing but endpoints needs no name.
         match pool.keys.as_slice() {

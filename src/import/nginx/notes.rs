@@ -49,6 +49,11 @@ impl Notes {
         self.mistakes.push(note(of, what.as_ref()));
     }
 
+    /// Whether one more would be shown.
+    pub fn is_full(&self) -> bool {
+        self.mistakes.len() >= MOST_MISTAKES
+    }
+
     pub fn has_mistakes(&self) -> bool {
         !self.mistakes.is_empty()
     }

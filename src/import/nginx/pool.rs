@@ -14,6 +14,8 @@ use super::value;
 
 use std::path::Path;
 
+/// Servers of an upstream.
+const MOST_SERVERS: usize = 5000;
 /// Weights beyond it are brought down together.
 const HEAVIEST: u64 = 1000;
 /// `health.eject_after` has no "never".
@@ -104,6 +106,10 @@ fn servers<'a>(upstream: &'a Directive, notes: &mut Notes) -> Vec<Server<'a>> {
                 format!("{} is there already, and has both weights", server.url),
             );
             continue;
+        }
+        if all.len() >= MOST_SERVERS {
+            notes.mistake(upstream, format!("has more than {MOST_SERVERS} servers"));
+            break;
         }
         all.push(server);
     }

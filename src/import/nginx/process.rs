@@ -168,7 +168,7 @@ pub(super) fn status_allow(locations: &[&Location<'_>], notes: &mut Notes) -> Op
     let mut networks: Vec<String> = Vec::new();
     let mut everyone = false;
     for location in locations {
-        let rules = rules(location);
+        let rules = location.scope.effective_of(&["allow", "deny"]);
         let Some(allowed) = allowed(&rules, notes) else {
             continue;
         };
@@ -197,19 +197,6 @@ pub(super) fn status_allow(locations: &[&Location<'_>], notes: &mut Notes) -> Op
     }
     let is_here = |net: &String| net.starts_with("127.") || net == "::1";
     (!networks.iter().all(is_here)).then(|| Yaml::List(networks.iter().map(Yaml::text).collect()))
-}
-
-fn rules<'a>(location: &Location<'a>) -> Vec<&'a Directive> {
-    for level in &location.levels {
-        let here: Vec<_> = level
-            .iter()
-            .filter(|d| d.name == "allow" || d.name == "deny")
-            .collect();
-        if !here.is_empty() {
-            return here;
-        }
-    }
-    Vec::new()
 }
 
 /// Whom the rules let in, where that is a list of networks and nobody else, or all.

@@ -36,7 +36,7 @@ fn one(directive: &Directive, site: &Site<'_>, choice: &Choice<'_>, notes: &mut 
         "events" => all(directive.children(), site, choice, notes),
         "server" => server(directive, site, choice, notes),
         "upstream" => upstream(directive, site, choice, notes),
-        "set" if choice.target.set == Some(directive.arg(0).trim_start_matches('$')) => {}
+        "set" if (choice.target.set).contains(&directive.arg(0).trim_start_matches('$')) => {}
         "set" => notes.not_carried(directive, "there are no variables"),
         "log_format" => notes.not_carried(directive, "the access log is json or combined"),
         _ => by_table(directive, notes),

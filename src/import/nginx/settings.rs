@@ -33,7 +33,12 @@ impl<'a> Settings<'a> {
     /// What is in force in any location, each directive once.
     fn in_force(&self, name: &str) -> Vec<&'a Directive> {
         let mut found: Vec<&Directive> = Vec::new();
-        for directive in self.choice.locations.iter().filter_map(|l| l.setting(name)) {
+        for directive in self
+            .choice
+            .locations
+            .iter()
+            .filter_map(|l| l.scope.setting(name))
+        {
             if !found.iter().any(|d| d.number == directive.number) {
                 found.push(directive);
             }
@@ -408,7 +413,7 @@ impl<'a> Settings<'a> {
         let mut api_key = None;
         let mut has_host = false;
         for location in &self.choice.locations {
-            for field in location.effective("proxy_set_header") {
+            for field in location.scope.effective("proxy_set_header") {
                 has_host |= field.arg(0).eq_ignore_ascii_case("host");
                 if seen.contains(&field.number) {
                     continue;

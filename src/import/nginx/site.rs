@@ -1,7 +1,11 @@
 //! A file as nginx sees it: servers, their locations, and where these send requests.
 
 use super::notes::Notes;
-use super::tree::{Directive, constants, quoted};
+use super::scope::Scope;
+use super::tree::{Directive, quoted};
+
+/// More are a mistake, or somebody who wants to see how long this takes.
+const MOST_LOCATIONS: usize = 1000;
 
 /// What the `http` block holds.
 pub(super) struct Site<'a> {
@@ -14,14 +18,14 @@ pub(super) struct Site<'a> {
 
 pub(super) struct Server<'a> {
     pub directive: &'a Directive,
+    pub scope: Scope<'a>,
     pub locations: Vec<Location<'a>>,
 }
 
 pub(super) struct Location<'a> {
     pub directive: &'a Directive,
     pub pattern: Pattern<'a>,
-    /// Its own directives, those around it, the server's and the whole site's.
-    pub levels: Vec<&'a [Directive]>,
+    pub scope: Scope<'a>,
     /// Where it sends requests.
     pub target: Option<Target<'a>>,
 }
@@ -39,8 +43,8 @@ pub(super) enum Pattern<'a> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Target<'a> {
     pub proxy_pass: &'a Directive,
-    /// The `set` that its variable came from.
-    pub set: Option<&'a str>,
+    /// Variables in it, which are constants.
+    pub set: Vec<&'a str>,
     pub tls: bool,
     /// The name of an upstream, or an address.
     pub authority: String,
@@ -60,13 +64,22 @@ impl<'a> Site<'a> {
             (Some(http), None) => (http, http.children()),
             (None, _) => (directives.first()?, directives),
         };
+        let all = Scope::of(inside);
+        let mut left = MOST_LOCATIONS;
         let servers = inside.iter().filter(|d| d.name == "server");
-        let servers = servers
-            .map(|server| Server {
+        let servers = servers.map(|server| {
+            let scope = all.inner(server.children());
+            Server {
                 directive: server,
-                locations: locations(&[server.children(), inside], notes),
-            })
-            .collect();
+                locations: locations(&scope, &mut left, notes),
+                scope,
+            }
+        });
+        let servers = servers.collect();
+        if left == 0 {
+            notes.mistake(http, format!("has {MOST_LOCATIONS} locations or more"));
+            return None;
+        }
         Some(Self {
             http,
             directives: inside,
@@ -85,19 +98,9 @@ impl<'a> Site<'a> {
 }
 
 impl<'a> Location<'a> {
-    /// The directives of a name that are in force: those of the innermost level that has any.
-    pub fn effective(&self, name: &str) -> Vec<&'a Directive> {
-        effective(&self.levels, name)
-    }
-
-    /// The last of them.
-    pub fn setting(&self, name: &str) -> Option<&'a Directive> {
-        self.effective(name).pop()
-    }
-
     /// Whether its own block has it.
     pub fn own(&self, name: &str) -> Option<&'a Directive> {
-        self.levels.first()?.iter().find(|d| d.name == name)
+        self.scope.own(name).first().copied()
     }
 
     pub fn is_root(&self) -> bool {
@@ -105,36 +108,25 @@ impl<'a> Location<'a> {
     }
 }
 
-/// The directives of a name that are in force where `levels` begins.
-pub(super) fn effective<'a>(levels: &[&'a [Directive]], name: &str) -> Vec<&'a Directive> {
-    for level in levels {
-        let here: Vec<_> = level.iter().filter(|d| d.name == name).collect();
-        if !here.is_empty() {
-            return here;
-        }
-    }
-    Vec::new()
-}
-
-/// The locations right in the first of `levels`, and those within them.
-fn locations<'a>(levels: &[&'a [Directive]], notes: &mut Notes) -> Vec<Location<'a>> {
+/// The locations right in a block, and those within them. No more than are `left`.
+fn locations<'a>(scope: &Scope<'a>, left: &mut usize, notes: &mut Notes) -> Vec<Location<'a>> {
     let mut found = Vec::new();
-    let Some(here) = levels.first() else {
-        return found;
-    };
-    for directive in here.iter().filter(|d| d.name == "location") {
+    for directive in scope.own("location") {
+        if *left == 0 {
+            break;
+        }
+        *left -= 1;
         let Some(pattern) = pattern(directive) else {
             notes.mistake(directive, "write a path, or = ~ ~* ^~ and a path");
             continue;
         };
-        let mut levels = levels.to_vec();
-        levels.insert(0, directive.children());
-        let target = target(&levels, notes);
-        let inner = locations(&levels, notes);
+        let scope = scope.inner(directive.children());
+        let target = target(&scope, notes);
+        let inner = locations(&scope, left, notes);
         found.push(Location {
             directive,
             pattern,
-            levels,
+            scope,
             target,
         });
         found.extend(inner);
@@ -162,23 +154,14 @@ fn pattern(location: &Directive) -> Option<Pattern<'_>> {
     }
 }
 
-/// Where the location whose levels these are sends requests.
-fn target<'a>(levels: &[&'a [Directive]], notes: &mut Notes) -> Option<Target<'a>> {
-    let proxy_pass = levels.first()?.iter().rfind(|d| d.name == "proxy_pass")?;
+/// Where the location whose scope this is sends requests.
+fn target<'a>(scope: &Scope<'a>, notes: &mut Notes) -> Option<Target<'a>> {
+    let proxy_pass = *scope.own("proxy_pass").last()?;
     let [url] = proxy_pass.args.as_slice() else {
         notes.mistake(proxy_pass, "write one URL, as in http://vllm_pool");
         return None;
     };
-    let constants = constants(levels.iter().copied());
-    let variable = (constants.iter()).find(|(name, _)| {
-        url.contains(&format!("${name}")) || url.contains(&format!("${{{name}}}"))
-    });
-    let full = match variable {
-        None => url.clone(),
-        Some((name, value)) => url
-            .replace(&format!("${{{name}}}"), value)
-            .replace(&format!("${name}"), value),
-    };
+    let (full, set) = scope.filled_in(url);
     if full.contains('$') {
         notes.not_carried(
             proxy_pass,
@@ -211,7 +194,7 @@ fn target<'a>(levels: &[&'a [Directive]], notes: &mut Notes) -> Option<Target<'a
     }
     Some(Target {
         proxy_pass,
-        set: variable.map(|(name, _)| *name),
+        set,
         tls,
         authority,
         uri: (!uri.is_empty()).then(|| uri.to_owned()),

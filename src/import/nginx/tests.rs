@@ -205,3 +205,15 @@ fn a_key_of_the_engines_is_in_no_message() {
     assert!(here.yaml.contains("api_key: sk-secret"));
     assert!(here.notes.iter().all(|note| !note.contains("sk-secret")));
 }
+
+/// docs/from-nginx.md has a row for everything that is carried.
+#[test]
+fn the_page_has_every_directive_that_is_carried() {
+    let page = include_str!("../../../docs/from-nginx.md");
+    for entry in table::TABLE {
+        let is_outline = matches!(entry.name, "events" | "http");
+        if entry.fate == Fate::Carried && !is_outline {
+            assert!(page.contains(&format!("`{}", entry.name)), "{}", entry.name);
+        }
+    }
+}

@@ -1,6 +1,5 @@
 //! Files as a tree of directives, includes put in where they stand.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::fs::File;
 use std::io::Read;
@@ -12,7 +11,7 @@ use super::lexer::{Fault, Kind, Lexer};
 /// Of all files together.
 const LARGEST: usize = 8 << 20;
 const MOST_FILES: usize = 1000;
-const MOST_DIRECTIVES: usize = 100_000;
+const MOST_DIRECTIVES: usize = 50_000;
 /// Blocks within blocks; a location within a location within a server has 4.
 const DEEPEST_BLOCK: usize = 20;
 /// Files that include files.
@@ -390,22 +389,4 @@ pub(super) fn quoted(text: &str) -> String {
         shown.push('…');
     }
     format!("\"{shown}\"")
-}
-
-/// By name, what `set $name value` makes of it, where it is set once and to a constant.
-pub(super) fn constants<'a>(
-    levels: impl IntoIterator<Item = &'a [Directive]>,
-) -> HashMap<&'a str, &'a str> {
-    let mut values: HashMap<&str, Option<&str>> = HashMap::new();
-    for set in levels.into_iter().flatten().filter(|d| d.name == "set") {
-        if let [name, value] = set.args.as_slice() {
-            let constant = (!value.contains('$')).then_some(value.as_str());
-            values
-                .entry(name.trim_start_matches('$'))
-                .and_modify(|known| *known = None)
-                .or_insert(constant);
-        }
-    }
-    let known = |(name, value): (&'a str, Option<&'a str>)| Some((name, value?));
-    values.into_iter().filter_map(known).collect()
 }
