@@ -18,11 +18,11 @@ pub(super) enum Yaml {
 }
 
 impl Yaml {
-    pub fn plain(value: impl ToString) -> Self {
+    pub fn plain(value: &(impl ToString + ?Sized)) -> Self {
         Self::Plain(value.to_string())
     }
 
-    pub fn text(value: impl ToString) -> Self {
+    pub fn text(value: &(impl ToString + ?Sized)) -> Self {
         Self::Text(value.to_string())
     }
 
@@ -147,7 +147,7 @@ mod tests {
             ("health", Yaml::Map(vec![("eject_for", Yaml::plain("30s"))])),
         ]);
         let keys = [
-            ("listen", Yaml::plain(80)),
+            ("listen", Yaml::plain(&80)),
             ("pools", Yaml::Map(vec![("default", pool)])),
         ];
         assert_eq!(
@@ -167,7 +167,7 @@ mod tests {
         assert_eq!(long.lines().count(), 13, "{long}");
         let endpoint = Yaml::Map(vec![
             ("url", Yaml::text("node0:8000")),
-            ("weight", Yaml::plain(2)),
+            ("weight", Yaml::plain(&2)),
         ]);
         let text = Yaml::document(&[("endpoints", Yaml::List(vec![endpoint]))]);
         assert_eq!(text, "endpoints:\n  - { url: node0:8000, weight: 2 }\n");

@@ -53,6 +53,36 @@ fn lines(lines: &[String]) -> String {
     text
 }
 
+/// A directory for one test, removed when dropped.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("import-{name}-{}", std::process::id()));
+        fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    fn write(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.0.join(name);
+        fs::write(&path, content).unwrap();
+        path
+    }
+
+    /// What importing `content` says, without the directory.
+    fn said(&self, content: impl AsRef<[u8]>) -> String {
+        let path = self.write("nginx.conf", content);
+        let broken = import(&path, None).expect_err("it cannot be imported");
+        lines(&broken.lines).replace(&format!("{}/", self.0.display()), "")
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
 /// The upstream that a file's first line asks for: `# --upstream NAME`.
 fn wanted(path: &Path) -> Option<String> {
     let text = fs::read(path).unwrap();

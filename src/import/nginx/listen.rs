@@ -118,7 +118,7 @@ fn add(
 
 fn yaml(listener: Listener) -> Yaml {
     let address = match listener.address.parse::<u16>() {
-        Ok(port) => Yaml::plain(port),
+        Ok(port) => Yaml::plain(&port),
         Err(_) => Yaml::text(&listener.address),
     };
     let Some((certificate, key)) = listener.tls else {
@@ -129,8 +129,8 @@ fn yaml(listener: Listener) -> Yaml {
         (
             "tls",
             Yaml::Map(vec![
-                ("certificate", Yaml::text(certificate)),
-                ("key", Yaml::text(key)),
+                ("certificate", Yaml::text(&certificate)),
+                ("key", Yaml::text(&key)),
             ]),
         ),
     ];

@@ -1,21 +1,26 @@
 //! nginx' configuration as ours.
 //!
-//! In the order of the work: `lexer` and `tree` read the files, `check` finds what nginx would refuse
+//! In the order of the work: `files`, `lexer` and `parser` read a `tree`, `check` finds what nginx would refuse
 //! (by `names` and `table`), `site` (with `scope`) is the file as nginx sees it, `choice` the part of it that
-//! becomes the gateway; `listen`, `paths`, `pool`, `settings` and `process` carry it over; `rest`
+//! becomes the gateway; `listen`, `paths`, `pool` (with `servers`), `settings`, `fields`, `logs` and `process` carry it over; `rest`
 //! says what became of every other directive.
 
 mod check;
 mod choice;
+mod fields;
+mod files;
 mod lexer;
 mod listen;
+mod logs;
 mod names;
 mod notes;
+mod parser;
 mod paths;
 mod pool;
 mod process;
 mod rest;
 mod scope;
+mod servers;
 mod settings;
 mod site;
 mod table;
@@ -39,7 +44,7 @@ use site::Site;
 /// # Errors
 /// What nginx would refuse, or what no configuration can be made of; each with file and line.
 pub fn import(path: &Path, upstream: Option<&str>) -> Result<Imported, Broken> {
-    let tree = tree::read(path).map_err(|e| Broken::one(format!("{}: {}", e.at, e.what)))?;
+    let tree = files::read(path).map_err(|e| Broken::one(format!("{}: {}", e.at, e.what)))?;
     let mut notes = Notes::default();
     check::check(&tree.directives, &mut notes);
     if let Some(lines) = notes.broken() {
@@ -127,7 +132,7 @@ impl Maker<'_> {
                 defaults: self.defaults,
                 base: self.base,
                 many_workers: process.many_workers,
-                api_key: settings.request_fields(notes),
+                api_key: fields::request_fields(self.choice, notes),
                 retries: settings.retries(notes),
             },
             notes,
@@ -149,8 +154,8 @@ impl Maker<'_> {
         keys.extend(proxies.map(|networks| ("trusted_proxies", networks)));
         keys.extend(process.keys);
         keys.extend(process::resolve(self.choice, self.defaults, notes));
-        keys.extend(process::log(self.directives, self.choice, notes).map(|level| ("log", level)));
-        keys.extend(settings.access_log(notes).map(|log| ("access_log", log)));
+        keys.extend(logs::log(self.directives, self.choice, notes).map(|level| ("log", level)));
+        keys.extend(logs::access_log(self.choice, notes).map(|log| ("access_log", log)));
         for (name, section) in [
             ("limits", limits),
             ("client", settings.client(notes)),

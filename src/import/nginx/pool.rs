@@ -1,5 +1,6 @@
 //! An `upstream`, or the one address of a `proxy_pass`, as a pool.
 
+use std::path::Path;
 use std::time::Duration;
 
 use crate::config::Config;
@@ -8,28 +9,13 @@ use crate::import::yaml::Yaml;
 use super::choice::Choice;
 use super::listen::absolute;
 use super::notes::Notes;
+use super::servers::{Server, alone, lighten, servers};
 use super::settings::{LONGEST_HOUR, show_time};
-use super::tree::{Directive, quoted};
+use super::tree::quoted;
 use super::value;
 
-use std::path::Path;
-
-/// Servers of an upstream.
-const MOST_SERVERS: usize = 5000;
-/// Weights beyond it are brought down together.
-const HEAVIEST: u64 = 1000;
 /// `health.eject_after` has no "never".
 const NEVER: u64 = 1000;
-
-struct Server<'a> {
-    at: &'a Directive,
-    url: String,
-    weight: u64,
-    max_conns: u64,
-    max_fails: Option<u64>,
-    fail_timeout: Option<Duration>,
-    backup: bool,
-}
 
 /// The keys of the pool, and those for all pools that its upstream has.
 pub(super) struct Pool {
@@ -75,7 +61,7 @@ pub(super) fn pool(with: &Surroundings<'_>, notes: &mut Notes) -> Pool {
         keys.push(("policy", Yaml::plain(policy)));
     }
     if let Some(retries) = with.retries {
-        keys.push(("retries", Yaml::plain(retries)));
+        keys.push(("retries", Yaml::plain(&retries)));
     }
     if choice.target.tls {
         let tls = tls(choice, with.base, notes);
@@ -93,159 +79,25 @@ pub(super) fn pool(with: &Surroundings<'_>, notes: &mut Notes) -> Pool {
     }
 }
 
-fn servers<'a>(upstream: &'a Directive, notes: &mut Notes) -> Vec<Server<'a>> {
-    let mut all: Vec<Server<'a>> = Vec::new();
-    for directive in upstream.named("server") {
-        let Some(server) = server(directive, notes) else {
-            continue;
-        };
-        if let Some(same) = all.iter_mut().find(|s| s.url == server.url) {
-            same.weight += server.weight;
-            notes.differs(
-                directive,
-                format!("{} is there already, and has both weights", server.url),
-            );
-            continue;
-        }
-        if all.len() >= MOST_SERVERS {
-            notes.mistake(upstream, format!("has more than {MOST_SERVERS} servers"));
-            break;
-        }
-        all.push(server);
-    }
-    all
-}
-
-/// `None` where it gets no requests, or after a mistake.
-fn server<'a>(directive: &'a Directive, notes: &mut Notes) -> Option<Server<'a>> {
-    let mut server = Server {
-        at: directive,
-        url: url(directive.arg(0), directive, notes)?,
-        weight: 1,
-        max_conns: 0,
-        max_fails: None,
-        fail_timeout: None,
-        backup: false,
-    };
-    let mut down = false;
-    for parameter in directive.args.iter().skip(1) {
-        let (name, text) = parameter.split_once('=').unwrap_or((parameter, ""));
-        let mut wrong = |form: &str| {
-            let what = format!("{} cannot be read; write {form}", quoted(parameter));
-            notes.mistake(directive, what);
-        };
-        match name {
-            "weight" => match value::count(text) {
-                Some(weight) if weight > 0 => server.weight = weight,
-                _ => wrong("weight=2"),
-            },
-            "max_conns" => match value::count(text) {
-                Some(most) => server.max_conns = most,
-                None => wrong("max_conns=256"),
-            },
-            "max_fails" => match value::count(text) {
-                Some(most) => server.max_fails = Some(most),
-                None => wrong("max_fails=3"),
-            },
-            "fail_timeout" => match value::time(text) {
-                Some(time) => server.fail_timeout = Some(time),
-                None => wrong("fail_timeout=10s"),
-            },
-            "backup" => server.backup = true,
-            "down" | "drain" => down = true,
-            // Names are always looked up again.
-            "resolve" => {}
-            "slow_start" => notes.differs(
-                directive,
-                "slow_start: an endpoint that comes back gets its full share over ten seconds",
-            ),
-            "route" | "service" => notes.not_carried(
-                directive,
-                format!("{name}: the gateway has nothing like it"),
-            ),
-            _ => notes.mistake(
-                directive,
-                format!("{} is no parameter of a server", quoted(parameter)),
-            ),
-        }
-    }
-    if down {
-        notes.differs(directive, format!("{} is down, and left out", server.url));
-        return None;
-    }
-    Some(server)
-}
-
-/// The endpoint of a `proxy_pass` that names no upstream.
-fn alone<'a>(choice: &Choice<'a>, notes: &mut Notes) -> Vec<Server<'a>> {
-    let at = choice.target.proxy_pass;
-    let url = url_of(&choice.target.authority, choice.target.tls, at, notes);
-    (url.into_iter())
-        .map(|url| Server {
-            at,
-            url,
-            weight: 1,
-            max_conns: 0,
-            max_fails: None,
-            fail_timeout: None,
-            backup: false,
-        })
-        .collect()
-}
-
-fn url(address: &str, at: &Directive, notes: &mut Notes) -> Option<String> {
-    url_of(address, false, at, notes)
-}
-
-/// `HOST:PORT` as an endpoint without its scheme; nginx takes port 80 (443) where there is none.
-fn url_of(address: &str, tls: bool, at: &Directive, notes: &mut Notes) -> Option<String> {
-    if let Some(path) = address.strip_prefix("unix:") {
-        if path.starts_with('/') {
-            return Some(address.to_owned());
-        }
-    } else if !address.is_empty() && !address.contains(['/', '@', '$', ' ']) {
-        let has_port = match address.rsplit_once(':') {
-            Some((host, _)) => !host.is_empty() && !address.ends_with(']'),
-            None => false,
-        };
-        let default = if tls { 443 } else { 80 };
-        let url = if has_port {
-            address.to_owned()
-        } else {
-            format!("{address}:{default}")
-        };
-        let yaml = format!("listen: unix:/x\nendpoints: [{url:?}]\n");
-        if crate::config::parse_str(&yaml, "", Path::new("/"), &|_| None).is_ok() {
-            return Some(url);
-        }
-    }
-    let what = format!(
-        "{} is no address of a server; write HOST:PORT or unix:/path",
-        quoted(address)
-    );
-    notes.mistake(at, what);
-    None
-}
-
 fn endpoint(server: &Server<'_>, with: &Surroundings<'_>) -> Yaml {
     let scheme = if with.choice.target.tls && !server.url.starts_with("unix:") {
         "https://"
     } else {
         ""
     };
-    let url = Yaml::text(format!("{scheme}{}", server.url));
+    let url = Yaml::text(&format!("{scheme}{}", server.url));
     let mut keys = vec![("url", url.clone())];
     if server.weight != 1 {
-        keys.push(("weight", Yaml::plain(server.weight)));
+        keys.push(("weight", Yaml::plain(&server.weight)));
     }
     if server.max_conns > 0 {
         keys.push((
             "max_in_flight",
-            Yaml::plain(server.max_conns.min(1_000_000)),
+            Yaml::plain(&server.max_conns.min(1_000_000)),
         ));
     }
     if server.backup {
-        keys.push(("backup", Yaml::plain(true)));
+        keys.push(("backup", Yaml::plain(&true)));
     }
     if let Some(key) = &with.api_key {
         keys.push(("api_key", Yaml::text(key)));
@@ -253,25 +105,6 @@ fn endpoint(server: &Server<'_>, with: &Surroundings<'_>) -> Yaml {
     match keys.len() {
         1 => url,
         _ => Yaml::Map(keys),
-    }
-}
-
-/// Brings weights into the range that there is, in proportion.
-fn lighten(servers: &mut [Server<'_>], notes: &mut Notes) {
-    let heaviest = servers.iter().map(|s| s.weight).max().unwrap_or(1);
-    if heaviest <= HEAVIEST {
-        return;
-    }
-    for server in servers {
-        let share = u128::from(server.weight) * u128::from(HEAVIEST) / u128::from(heaviest);
-        server.weight = u64::try_from(share).unwrap_or(HEAVIEST).max(1);
-        notes.differs(
-            server.at,
-            format!(
-                "weights go up to {HEAVIEST}: this one is {} in proportion",
-                server.weight
-            ),
-        );
     }
 }
 
@@ -313,7 +146,7 @@ fn tls(choice: &Choice<'_>, base: &Path, notes: &mut Notes) -> Vec<(&'static str
         keys.push(("verify", Yaml::plain("false")));
     }
     if let Some(ca) = choice.setting("proxy_ssl_trusted_certificate", notes) {
-        keys.push(("ca", Yaml::text(absolute(base, ca.arg(0)))));
+        keys.push(("ca", Yaml::text(&absolute(base, ca.arg(0)))));
     }
     match choice.setting("proxy_ssl_name", notes) {
         Some(name) if name.arg(0).contains('$') => {
@@ -359,7 +192,7 @@ fn health(
             }
         }
         if most != u64::from(default.eject_after) {
-            keys.push(("eject_after", Yaml::plain(most)));
+            keys.push(("eject_after", Yaml::plain(&most)));
         }
     }
     let times: Vec<_> = servers
@@ -381,7 +214,7 @@ fn health(
             }
         }
         if time != default.eject_for {
-            keys.push(("eject_for", Yaml::plain(show_time(time))));
+            keys.push(("eject_for", Yaml::plain(&show_time(time))));
         }
     }
     keys
@@ -406,7 +239,7 @@ fn keepalive(
                 show_time(default.idle)
             )),
             Some(time) if time < default.idle => {
-                keys.push(("idle", Yaml::plain(show_time(time))));
+                keys.push(("idle", Yaml::plain(&show_time(time))));
             }
             Some(_) => {}
         }
@@ -426,7 +259,7 @@ fn keepalive(
                     "each endpoint has {kept} idle connections at most (keepalive.connections), nginx as many in each worker for the upstream as a whole"
                 ));
                 if kept != default.connections as u64 {
-                    keys.push(("connections", Yaml::plain(kept)));
+                    keys.push(("connections", Yaml::plain(&kept)));
                 }
             }
         }

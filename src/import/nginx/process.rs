@@ -38,7 +38,7 @@ pub(super) fn process(directives: &[Directive], defaults: &Config, notes: &mut N
                     workers = Some(number);
                     let threads = number.min(1024);
                     notes.differs(processes, format!("one process, with threads: {threads}"));
-                    keys.push(("threads", Yaml::plain(threads)));
+                    keys.push(("threads", Yaml::plain(&threads)));
                 }
                 None => notes.mistake(
                     processes,
@@ -65,7 +65,7 @@ pub(super) fn process(directives: &[Directive], defaults: &Config, notes: &mut N
                     "limits.connections is {kept}, of clients, for the gateway as a whole; nginx counts both sides in each worker"
                 ));
                 if kept != defaults.limits.connections as u64 {
-                    limits.push(("connections", Yaml::plain(kept)));
+                    limits.push(("connections", Yaml::plain(&kept)));
                 }
             }
         }
@@ -101,7 +101,7 @@ pub(super) fn process(directives: &[Directive], defaults: &Config, notes: &mut N
                     );
                 }
                 if kept != defaults.shutdown_grace {
-                    keys.push(("shutdown_grace", Yaml::plain(show_time(kept))));
+                    keys.push(("shutdown_grace", Yaml::plain(&show_time(kept))));
                 }
             }
         }
@@ -111,28 +111,6 @@ pub(super) fn process(directives: &[Directive], defaults: &Config, notes: &mut N
         limits,
         many_workers,
     }
-}
-
-/// The gateway's own log: its level, where that is written.
-pub(super) fn log(
-    directives: &[Directive],
-    choice: &Choice<'_>,
-    notes: &mut Notes,
-) -> Option<Yaml> {
-    let all = directives.iter().rfind(|d| d.name == "error_log");
-    let log = choice.setting("error_log", notes).or(all)?;
-    notes.differs(log, "the gateway's own log goes to standard error");
-    let level = match log.args.get(1)?.as_str() {
-        "debug" => "debug",
-        "info" | "notice" => "info",
-        "warn" => "warn",
-        "error" | "crit" | "alert" | "emerg" => "error",
-        other => {
-            notes.mistake(log, format!("{} is no level of a log", quoted(other)));
-            return None;
-        }
-    };
-    (level != "info").then(|| Yaml::Map(vec![("level", Yaml::plain(level))]))
 }
 
 /// How often names are looked up again.
@@ -150,7 +128,7 @@ pub(super) fn resolve(
     match value::time(valid) {
         Some(time) if !time.is_zero() => {
             let time = time.min(super::settings::LONGEST_HOUR);
-            (time != defaults.resolve).then(|| ("resolve", Yaml::plain(show_time(time))))
+            (time != defaults.resolve).then(|| ("resolve", Yaml::plain(&show_time(time))))
         }
         _ => {
             notes.mistake(

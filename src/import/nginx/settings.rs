@@ -104,7 +104,7 @@ impl<'a> Settings<'a> {
         if let Some(time) = possible(at, time, default, longest, notes)
             && time != default
         {
-            keys.push((key, Yaml::plain(show_time(time))));
+            keys.push((key, Yaml::plain(&show_time(time))));
         }
     }
 
@@ -131,7 +131,7 @@ impl<'a> Settings<'a> {
                         ),
                     );
                 } else if time < default {
-                    keys.push((key, Yaml::plain(show_time(time))));
+                    keys.push((key, Yaml::plain(&show_time(time))));
                 }
             };
         shorter(
@@ -147,8 +147,8 @@ impl<'a> Settings<'a> {
                 if let Some(time) = possible(at, time, defaults.read, LONGEST_DAY, notes)
                     && time != defaults.read
                 {
-                    keys.push(("first_byte", Yaml::plain(show_time(time))));
-                    keys.push(("read", Yaml::plain(show_time(time))));
+                    keys.push(("first_byte", Yaml::plain(&show_time(time))));
+                    keys.push(("read", Yaml::plain(&show_time(time))));
                 }
             }
             None => notes.unwritten(self.http, "proxy_read_timeout", format!(
@@ -215,7 +215,7 @@ impl<'a> Settings<'a> {
         if let Some((at, bytes)) = header {
             let bytes = size_within(at, bytes, 1 << 10, 1 << 20, "limits.header", notes);
             if bytes != defaults.header as u64 {
-                keys.push(("header", Yaml::plain(show_size(bytes))));
+                keys.push(("header", Yaml::plain(&show_size(bytes))));
             }
         }
         self.body(&mut keys, notes);
@@ -261,7 +261,7 @@ impl<'a> Settings<'a> {
             size_within(at, bytes, 1 << 10, 64 << 30, "limits.body", notes)
         };
         if bytes != defaults.body as u64 {
-            keys.push(("body", Yaml::plain(show_size(bytes))));
+            keys.push(("body", Yaml::plain(&show_size(bytes))));
         }
         if bytes > share {
             notes.differs(
@@ -271,7 +271,7 @@ impl<'a> Settings<'a> {
                     show_size(bytes * 2)
                 ),
             );
-            keys.push(("body_memory", Yaml::plain(show_size(bytes * 2))));
+            keys.push(("body_memory", Yaml::plain(&show_size(bytes * 2))));
         }
     }
 
@@ -293,7 +293,7 @@ impl<'a> Settings<'a> {
                 return Some(0);
             }
             let has = |name: &&str| directive.args.iter().any(|arg| arg == *name);
-            if !OURS.iter().all(|name| has(&name)) {
+            if !OURS.iter().all(has) {
                 notes.differs(directive, "a request is tried elsewhere after an error, a timeout, a bad answer, 500, 502, 503 and 504, POST too, until its first content has come (retries)");
             }
             for other in directive
@@ -349,141 +349,11 @@ impl<'a> Settings<'a> {
         let mut networks = Vec::new();
         for from in written {
             match network(from.arg(0)) {
-                Some(net) => networks.push(Yaml::text(net)),
+                Some(net) => networks.push(Yaml::text(&net)),
                 None => notes.not_carried(from, "trusted_proxies are addresses and networks"),
             }
         }
         (!networks.is_empty()).then_some(Yaml::List(networks))
-    }
-
-    /// The access log: `None` where the default stays.
-    pub fn access_log(&self, notes: &mut Notes) -> Option<Yaml> {
-        let written = self.choice.effective("access_log", notes);
-        let (log, further) = written.split_first()?;
-        for further in further {
-            notes.not_carried(further, "there is one access log");
-        }
-        let path = log.arg(0);
-        if path == "off" {
-            return Some(Yaml::plain("null"));
-        }
-        if path.starts_with("syslog:") || path.contains('$') {
-            notes.not_carried(log, "the access log is one file, or standard output");
-            return None;
-        }
-        for option in log.args.iter().skip(2) {
-            let name = option.split('=').next().unwrap_or_default();
-            notes.not_carried(
-                log,
-                format!(
-                    "{}: every request has a line, written in the background",
-                    quoted(name)
-                ),
-            );
-        }
-        match log.arg(1) {
-            "" | "combined" => {}
-            format => notes.differs(log, format!("the format {} is combined here; formats of one's own are not carried, json has the most fields", quoted(format))),
-        }
-        let path = match path {
-            "/dev/stdout" => Yaml::text("-"),
-            path if path.starts_with('/') => {
-                if !path.starts_with("/var/log/sluicegate/") {
-                    notes.differs(log, "the gateway's user must be able to write it: systemd/sluicegate.service has /var/log/sluicegate alone (ReadWritePaths)");
-                }
-                Yaml::text(path)
-            }
-            _ => {
-                notes.not_carried(
-                    log,
-                    "where a relative path begins is known to nginx alone; write access_log.path",
-                );
-                return None;
-            }
-        };
-        Some(Yaml::Map(vec![
-            ("path", path),
-            ("format", Yaml::plain("combined")),
-        ]))
-    }
-
-    /// What the gateway sends to engines, and nginx would send.
-    pub fn request_fields(&self, notes: &mut Notes) -> Option<String> {
-        let mut seen: Vec<usize> = Vec::new();
-        let mut api_key = None;
-        let mut has_host = false;
-        for location in &self.choice.locations {
-            for field in location.scope.effective("proxy_set_header") {
-                has_host |= field.arg(0).eq_ignore_ascii_case("host");
-                if seen.contains(&field.number) {
-                    continue;
-                }
-                seen.push(field.number);
-                if let Some(key) = bearer(field) {
-                    if key.contains('$') {
-                        notes.not_carried(
-                            field,
-                            "the key is in a variable; write api_key of the endpoints",
-                        );
-                    } else {
-                        notes.differs(field, "it is api_key of every endpoint; better is \"${ENGINE_KEY}\", which reads the environment");
-                        api_key.get_or_insert_with(|| key.to_owned());
-                    }
-                } else if let Some(how) = field_differs(field) {
-                    notes.differs(field, how);
-                }
-            }
-        }
-        if !has_host {
-            let at = self.choice.target.proxy_pass;
-            notes.differs(
-                at,
-                format!(
-                    "Host is not set, so nginx sends {}; the gateway sends the client's",
-                    quoted(&self.choice.target.authority)
-                ),
-            );
-        }
-        api_key
-    }
-}
-
-fn bearer(field: &Directive) -> Option<&str> {
-    if !field.arg(0).eq_ignore_ascii_case("authorization") {
-        return None;
-    }
-    let key = field.arg(1).strip_prefix("Bearer ")?.trim();
-    let is_key = !key.is_empty() && key.bytes().all(|b| b.is_ascii_graphic());
-    // The client's own is what is sent anyway.
-    is_key.then_some(key)
-}
-
-/// `None` where the gateway sends the same.
-fn field_differs(field: &Directive) -> Option<&'static str> {
-    let name = field.arg(0).to_ascii_lowercase();
-    match (name.as_str(), field.arg(1)) {
-        ("connection", "") | ("host", "$host") | ("x-real-ip", "$remote_addr") => None,
-        ("x-forwarded-for", "$proxy_add_x_forwarded_for") => None,
-        ("x-forwarded-proto", "$scheme") => None,
-        ("authorization", "$http_authorization") => None,
-        ("x-request-id", "$request_id") => Some("a client's own id is kept, if it is a fit one"),
-        ("x-request-id", _) => Some("a client's own id is sent, or a new one"),
-        ("host", "$http_host") => Some("Host is sent without its port, in lower case"),
-        ("host", _) => Some("Host is the client's"),
-        ("x-real-ip", _) => Some("X-Real-IP is the address of the connection's other side"),
-        ("x-forwarded-for", _) => Some(
-            "the address of the connection's other side is put behind the client's X-Forwarded-For",
-        ),
-        ("x-forwarded-proto", _) => Some(
-            "X-Forwarded-Proto is http or https, as the client came; a trusted proxy's own is kept",
-        ),
-        ("upgrade" | "connection", _) => {
-            Some("connections towards engines are kept, and WebSocket is not supported yet")
-        }
-        (_, value) if value.is_empty() => {
-            Some("fields of the client's are passed, but for those of one connection")
-        }
-        _ => Some("fields of one's own are not added"),
     }
 }
 
