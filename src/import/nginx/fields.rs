@@ -27,8 +27,12 @@ pub(super) fn request_fields(choice: &Choice<'_>, notes: &mut Notes) -> Option<S
                     notes.differs(field, "it is api_key of every endpoint; better is \"${ENGINE_KEY}\", which reads the environment");
                     api_key.get_or_insert_with(|| key.to_owned());
                 }
-            } else if let Some(how) = field_differs(field) {
-                notes.differs(field, how);
+                continue;
+            }
+            match sent(field) {
+                Sent::AsWritten => {}
+                Sent::Otherwise(how) => notes.differs(field, how),
+                Sent::Not(why) => notes.not_carried(field, why),
             }
         }
     }
@@ -51,33 +55,43 @@ fn bearer(field: &Directive) -> Option<&str> {
     }
     let key = field.arg(1).strip_prefix("Bearer ")?.trim();
     let is_key = !key.is_empty() && key.bytes().all(|b| b.is_ascii_graphic());
-    // The client's own is what is sent anyway.
     is_key.then_some(key)
 }
 
-/// `None` where the gateway sends the same.
-fn field_differs(field: &Directive) -> Option<&'static str> {
+enum Sent {
+    AsWritten,
+    Otherwise(&'static str),
+    Not(&'static str),
+}
+
+/// What the gateway does about a field that nginx sets.
+fn sent(field: &Directive) -> Sent {
+    use Sent::{AsWritten, Not, Otherwise};
     let name = field.arg(0).to_ascii_lowercase();
     match (name.as_str(), field.arg(1)) {
-        ("connection", "") | ("host", "$host") | ("x-real-ip", "$remote_addr") => None,
-        ("x-forwarded-for", "$proxy_add_x_forwarded_for") => None,
-        ("x-forwarded-proto", "$scheme") => None,
-        ("authorization", "$http_authorization") => None,
-        ("x-request-id", "$request_id") => Some("a client's own id is kept, if it is a fit one"),
-        ("x-request-id", _) => Some("a client's own id is sent, or a new one"),
-        ("host", "$http_host") => Some("Host is sent without its port, in lower case"),
-        ("host", _) => Some("Host is the client's"),
-        ("x-real-ip", _) => Some("X-Real-IP is the address of the connection's other side"),
-        ("x-forwarded-for", _) => Some(
+        ("connection", "")
+        | ("host", "$host")
+        | ("x-real-ip", "$remote_addr")
+        | ("x-forwarded-for", "$proxy_add_x_forwarded_for")
+        | ("x-forwarded-proto", "$scheme")
+        | ("authorization", "$http_authorization") => AsWritten,
+        ("x-request-id", "$request_id") => {
+            Otherwise("a client's own id is kept, if it is a fit one")
+        }
+        ("x-request-id", _) => Otherwise("a client's own id is sent, or a new one"),
+        ("host", "$http_host") => Otherwise("Host is sent without its port, in lower case"),
+        ("host", _) => Otherwise("Host is the client's"),
+        ("x-real-ip", _) => Otherwise("X-Real-IP is the address of the connection's other side"),
+        ("x-forwarded-for", _) => Otherwise(
             "the address of the connection's other side is put behind the client's X-Forwarded-For",
         ),
-        ("x-forwarded-proto", _) => Some(
+        ("x-forwarded-proto", _) => Otherwise(
             "X-Forwarded-Proto is http or https, as the client came; a trusted proxy's own is kept",
         ),
         ("upgrade" | "connection", _) => {
-            Some("connections towards engines are kept, and WebSocket is not supported yet")
+            Not("connections towards engines are kept, and WebSocket is not supported yet")
         }
-        (_, "") => Some("fields of the client's are passed, but for those of one connection"),
-        _ => Some("fields of one's own are not added"),
+        (_, "") => Not("fields of the client's are passed, but for those of one connection"),
+        _ => Not("fields of one's own are not added"),
     }
 }
