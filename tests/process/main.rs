@@ -11,6 +11,8 @@ mod certificates;
 mod command_line;
 mod from_nginx;
 mod gateway;
+mod high_availability;
+mod network;
 mod real_clients;
 mod recorder;
 mod reload_storm;
