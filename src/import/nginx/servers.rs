@@ -144,7 +144,7 @@ fn url_of(address: &str, tls: bool, at: &Directive, notes: &mut Notes) -> Option
         };
         let default = if tls { 443 } else { 80 };
         let url = if has_port {
-            address.to_owned()
+            address.to_ascii_lowercase()
         } else {
             format!("{address}:{default}")
         };
