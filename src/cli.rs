@@ -10,6 +10,7 @@ use nix::unistd::Pid;
 
 use crate::config::{self, Config, Diagnostics, look_up};
 use crate::demo;
+use crate::import::Import;
 use crate::ready::Question;
 use crate::run;
 use crate::tasks::supervisor::Signals;
@@ -71,6 +72,8 @@ enum Order {
 enum Command {
     /// Start two simulated engines and the gateway, and say what to try
     Demo(demo::Demo),
+    /// Print the sluicegate.yaml that does what an nginx.conf does, and list what it could not carry over
+    Import(Import),
     /// Exit 0 when the gateway at URL is ready, else 1
     Ready(Ready),
     /// One simulated engine of the demo
@@ -105,6 +108,7 @@ impl Cli {
         match self.command {
             Some(Command::Demo(demo)) => return demo.run(signals),
             Some(Command::DemoEngine(engine)) => return engine.run(),
+            Some(Command::Import(import)) => return import.run(),
             Some(Command::Ready(ready)) => return ready.ask(),
             None => {}
         }

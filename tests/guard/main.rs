@@ -277,7 +277,7 @@ fn every_key_that_is_named_exists() {
     for path in [
         "README.md",
         "docs/operations.md",
-        "docs/differences-from-nginx.md",
+        "docs/from-nginx.md",
         "docs/tuning.md",
         "docs/high-availability.md",
         "docs/guide-errata.md",
@@ -294,11 +294,7 @@ fn every_key_that_is_named_exists() {
 
 #[test]
 fn every_configuration_that_is_shown_is_valid() {
-    for path in [
-        "README.md",
-        "docs/operations.md",
-        "docs/differences-from-nginx.md",
-    ] {
+    for path in ["README.md", "docs/operations.md", "docs/from-nginx.md"] {
         for block in read(path).split("```yaml\n").skip(1) {
             let yaml = block.split("```").next().unwrap_or_default();
             let key = |_: &str| Some("sk-1234".to_owned());
