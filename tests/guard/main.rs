@@ -328,6 +328,35 @@ fn every_link_leads_somewhere() {
 }
 
 #[test]
+fn the_exporter_on_the_nodes_is_told_every_metric_that_monitoring_asks_for() {
+    let config: Value = serde_json::from_str(&read("conf/pool/config.json")).unwrap();
+    let prefix = config["CommonConfig"]["MetricsFieldPrefix"]
+        .as_str()
+        .unwrap();
+    let fields = config["GPUConfig"]["Fields"].as_array().unwrap();
+    let told: BTreeSet<String> = fields
+        .iter()
+        .map(|field| field.as_str().unwrap().to_lowercase())
+        .collect();
+    let mut asked = 0;
+    for path in files("conf/monitoring") {
+        for name in names_after(&read(&path), prefix) {
+            // The job is called amd_gpu_metrics; what ends in `_` is the start of a pattern.
+            if name.is_empty() || name == "gpu_metrics" || name.ends_with('_') {
+                continue;
+            }
+            asked += 1;
+            assert!(
+                told.contains(name),
+                "{} asks for {prefix}{name}, which conf/pool/config.json does not have",
+                path.display()
+            );
+        }
+    }
+    assert!(asked > 10, "{asked}");
+}
+
+#[test]
 fn readme_shows_the_two_commands() {
     let readme = read("README.md");
     let blocks: Vec<&str> = readme
