@@ -4,12 +4,13 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::SystemTime;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::config::{self, Config, Diagnostics, look_up};
 use crate::demo;
+use crate::generate;
 use crate::run;
 use crate::tasks::supervisor::Signals;
 
@@ -75,6 +76,9 @@ enum Command {
     /// One simulated engine of the demo
     #[command(hide = true)]
     DemoEngine(demo::DemoEngine),
+    /// Write the manual pages and the completions of shells
+    #[command(hide = true)]
+    Generate(Generate),
 }
 
 #[derive(Debug, Args)]
@@ -84,6 +88,12 @@ struct Ready {
     url: String,
 }
 
+#[derive(Debug, Args)]
+struct Generate {
+    /// Where to: its man/ and completions/ are made
+    directory: PathBuf,
+}
+
 impl Cli {
     /// Does what was asked.
     pub fn execute(self, signals: Signals) -> ExitCode {
@@ -91,6 +101,9 @@ impl Cli {
             Some(Command::Demo(demo)) => return demo.run(signals),
             Some(Command::DemoEngine(engine)) => return engine.run(),
             Some(Command::Ready(ready)) => return crate::ready::check(&ready.url),
+            Some(Command::Generate(generate)) => {
+                return generate::write(Self::command(), &generate.directory);
+            }
             None => {}
         }
         let loaded = if self.listen.is_empty() {

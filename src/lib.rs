@@ -34,4 +34,6 @@ pub mod ready;
 
 pub mod demo;
 
+pub mod generate;
+
 pub mod cli;
