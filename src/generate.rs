@@ -138,3 +138,50 @@ fn of_the_daemon() -> Roff {
     roff.text([roman("/usr/share/doc/sluicegate/operations.md")]);
     roff
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+    use crate::cli::Cli;
+
+    #[test]
+    fn every_command_has_a_page_and_no_hidden_one_is_shown() {
+        let directory = std::env::temp_dir().join(format!("generate-{}", std::process::id()));
+        try_write(Cli::command(), &directory).unwrap();
+        let read = |file: &str| fs::read_to_string(directory.join(file)).unwrap();
+        let main = read("man/sluicegate.8");
+        for shown in [
+            "SYNOPSIS",
+            "\\-\\-listen",
+            "sluicegate\\-ready(8)",
+            "FILES",
+            "USR1",
+        ] {
+            assert!(main.contains(shown), "no {shown} in {main}");
+        }
+        let files = [
+            "completions/sluicegate.bash",
+            "completions/_sluicegate",
+            "completions/sluicegate.fish",
+        ];
+        for subcommand in Cli::command().get_subcommands() {
+            let name = subcommand.get_name();
+            let page = directory.join(format!("man/sluicegate-{name}.8"));
+            assert_eq!(
+                page.exists(),
+                !subcommand.is_hide_set(),
+                "{}",
+                page.display()
+            );
+            let is_no_word = |c: char| !c.is_ascii_alphanumeric() && c != '-';
+            for file in files {
+                let text = read(file);
+                let is_offered = text.split(is_no_word).any(|word| word == name);
+                assert_eq!(is_offered, !subcommand.is_hide_set(), "{name} in {file}");
+            }
+        }
+        fs::remove_dir_all(&directory).unwrap();
+    }
+}
