@@ -11,6 +11,7 @@ use nix::unistd::Pid;
 use crate::config::{self, Config, Diagnostics, look_up};
 use crate::demo;
 use crate::generate;
+use crate::ready::Question;
 use crate::run;
 use crate::tasks::supervisor::Signals;
 
@@ -86,6 +87,20 @@ struct Ready {
     /// Where the gateway is; only http
     #[arg(default_value = "http://127.0.0.1:9180")]
     url: String,
+    /// Only whether it runs and answers, whatever its endpoints do
+    #[arg(long)]
+    alive: bool,
+}
+
+impl Ready {
+    fn ask(&self) -> ExitCode {
+        let question = if self.alive {
+            Question::Alive
+        } else {
+            Question::Ready
+        };
+        crate::ready::check(&self.url, question)
+    }
 }
 
 #[derive(Debug, Args)]
@@ -100,7 +115,7 @@ impl Cli {
         match self.command {
             Some(Command::Demo(demo)) => return demo.run(signals),
             Some(Command::DemoEngine(engine)) => return engine.run(),
-            Some(Command::Ready(ready)) => return crate::ready::check(&ready.url),
+            Some(Command::Ready(ready)) => return ready.ask(),
             Some(Command::Generate(generate)) => {
                 return generate::write(Self::command(), &generate.directory);
             }

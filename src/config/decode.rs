@@ -9,6 +9,7 @@ use super::diagnostic::{Fault, quoted};
 use super::listen::{self, Audience};
 use super::parse::Value;
 use super::reader::Field;
+use super::schema::MOST_LISTENERS;
 use super::section::{Named, Section, file_path};
 use super::{
     AccessLog, AccessLogFormat, ClientTimeouts, Config, Expose, Keepalive, Limits, Listen,
@@ -77,7 +78,7 @@ fn listeners(root: &Section<'_>) -> Vec<Listen> {
     let Some(field) = root.written("listen").or_else(|| root.default("listen")) else {
         return Vec::new();
     };
-    let items = field.items();
+    let items = root.reader.items(&field, MOST_LISTENERS);
     if items.is_empty() {
         root.reader
             .problem_at("listen", "is empty", "write at least one address");
@@ -150,7 +151,7 @@ fn admin(root: &Section<'_>) -> Vec<Listen> {
             .problem_at("admin", message, "write null to switch it off");
         return Vec::new();
     }
-    let items = field.items();
+    let items = root.reader.items(&field, MOST_LISTENERS);
     if items.is_empty() {
         root.reader
             .problem_at("admin", "is empty", "write null to switch it off");

@@ -167,8 +167,13 @@ impl Fault {
     }
 }
 
-/// `text` in quotes, escaped and no longer than a line of a log should be.
+/// `text` in quotes, as [`shown`] has it.
 pub(super) fn quoted(text: &str) -> String {
+    format!("\"{}\"", shown(text))
+}
+
+/// `text` escaped, so that a message has one line, and no longer than a line of a log should be.
+pub(super) fn shown(text: &str) -> String {
     const LONGEST: usize = 80;
     let mut shown: String = text
         .chars()
@@ -178,7 +183,7 @@ pub(super) fn quoted(text: &str) -> String {
     if text.chars().nth(LONGEST).is_some() {
         shown.push('…');
     }
-    format!("\"{shown}\"")
+    shown
 }
 
 #[cfg(test)]

@@ -270,5 +270,8 @@ impl std::fmt::Debug for Secret {
     }
 }
 
+#[cfg(any(test, fuzzing))]
+#[path = "../../tests/fuzz/src/promises.rs"]
+pub mod promises;
 #[cfg(test)]
 mod tests;

@@ -6,6 +6,8 @@ use std::collections::HashMap;
 
 use serde_saphyr::granit_parser::{self, ErrorKind, Event, Parser, ScalarStyle, ScanError};
 
+use super::diagnostic::shown;
+
 /// Bytes of a configuration file.
 pub(super) const LARGEST_FILE: usize = 1 << 20;
 /// Collections within collections; the schema needs 6.
@@ -24,6 +26,24 @@ impl Position {
     pub const START: Self = Self { line: 1, column: 1 };
     /// Of what was not read from a file.
     pub const NOWHERE: Self = Self { line: 0, column: 0 };
+
+    /// Of the character that follows `text`. LF, CR and CRLF end a line (YAML 1.2.2 section 5.4).
+    pub fn after(text: &str) -> Self {
+        let mut at = Self::START;
+        let mut before = ' ';
+        for c in text.chars() {
+            match (before, c) {
+                ('\r', '\n') => {}
+                (_, '\r' | '\n') => {
+                    at.line += 1;
+                    at.column = 1;
+                }
+                _ => at.column += 1,
+            }
+            before = c;
+        }
+        at
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -361,16 +381,15 @@ fn path(open: &[Open], name: &str) -> String {
                 if !path.is_empty() {
                     path.push('.');
                 }
-                path.push_str(key.as_ref().map_or("", |(key, _)| key));
+                path.push_str(&key.as_ref().map_or_else(String::new, |(key, _)| shown(key)));
             }
         }
     }
     if !path.is_empty() {
         path.push('.');
     }
-    path.push_str(name);
-    // A key may be any text: a message has one line.
-    path.escape_debug().to_string()
+    path.push_str(&shown(name));
+    path
 }
 
 fn key_name(node: Node) -> Result<(Box<str>, Position), Mistake> {

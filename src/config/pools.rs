@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use super::diagnostic::{Fault, quoted};
+use super::diagnostic::{Fault, shown};
 use super::parse::{Node, Position, Value};
 use super::reader::Field;
+use super::schema::{MOST_ENDPOINTS, MOST_POOLS};
 use super::section::{Named, Section};
 use super::{
     Endpoint, Health, PolicyName, Pool, RetryBudget, Secret, Timeouts, UpstreamTls, Url, decode,
@@ -71,20 +72,24 @@ fn named(root: &Section<'_>, inherited: &Timeouts) -> Vec<Pool> {
     if let Some(second) = entries.get(1) {
         reader.problem(
             second.at,
-            &all.path_of(&second.key),
+            &all.path_of(&shown(&second.key)),
             "is a second pool, and which model goes where is not supported yet",
             "keep one pool, and run a gateway for each of the others",
         );
     }
-    let mut pools = Vec::with_capacity(entries.len());
-    for entry in entries {
-        let name = &*entry.key;
+    let mut pools = Vec::new();
+    if entries.len() > MOST_POOLS {
+        let message = format!("has {} pools", entries.len());
+        reader.problem_at("pools", message, format!("write at most {MOST_POOLS}"));
+    }
+    for entry in entries.iter().take(MOST_POOLS) {
+        let name = &*shown(&entry.key);
         let path = all.path_of(name);
-        if !is_pool_name(name) {
+        if !is_pool_name(&entry.key) {
             reader.problem(
                 entry.at,
                 "pools",
-                format!("{} cannot be a pool's name", quoted(name)),
+                format!("\"{name}\" cannot be a pool's name"),
                 "a name has at most 64 letters, digits, \"-\", \"_\" and \".\"",
             );
         }
@@ -152,7 +157,7 @@ fn without_endpoints(section: &Section<'_>, name: &str, inherited: &Timeouts) ->
 fn endpoints(section: &Section<'_>, field: &Field<'_>, cap: Option<u32>) -> Vec<Endpoint> {
     let reader = section.reader;
     let items = match &field.node.value {
-        Value::List(_) => field.items(),
+        Value::List(_) => reader.items(field, MOST_ENDPOINTS),
         _ => {
             reader.problem(field.node.at, &field.path, "is not a list", ENDPOINTS_FORM);
             return Vec::new();
@@ -201,7 +206,11 @@ fn endpoint(section: &Section<'_>, item: &Field<'_>, cap: Option<u32>) -> Option
         && let Value::Scalar(port) = &entry.node.value
         && port.text.parse::<u16>().is_ok()
     {
-        let fix = format!("write {}:{} without the space", &*entry.key, &*port.text);
+        let fix = format!(
+            "write {}:{} without the space",
+            shown(&entry.key),
+            &*port.text
+        );
         reader.problem(item.node.at, &item.path, "is a mapping", fix);
         return None;
     }

@@ -206,7 +206,8 @@ impl<'a> Reader<'a> {
         parse(&value).map(Some).map_err(|fault| {
             let from_environment = matches!(value, Cow::Owned(_));
             let fix = match fault.fix {
-                Some(fix) if fault.hide || !(from_environment || field.secret) => fix,
+                Some(fix) if fault.hide => fix,
+                Some(fix) if !(from_environment || field.secret) && fits(&fix) => fix,
                 _ => form.to_owned(),
             };
             let shown = if fault.hide { "the value" } else { &shown };
@@ -219,6 +220,18 @@ impl<'a> Reader<'a> {
             self.problem(node.at, path, message, fix);
             Noted
         })
+    }
+
+    /// The items of a list, or the single value as one; those beyond `most` are a mistake and left out.
+    pub fn items<'n>(&self, field: &Field<'n>, most: usize) -> Vec<Field<'n>> {
+        let mut items = field.items();
+        if items.len() > most {
+            let message = format!("has {} items", items.len());
+            let help = format!("write at most {most}");
+            self.problem(field.node.at, &field.path, message, help);
+            items.truncate(most);
+        }
+        items
     }
 
     pub fn join(&self, path: &str) -> PathBuf {
@@ -258,6 +271,11 @@ impl<'a> Field<'a> {
             _ => vec![Field::item(self.node, self.path.clone())],
         }
     }
+}
+
+/// Whether a fix, which may hold the value, can be part of a message of one line.
+fn fits(fix: &str) -> bool {
+    fix.len() <= 250 && !fix.contains(char::is_control)
 }
 
 fn what(node: &Node) -> &'static str {

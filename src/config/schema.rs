@@ -177,6 +177,12 @@ pub(super) static KEYS: &[Key] = &[
     key("pools.*.timeouts", Overrides("timeouts"), "{}"),
 ];
 
+/// Addresses of `listen`, and of `admin`. They are compared with each other.
+pub(super) const MOST_LISTENERS: usize = 256;
+pub(super) const MOST_POOLS: usize = 256;
+/// Of one pool.
+pub(super) const MOST_ENDPOINTS: usize = 4096;
+
 /// Keys of versions to come: written today they get this answer, not a guess at what was meant.
 pub(super) static LATER: &[&str] = &[
     "models",

@@ -16,13 +16,30 @@ use super::{Config, decode, validate};
 /// Everything that is wrong with it, or that it cannot be read.
 pub fn load(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Config, Diagnostics> {
     let name = path.display().to_string();
-    let text = read(path).map_err(|(at, message, help)| whole(&name, at, message, help))?;
+    let bytes = read(path)
+        .map_err(|(message, help)| whole(&name, Position::NOWHERE, message, help.to_owned()))?;
     // The gateway may be started from another directory than it is reloaded in.
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let base = absolute.parent().unwrap_or(Path::new("/"));
-    let mut config = parse_str(&text, &name, base, env)?;
+    let mut config = parse_bytes(bytes, &name, base, env)?;
     config.file = Some(path.to_owned());
     Ok(config)
+}
+
+/// [`parse_str`] of what a file holds.
+pub(super) fn parse_bytes(
+    bytes: Vec<u8>,
+    file: &str,
+    base: &Path,
+    env: &dyn Fn(&str) -> Option<String>,
+) -> Result<Config, Diagnostics> {
+    let text = String::from_utf8(bytes).map_err(|error| {
+        let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+        let at = Position::after(&String::from_utf8_lossy(valid));
+        let help = "save the file as UTF-8".to_owned();
+        whole(file, at, "is not UTF-8 here".to_owned(), help)
+    })?;
+    parse_str(&text, file, base, env)
 }
 
 /// Reads a configuration from `text`. `file` is how messages name it, `base` where relative paths
@@ -130,35 +147,23 @@ fn read_tree(reader: Reader<'_>, root: &Node) -> Result<Config, Diagnostics> {
     Ok(config)
 }
 
-/// The file's text, or what is wrong with it.
-fn read(path: &Path) -> Result<String, (Position, String, String)> {
-    let cannot = |error: std::io::Error| {
-        let help = match error.kind() {
-            std::io::ErrorKind::NotFound => "write the file, or name another with -c",
-            std::io::ErrorKind::PermissionDenied => "let the gateway's user read it",
-            _ => "name a readable file with -c",
-        };
-        (
-            Position::NOWHERE,
-            format!("cannot be read: {error}"),
-            help.to_owned(),
-        )
-    };
+/// What the file holds, or why that cannot be said and what to do.
+fn read(path: &Path) -> Result<Vec<u8>, (String, &'static str)> {
     let mut bytes = Vec::new();
     // One more than is allowed, so that a device or a huge file ends too.
-    File::open(path)
-        .and_then(|file| file.take(LARGEST_FILE as u64 + 1).read_to_end(&mut bytes))
-        .map_err(cannot)?;
-    String::from_utf8(bytes).map_err(|error| {
-        let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
-        let valid = String::from_utf8_lossy(valid);
-        let at = Position {
-            line: valid.matches('\n').count() + 1,
-            column: valid.chars().rev().take_while(|c| *c != '\n').count() + 1,
-        };
-        let message = "is not UTF-8 here".to_owned();
-        (at, message, "save the file as UTF-8".to_owned())
-    })
+    let read = File::open(path)
+        .and_then(|file| file.take(LARGEST_FILE as u64 + 1).read_to_end(&mut bytes));
+    match read {
+        Ok(_) => Ok(bytes),
+        Err(error) => {
+            let help = match error.kind() {
+                std::io::ErrorKind::NotFound => "write the file, or name another with -c",
+                std::io::ErrorKind::PermissionDenied => "let the gateway's user read it",
+                _ => "name a readable file with -c",
+            };
+            Err((format!("cannot be read: {error}"), help))
+        }
+    }
 }
 
 fn whole(file: &str, at: Position, message: String, help: String) -> Diagnostics {

@@ -1,6 +1,6 @@
 //! What to say of a key that does not exist.
 
-use super::diagnostic::quoted;
+use super::diagnostic::shown;
 use super::parse::Entry;
 use super::reader::Reader;
 use super::schema::{self, HABITS, KEYS};
@@ -11,13 +11,11 @@ pub(super) fn check(reader: &Reader<'_>, entry: &Entry, section: &'static str, p
     if schema::find(section, name).is_some() || names_are_free(section) {
         return;
     }
-    let shown = &quoted(name)[1..];
-    let shown = &shown[..shown.len() - 1];
-    let path = if path.is_empty() {
-        shown.to_owned()
-    } else {
-        format!("{path}.{shown}")
-    };
+    let mut path = path.to_owned();
+    if !path.is_empty() {
+        path.push('.');
+    }
+    path.push_str(&shown(name));
     let (message, help) = if schema::is_later(section, name) {
         (
             "is not supported yet",

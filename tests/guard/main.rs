@@ -189,7 +189,7 @@ fn readme_has_every_metric_and_no_other() {
         .map(|row| row[0].trim_matches('`').to_owned())
         .collect();
     assert_eq!(told, known);
-    for path in ["README.md", "docs/operations.md"] {
+    for path in ["README.md", "docs/operations.md", "docs/tuning.md"] {
         for name in names_after(&read(path), "sluicegate_") {
             assert!(
                 known.contains(&format!("sluicegate_{name}")),
@@ -280,6 +280,9 @@ fn every_key_that_is_named_exists() {
         "README.md",
         "docs/operations.md",
         "docs/differences-from-nginx.md",
+        "docs/tuning.md",
+        "docs/high-availability.md",
+        "docs/guide-errata.md",
     ] {
         let text = read(path);
         let prose: Vec<&str> = text.split("```").step_by(2).collect();

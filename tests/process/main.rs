@@ -10,6 +10,8 @@ mod bad_requests;
 mod certificates;
 mod command_line;
 mod gateway;
+mod high_availability;
+mod network;
 mod real_clients;
 mod recorder;
 mod reload_storm;

@@ -1,5 +1,9 @@
-//! The decoder's own sources, without the rest of the gateway, so that an instrumented build takes
+//! The sources of what is fuzzed, without the rest of the gateway, so that an instrumented build takes
 //! seconds rather than minutes.
+
+#[path = "../../../src/config/mod.rs"]
+#[allow(dead_code, reason = "the gateway uses what the target does not")]
+pub mod config;
 
 #[path = "../../../src/upstream"]
 pub mod upstream {
