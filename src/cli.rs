@@ -4,12 +4,13 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::SystemTime;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::config::{self, Config, Diagnostics, look_up};
 use crate::demo;
+use crate::generate;
 use crate::import::Import;
 use crate::ready::Question;
 use crate::run;
@@ -79,6 +80,9 @@ enum Command {
     /// One simulated engine of the demo
     #[command(hide = true)]
     DemoEngine(demo::DemoEngine),
+    /// Write the manual pages and the completions of shells
+    #[command(hide = true)]
+    Generate(Generate),
 }
 
 #[derive(Debug, Args)]
@@ -102,6 +106,12 @@ impl Ready {
     }
 }
 
+#[derive(Debug, Args)]
+struct Generate {
+    /// Where to: its man/ and completions/ are made
+    directory: PathBuf,
+}
+
 impl Cli {
     /// Does what was asked.
     pub fn execute(self, signals: Signals) -> ExitCode {
@@ -110,6 +120,9 @@ impl Cli {
             Some(Command::DemoEngine(engine)) => return engine.run(),
             Some(Command::Import(import)) => return import.run(),
             Some(Command::Ready(ready)) => return ready.ask(),
+            Some(Command::Generate(generate)) => {
+                return generate::write(Self::command(), &generate.directory);
+            }
             None => {}
         }
         let loaded = if self.listen.is_empty() {

@@ -36,4 +36,6 @@ pub mod ready;
 
 pub mod demo;
 
+pub mod generate;
+
 pub mod cli;

@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+mod packaging;
+
 /// Longer than this, a file holds more than one idea. Lists of cases may be longer.
 const LINES: usize = 600;
 const LINES_OF_TESTS: usize = 800;
