@@ -4,12 +4,14 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::SystemTime;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::config::{self, Config, Diagnostics, look_up};
 use crate::demo;
+use crate::generate;
+use crate::import::Import;
 use crate::ready::Question;
 use crate::run;
 use crate::tasks::supervisor::Signals;
@@ -71,11 +73,16 @@ enum Order {
 enum Command {
     /// Start two simulated engines and the gateway, and say what to try
     Demo(demo::Demo),
+    /// Print the sluicegate.yaml that does what an nginx.conf does, and list what it could not carry over
+    Import(Import),
     /// Exit 0 when the gateway at URL is ready, else 1
     Ready(Ready),
     /// One simulated engine of the demo
     #[command(hide = true)]
     DemoEngine(demo::DemoEngine),
+    /// Write the manual pages and the completions of shells
+    #[command(hide = true)]
+    Generate(Generate),
 }
 
 #[derive(Debug, Args)]
@@ -99,13 +106,23 @@ impl Ready {
     }
 }
 
+#[derive(Debug, Args)]
+struct Generate {
+    /// Where to: its man/ and completions/ are made
+    directory: PathBuf,
+}
+
 impl Cli {
     /// Does what was asked.
     pub fn execute(self, signals: Signals) -> ExitCode {
         match self.command {
             Some(Command::Demo(demo)) => return demo.run(signals),
             Some(Command::DemoEngine(engine)) => return engine.run(),
+            Some(Command::Import(import)) => return import.run(),
             Some(Command::Ready(ready)) => return ready.ask(),
+            Some(Command::Generate(generate)) => {
+                return generate::write(Self::command(), &generate.directory);
+            }
             None => {}
         }
         let loaded = if self.listen.is_empty() {
