@@ -91,7 +91,7 @@ fn a_regression_exits_1_and_the_page_says_so() {
     ]));
     assert_eq!(code, Some(1), "{out}{err}");
     assert!(
-        out.contains("| CPU µs a short request | sluicegate | 1.21×, 1.21-1.21 | 1.51×,"),
+        out.contains("| CPU µs a short request | sluicegate | worse | 1.21×, 1.21-1.21 | 1.51×,"),
         "{out}"
     );
     assert!(out.contains("1 figure is worse by more than 10 %"), "{out}");

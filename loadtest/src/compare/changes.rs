@@ -44,7 +44,7 @@ pub enum Verdict {
 
 impl Changes {
     /// Names of the columns of [`Changes::rows`].
-    pub const HEAD: [&str; 6] = ["", "gateway", "then", "now", "change", "verdict"];
+    pub const HEAD: [&str; 6] = ["", "gateway", "verdict", "then", "now", "change"];
 
     /// `threshold` is a fraction.
     ///
@@ -166,10 +166,10 @@ impl Change {
         [
             self.figure.label().to_owned(),
             self.gateway.clone(),
+            verdict.to_owned(),
             shown(&self.then),
             shown(&self.now),
             by,
-            verdict.to_owned(),
         ]
         .into()
     }
@@ -311,9 +311,9 @@ mod tests {
         assert_eq!(changes.worse(), 1);
         let text = changes.markdown();
         for line in [
-            "| CPU µs a short request | nginx | 10.00 | 10.00 | 1.00×, 1.00-1.00 | - |",
-            "| CPU µs a short request | sluicegate | 1.20×, 1.19-1.20 | 1.50×, 1.48-1.50 | 1.25×, 1.23-1.25 | worse |",
-            "| failed requests | sluicegate | 0 | 0 | +0.00, +0.00 to +0.00 | same |",
+            "| CPU µs a short request | nginx | - | 10.00 | 10.00 | 1.00×, 1.00-1.00 |",
+            "| CPU µs a short request | sluicegate | worse | 1.20×, 1.19-1.20 | 1.50×, 1.48-1.50 | 1.25×, 1.23-1.25 |",
+            "| failed requests | sluicegate | same | 0 | 0 | +0.00, +0.00 to +0.00 |",
             "1 figure is worse by more than 10 %, 0 better, of 2.",
         ] {
             assert!(text.contains(line), "{line}\n{text}");

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::bars::{bars, shown};
-use super::{details, escape, list, page, table};
+use super::{details, escape, list, page, table, wide};
 use crate::compare::{Cell, Changes, Figure, Record};
 
 /// A comparison as a page: the table, a plot of each figure, and what has changed where there is a baseline.
@@ -20,9 +20,8 @@ pub fn comparison(record: &Record, changes: Option<&Changes>) -> String {
     if let Some(changes) = changes {
         body.push_str(&changed(changes));
     }
-    body.push_str("<h2>Figures</h2>\n<div class=\"wide\">");
-    body.push_str(&overview(record));
-    body.push_str("</div>\n");
+    body.push_str("<h2>Figures</h2>\n");
+    body.push_str(&wide("Figures", &overview(record)));
     for (place, figure) in record.measured().into_iter().enumerate() {
         let cells = record.of(figure);
         let id = format!("figure-{place}");
@@ -44,8 +43,9 @@ fn changed(changes: &Changes) -> String {
     let rows: Vec<Vec<String>> = changes.rows().collect();
     let table = table("Change since the baseline", &Changes::HEAD, &rows);
     format!(
-        "<h2>Against the baseline</h2>\n<p class=\"{class}\">{}</p>\n<div class=\"wide\">{table}</div>\n",
-        escape(&changes.summary())
+        "<h2>Against the baseline</h2>\n<p class=\"{class}\">{}</p>\n{}",
+        escape(&changes.summary()),
+        wide("Against the baseline", &table)
     )
 }
 

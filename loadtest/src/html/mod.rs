@@ -73,8 +73,17 @@ fn table(caption: &str, head: &[&str], rows: &[Vec<String>]) -> String {
 
 fn details(summary: &str, content: &str) -> String {
     format!(
-        "<details><summary>{}</summary>\n<div class=\"wide\">{content}</div></details>\n",
-        escape(summary)
+        "<details><summary>{}</summary>\n{}</details>\n",
+        escape(summary),
+        wide(summary, content)
+    )
+}
+
+/// What may be wider than the screen: it scrolls by itself, also by keyboard.
+fn wide(label: &str, content: &str) -> String {
+    format!(
+        "<div class=\"wide\" role=\"region\" tabindex=\"0\" aria-label=\"{}\">\n{content}</div>\n",
+        escape(label)
     )
 }
 

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::chart::{Axis, Chart, Line};
-use super::{escape, list, number, page, table};
+use super::{escape, list, number, page, table, wide};
 use crate::load::{Interval, Quantiles, Report, Times};
 
 /// A run as a page: what it came to, requests and failures over time, times over time and as distributions.
@@ -79,7 +79,7 @@ fn times(report: &Report) -> String {
     .collect();
     let head = ["", "mean", "min", "median", "p90", "p95", "p99", "max"];
     let table = table("Times in milliseconds", &head, &rows);
-    format!("<h2>Times</h2>\n<div class=\"wide\">{table}</div>\n")
+    format!("<h2>Times</h2>\n{}", wide("Times", &table))
 }
 
 fn charts(report: &Report) -> Vec<(&'static str, Chart)> {
@@ -102,28 +102,34 @@ fn charts(report: &Report) -> Vec<(&'static str, Chart)> {
 }
 
 fn requests(report: &Report) -> Chart {
-    let steps = |of: fn(&Interval) -> u64| {
-        let run = (report.timeline.iter())
-            .flat_map(|interval| {
-                let rate = of(interval) as f64 / interval.width;
-                let until = interval.from + interval.width;
-                [(interval.from, rate), (until, rate)]
-            })
-            .collect();
-        vec![run]
+    let steps = |intervals: &[Interval], of: fn(&Interval) -> u64| -> Vec<(f64, f64)> {
+        let step = |interval: &Interval| {
+            let rate = of(interval) as f64 / interval.width;
+            [
+                (interval.from, rate),
+                (interval.from + interval.width, rate),
+            ]
+        };
+        intervals.iter().flat_map(step).collect()
     };
-    let failed = Line {
-        name: "failed",
-        runs: steps(|interval| interval.failed),
-        filled: true,
-        bad: true,
-    };
-    let answered = Line {
+    let mut lines = vec![Line {
         name: "answered",
-        runs: steps(|interval| interval.answered),
+        runs: vec![steps(&report.timeline, |interval| interval.answered)],
         filled: true,
         bad: false,
-    };
+    }];
+    if report.failed > 0 {
+        let failing = (report.timeline).split(|interval| interval.failed == 0);
+        lines.push(Line {
+            name: "failed",
+            runs: failing
+                .filter(|run| !run.is_empty())
+                .map(|run| down_to_0(steps(run, |interval| interval.failed)))
+                .collect(),
+            filled: true,
+            bad: true,
+        });
+    }
     Chart {
         id: "requests",
         describe: format!(
@@ -135,8 +141,15 @@ fn requests(report: &Report) -> Chart {
         x: Axis::Seconds(report.seconds),
         x_label: "seconds since the start",
         y_label: "requests a second",
-        lines: vec![answered, failed],
+        lines,
     }
+}
+
+/// Steps with the way up to the first and down from the last.
+fn down_to_0(steps: Vec<(f64, f64)>) -> Vec<(f64, f64)> {
+    let ground = |point: Option<&(f64, f64)>| point.map(|(at, _)| (*at, 0.0));
+    let (first, last) = (ground(steps.first()), ground(steps.last()));
+    first.into_iter().chain(steps).chain(last).collect()
 }
 
 /// `None` where nothing was measured.

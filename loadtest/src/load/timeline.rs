@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::exchange::Sample;
 
 /// Twice as many intervals are too many to tell apart in a plot; then each two are made one.
-const FEWEST: usize = 120;
+const FEWEST: usize = 60;
 const SHORTEST: Duration = Duration::from_millis(100);
 
 /// A part of a run. Requests count where they ended.
