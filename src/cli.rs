@@ -4,12 +4,15 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::SystemTime;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::config::{self, Config, Diagnostics, look_up};
 use crate::demo;
+use crate::generate;
+use crate::import::Import;
+use crate::ready::Question;
 use crate::run;
 use crate::tasks::supervisor::Signals;
 
@@ -70,11 +73,16 @@ enum Order {
 enum Command {
     /// Start two simulated engines and the gateway, and say what to try
     Demo(demo::Demo),
+    /// Print the sluicegate.yaml that does what an nginx.conf does, and list what it could not carry over
+    Import(Import),
     /// Exit 0 when the gateway at URL is ready, else 1
     Ready(Ready),
     /// One simulated engine of the demo
     #[command(hide = true)]
     DemoEngine(demo::DemoEngine),
+    /// Write the manual pages and the completions of shells
+    #[command(hide = true)]
+    Generate(Generate),
 }
 
 #[derive(Debug, Args)]
@@ -82,6 +90,26 @@ struct Ready {
     /// Where the gateway is; only http
     #[arg(default_value = "http://127.0.0.1:9180")]
     url: String,
+    /// Only whether it runs and answers, whatever its endpoints do
+    #[arg(long)]
+    alive: bool,
+}
+
+impl Ready {
+    fn ask(&self) -> ExitCode {
+        let question = if self.alive {
+            Question::Alive
+        } else {
+            Question::Ready
+        };
+        crate::ready::check(&self.url, question)
+    }
+}
+
+#[derive(Debug, Args)]
+struct Generate {
+    /// Where to: its man/ and completions/ are made
+    directory: PathBuf,
 }
 
 impl Cli {
@@ -90,7 +118,11 @@ impl Cli {
         match self.command {
             Some(Command::Demo(demo)) => return demo.run(signals),
             Some(Command::DemoEngine(engine)) => return engine.run(),
-            Some(Command::Ready(ready)) => return crate::ready::check(&ready.url),
+            Some(Command::Import(import)) => return import.run(),
+            Some(Command::Ready(ready)) => return ready.ask(),
+            Some(Command::Generate(generate)) => {
+                return generate::write(Self::command(), &generate.directory);
+            }
             None => {}
         }
         let loaded = if self.listen.is_empty() {

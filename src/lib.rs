@@ -30,8 +30,12 @@ pub mod server;
 
 pub mod run;
 
+pub mod import;
+
 pub mod ready;
 
 pub mod demo;
+
+pub mod generate;
 
 pub mod cli;

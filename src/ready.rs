@@ -5,24 +5,51 @@ use std::net::{TcpStream, ToSocketAddrs};
 use std::process::ExitCode;
 use std::time::Duration;
 
+/// For the connection and for the answer, each.
 const TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Exit status 0 when `url` answers `/ready` with 200; else 1, and the reason on stderr.
-pub fn check(url: &str) -> ExitCode {
-    match ask(url) {
+/// What a health check wants to know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Question {
+    /// Every pool has an endpoint up (`/ready`).
+    Ready,
+    /// The process takes connections and answers (`/health`), whatever its endpoints do. A gateway that drains takes
+    /// no connections any more.
+    Alive,
+}
+
+impl Question {
+    fn path(self) -> &'static str {
+        match self {
+            Self::Ready => "/ready",
+            Self::Alive => "/health",
+        }
+    }
+
+    fn no(self) -> &'static str {
+        match self {
+            Self::Ready => "not ready",
+            Self::Alive => "not alive",
+        }
+    }
+}
+
+/// Exit status 0 when the gateway at `url` says yes, with 200; else 1, and the reason on stderr.
+pub fn check(url: &str, question: Question) -> ExitCode {
+    match ask(url, question.path()) {
         Ok(200) => ExitCode::SUCCESS,
         Ok(status) => {
-            eprintln!("not ready: {url} answered {status}");
+            eprintln!("{}: {url} answered {status}", question.no());
             ExitCode::FAILURE
         }
         Err(problem) => {
-            eprintln!("not ready: {url}: {problem}");
+            eprintln!("{}: {url}: {problem}", question.no());
             ExitCode::FAILURE
         }
     }
 }
 
-fn ask(url: &str) -> Result<u16, String> {
+fn ask(url: &str, path: &str) -> Result<u16, String> {
     let authority = url
         .strip_prefix("http://")
         .ok_or("only http:// is supported here; the admin listener speaks it")?
@@ -41,7 +68,7 @@ fn ask(url: &str) -> Result<u16, String> {
         stream.set_read_timeout(Some(TIMEOUT))?;
         stream.set_write_timeout(Some(TIMEOUT))?;
         let request =
-            format!("GET /ready HTTP/1.1\r\nHost: {authority}\r\nConnection: close\r\n\r\n");
+            format!("GET {path} HTTP/1.1\r\nHost: {authority}\r\nConnection: close\r\n\r\n");
         stream.write_all(request.as_bytes())?;
         let mut head = vec![0; 64];
         let read = stream.read(&mut head)?;

@@ -4,19 +4,20 @@ mod shared;
 
 use std::fmt;
 use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use log::{info, warn};
+use parking_lot::Mutex;
 use pingora::server::configuration::ServerConf;
+use rustls::sign::CertifiedKey;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::config::{Config, Listen, ListenAddress, restart_needed};
 use crate::listener::{
-    self, BindError, Bound, CertificateError, Certificates, Role, Service, Workers,
+    self, BindError, Bound, CertificateError, Certificates, Role, Service, SocketFile, Workers,
 };
 use crate::proxy::Gateway;
 use crate::snapshot::{BuildError, Snapshot, SnapshotCell};
@@ -39,10 +40,44 @@ pub struct Server {
     shared: Arc<Shared>,
     workers: Workers,
     addresses: Vec<(Role, ListenAddress)>,
-    socket_files: Vec<PathBuf>,
-    certificates: Vec<(ListenAddress, Arc<Certificates>)>,
+    socket_files: Vec<SocketFile>,
+    /// What runs until the process ends, whatever a reload reads.
+    started: Arc<Config>,
+    certificates: Vec<Shown>,
     tasks: Vec<JoinHandle<()>>,
     end_tasks: watch::Sender<bool>,
+}
+
+/// The certificate a listener shows.
+struct Shown {
+    certificates: Arc<Certificates>,
+    /// Where its files are, by the last configuration that said so.
+    listen: Mutex<Listen>,
+}
+
+/// A certificate that was read anew, when it expires, and the listener it is for.
+type Renewed = (Listen, CertifiedKey, Option<SystemTime>);
+
+impl Shown {
+    /// Reads the files that `config` names for this listener. One that is no longer in it runs on until a
+    /// restart: its files are read where they were, and may be gone.
+    fn read(&self, config: &Config) -> Result<Option<Renewed>, CertificateError> {
+        let last = self.listen.lock().clone();
+        let named = config
+            .listen
+            .iter()
+            .chain(&config.admin)
+            .find(|listen| listen.address == last.address && listen.tls.is_some());
+        let listen = named.unwrap_or(&last);
+        let Some(tls) = &listen.tls else {
+            return Ok(None);
+        };
+        match Certificates::read(tls) {
+            Ok((key, expires)) => Ok(Some((listen.clone(), key, expires))),
+            Err(_) if named.is_none() => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
 }
 
 /// Why the gateway did not start.
@@ -112,7 +147,10 @@ impl Server {
                 note_expiry(&shared, &one.listen, expires);
                 let made = shown.acceptor(one.listen.http2)?;
                 acceptor = Some(Arc::new(made));
-                certificates.push((one.listen.address.clone(), shown));
+                certificates.push(Shown {
+                    certificates: shown,
+                    listen: Mutex::new(one.listen.clone()),
+                });
             }
             listeners.push((one, acceptor));
         }
@@ -159,6 +197,7 @@ impl Server {
             workers,
             addresses,
             socket_files,
+            started: config,
             certificates,
             tasks,
             end_tasks,
@@ -195,16 +234,8 @@ impl Server {
     async fn try_reload(&self, config: Config) -> Result<String, StartError> {
         let current = self.shared.snapshot.load_full();
         let mut renewed = Vec::new();
-        for (address, shown) in &self.certificates {
-            let listen = config
-                .listen
-                .iter()
-                .chain(&config.admin)
-                .find(|l| l.address == *address);
-            if let Some((listen, tls)) = listen.and_then(|l| Some((l, l.tls.as_ref()?))) {
-                let read = Certificates::read(tls)?;
-                renewed.push((shown, listen.clone(), read));
-            }
+        for shown in &self.certificates {
+            renewed.extend(shown.read(&config)?.map(|read| (shown, read)));
         }
         let new_log = match config.access_log == current.config.access_log {
             true => None,
@@ -213,15 +244,16 @@ impl Server {
         let names: Arc<dyn Resolve> = Arc::new(SystemResolver::default());
         let round = resolver::resolve(&config, &names).await;
         Failing::default().note(&round);
-        let restart = restart_needed(&current.config, &config);
+        let restart = restart_needed(&self.started, &config);
         let log = config.log.clone();
         let diff = self
             .shared
             .snapshot
             .apply(Arc::new(config), &round.resolved)?;
-        for (shown, listen, (key, expires)) in renewed {
-            shown.show(key);
+        for (shown, (listen, key, expires)) in renewed {
+            shown.certificates.show(key);
             note_expiry(&self.shared, &listen, expires);
+            *shown.listen.lock() = listen;
         }
         if let Some(access_log) = new_log {
             self.shared.replace_access_log(access_log);
@@ -281,10 +313,7 @@ impl Server {
             warn!("a worker could not be stopped");
         }
         self.shared.flush_access_log(LOG_FLUSH);
-        for file in &self.socket_files {
-            // Somebody else may have removed it.
-            let _ = std::fs::remove_file(file);
-        }
+        self.socket_files.iter().for_each(SocketFile::remove);
         info!("stopped");
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
@@ -88,14 +88,40 @@ impl Bound {
             socket,
         })
     }
-
     /// The file of a Unix socket, to be removed when it is closed for good.
-    pub fn socket_file(&self) -> Option<PathBuf> {
+    pub fn socket_file(&self) -> Option<SocketFile> {
         match &self.listen.address {
-            ListenAddress::Unix(path) => Some(path.clone()),
+            ListenAddress::Unix(path) => SocketFile::of(path.clone()),
             ListenAddress::Tcp(_) => None,
         }
     }
+}
+
+/// The file of a bound Unix socket.
+#[derive(Debug)]
+pub struct SocketFile {
+    path: PathBuf,
+    identity: (u64, u64),
+}
+
+impl SocketFile {
+    fn of(path: PathBuf) -> Option<Self> {
+        let identity = identity(&path)?;
+        Some(Self { path, identity })
+    }
+
+    /// Removes it, unless another process has bound its own socket there meanwhile.
+    pub fn remove(&self) {
+        if identity(&self.path) == Some(self.identity) {
+            // Somebody else may have removed it.
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    let metadata = std::fs::symlink_metadata(path).ok()?;
+    Some((metadata.dev(), metadata.ino()))
 }
 
 /// Binds and listens. A Unix socket file that nobody serves any more is replaced.
@@ -151,4 +177,29 @@ fn bind_unix(path: &Path, role: Role) -> io::Result<UnixListener> {
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
     listener.set_nonblocking(true)?;
     Ok(listener)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_file_of_a_socket_is_removed_only_by_whom_it_belongs_to() {
+        let path =
+            std::env::temp_dir().join(format!("sluicegate-bind-{}.sock", std::process::id()));
+        let listen = Listen {
+            address: ListenAddress::Unix(path.clone()),
+            tls: None,
+            http2: false,
+        };
+        let old = bind(&listen, Role::Admin).unwrap();
+        let file = old.socket_file().unwrap();
+        std::fs::remove_file(&path).unwrap();
+        // The inode of the old one is still in use, so the new one has another.
+        let new = bind(&listen, Role::Admin).unwrap();
+        file.remove();
+        assert!(path.exists(), "it was the new process's");
+        new.socket_file().unwrap().remove();
+        assert!(!path.exists());
+    }
 }

@@ -11,11 +11,15 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
+use crate::config::Limits;
 use crate::telemetry::ConnectionCounts;
 use crate::telemetry::connections::{ConnectionGuard, RequestGuard};
 
 /// A deadline may be late by this part of its timeout.
 const SLACK: u64 = 8;
+
+/// A head over its limit is answered with 431 up to twice the limit and this; what goes on is closed.
+const HEAD_SLACK: u64 = 64 * 1024;
 
 /// Whom a listener serves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,6 +68,13 @@ pub struct Connection {
     looks_ms: AtomicU64,
     /// Tells it to look now.
     sooner: Notify,
+    /// Bytes handed to the session that reads requests, and those of them that are known to be of requests
+    /// that were read.
+    delivered: AtomicU64,
+    accounted: AtomicU64,
+    /// What was delivered when the head that is being read began, and what may come until it is whole.
+    head_from: AtomicU64,
+    head_bytes: u64,
     writes: AtomicU8,
     reset_on_close: AtomicBool,
     http2: AtomicBool,
@@ -81,6 +92,7 @@ impl Connection {
         peer: Option<SocketAddr>,
         tls: bool,
         header_timeout: Duration,
+        limits: &Limits,
         counts: Option<Arc<ConnectionCounts>>,
     ) -> Self {
         let connection = Self {
@@ -93,6 +105,10 @@ impl Connection {
             deadline_ms: AtomicU64::new(0),
             looks_ms: AtomicU64::new(0),
             sooner: Notify::new(),
+            delivered: AtomicU64::new(0),
+            accounted: AtomicU64::new(0),
+            head_from: AtomicU64::new(0),
+            head_bytes: (limits.header as u64).saturating_mul(2) + HEAD_SLACK,
             writes: AtomicU8::new(Writes::Gathered as u8),
             reset_on_close: AtomicBool::new(false),
             http2: AtomicBool::new(false),
@@ -106,9 +122,13 @@ impl Connection {
     }
 
     /// Bytes have arrived while no request was known: a head begins, and must be whole in time.
-    pub(super) fn bytes_arrived(&self) {
-        if self.phase.load(Relaxed) == Phase::Waiting as u8 {
+    pub(super) fn bytes_arrived(&self, bytes: usize) {
+        let before = self.delivered.fetch_add(bytes as u64, Relaxed);
+        // Between its requests an h2 client sends frames (PING, WINDOW_UPDATE) that begin none.
+        let may_begin = !(self.http2.load(Relaxed) && self.has_served.load(Relaxed));
+        if may_begin && self.phase.load(Relaxed) == Phase::Waiting as u8 {
             self.phase.store(Phase::Reading as u8, Relaxed);
+            self.head_from.store(before, Relaxed);
             if let Some(counts) = &self.counts {
                 counts.reading_began();
             }
@@ -125,6 +145,27 @@ impl Connection {
             self.leave(self.phase.swap(Phase::Writing as u8, Relaxed));
             self.deadline_ms.store(0, Relaxed);
         }
+    }
+
+    /// `bytes` of what was handed to the session are of a request that was read. Fewer than there were is
+    /// no harm.
+    pub fn account(&self, bytes: usize) {
+        self.accounted.fetch_add(bytes as u64, Relaxed);
+    }
+
+    /// How many bytes the session may hold beyond the requests accounted for, at most.
+    pub fn ahead(&self) -> usize {
+        let delivered = self.delivered.load(Relaxed);
+        let ahead = delivered.saturating_sub(self.accounted.load(Relaxed));
+        usize::try_from(ahead).unwrap_or(usize::MAX)
+    }
+
+    /// A head has come to many times its limit and has not ended: Pingora would hold up to 1 MiB of it.
+    pub(super) fn head_is_endless(&self) -> bool {
+        let bytes = || self.delivered.load(Relaxed) - self.head_from.load(Relaxed);
+        self.phase.load(Relaxed) == Phase::Reading as u8
+            && !self.http2.load(Relaxed)
+            && bytes() > self.head_bytes
     }
 
     /// Counts one more request, until the guard is dropped.
@@ -287,5 +328,63 @@ impl Drop for ClientClaim {
                 open.remove(&self.1);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TIMEOUT: Duration = Duration::from_secs(60);
+
+    fn connection() -> Connection {
+        let yaml = "endpoints: [a:1]\nlimits: { header: 2KiB }";
+        let base = std::path::Path::new(".");
+        let config = crate::config::parse_str(yaml, "a.yaml", base, &|_| None).unwrap();
+        Connection::new(Role::Public, None, false, TIMEOUT, &config.limits, None)
+    }
+
+    #[test]
+    fn bytes_between_requests_begin_a_head_but_on_an_h2_connection_that_has_served() {
+        for (http2, expected) in [(false, Phase::Reading), (true, Phase::Waiting)] {
+            let connection = connection();
+            if http2 {
+                connection.speaks_http2();
+            }
+            connection.bytes_arrived(10);
+            assert_eq!(connection.phase(), Phase::Reading);
+            connection.request_started(TIMEOUT);
+            assert_eq!(connection.phase(), Phase::Writing);
+            connection.request_finished(TIMEOUT);
+            connection.bytes_arrived(10);
+            assert_eq!(connection.phase(), expected, "http2: {http2}");
+        }
+    }
+
+    #[test]
+    fn what_is_ahead_is_never_less_than_what_was_delivered_and_not_used() {
+        let connection = connection();
+        connection.bytes_arrived(150);
+        connection.account(100);
+        assert_eq!(connection.ahead(), 50);
+        connection.account(50);
+        connection.bytes_arrived(20);
+        assert_eq!(connection.ahead(), 20);
+    }
+
+    #[test]
+    fn a_head_is_endless_by_its_own_bytes_not_by_those_of_requests_before() {
+        let connection = connection();
+        for _ in 0..3 {
+            connection.bytes_arrived(10);
+            connection.request_started(TIMEOUT);
+            connection.bytes_arrived(1 << 20);
+            connection.request_finished(TIMEOUT);
+            assert!(!connection.head_is_endless());
+        }
+        connection.bytes_arrived(4096 + 64 * 1024);
+        assert!(!connection.head_is_endless());
+        connection.bytes_arrived(1);
+        assert!(connection.head_is_endless());
     }
 }

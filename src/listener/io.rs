@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use async_trait::async_trait;
+use bytes::BufMut;
 use pingora::http::ResponseHeader;
 use pingora::protocols::l4::socket::SocketAddr as PingoraAddr;
 use pingora::protocols::raw_connect::ProxyDigest;
@@ -66,6 +67,26 @@ impl ClientIo {
             socket_digest: Arc::new(socket_digest),
             proxy_digest: Arc::new(proxy_digest),
         })
+    }
+
+    /// Reads what has come into `buf`, behind the back of the session that owns this socket, which must
+    /// not expect these bytes.
+    ///
+    /// # Errors
+    /// `WouldBlock` when nothing has come.
+    pub fn try_read_past(&self, buf: &mut impl BufMut) -> io::Result<usize> {
+        match &self.socket {
+            ClientSocket::Tcp(s) => s.try_read_buf(buf),
+            ClientSocket::Unix(s) => s.try_read_buf(buf),
+        }
+    }
+
+    /// Waits until [`Self::try_read_past`] may have something to read.
+    pub async fn readable(&self) -> io::Result<()> {
+        match &self.socket {
+            ClientSocket::Tcp(s) => s.readable().await,
+            ClientSocket::Unix(s) => s.readable().await,
+        }
     }
 
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -160,13 +181,17 @@ impl AsyncRead for ClientIo {
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let before = buf.filled().len();
+        if this.connection.head_is_endless() {
+            return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
+        }
         let read = match &mut this.socket {
             ClientSocket::Tcp(s) => Pin::new(s).poll_read(cx, buf),
             ClientSocket::Unix(s) => Pin::new(s).poll_read(cx, buf),
         };
         ready!(or_end(read, &this.connection))?;
-        if buf.filled().len() > before {
-            this.connection.bytes_arrived();
+        let arrived = buf.filled().len() - before;
+        if arrived > 0 {
+            this.connection.bytes_arrived(arrived);
         }
         Poll::Ready(Ok(()))
     }

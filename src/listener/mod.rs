@@ -11,7 +11,8 @@ mod io;
 mod tls;
 mod worker;
 
-pub use bind::{BindError, Bound, bind};
+pub use bind::{BindError, Bound, SocketFile, bind};
 pub use connection::{ClientCounts, Connection, Phase, Role, Writes};
+pub use io::ClientIo;
 pub use tls::{CertificateError, Certificates};
 pub use worker::{Service, Workers, start};

@@ -327,12 +327,13 @@ impl Worker {
             let _ = socket.set_nodelay(true);
         }
         let gateway = &self.service.gateway;
-        let header_timeout = gateway.snapshot.load().config.client.header_timeout;
+        let snapshot = gateway.snapshot.load();
         let connection = Arc::new(Connection::new(
             role,
             peer,
             acceptor.is_some(),
-            header_timeout,
+            snapshot.config.client.header_timeout,
+            &snapshot.config.limits,
             (role == Role::Public).then(|| Arc::clone(&gateway.metrics.connection_counts)),
         ));
         let proxy = Arc::clone(&self.service.proxy);

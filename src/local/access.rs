@@ -55,16 +55,22 @@ pub fn may_read_status(
 }
 
 /// The client's address for logs and limits: the peer, or behind a trusted proxy the rightmost
-/// untrusted entry of X-Forwarded-For; where that cannot be read, the last hop that can.
-pub fn client_address(origin: Origin<'_>, trusted_proxies: &[IpNet]) -> IpAddr {
-    let peer = peer_address(origin.peer);
-    if origin.forwarded_for.is_empty() || !contains(trusted_proxies, peer) {
+/// untrusted entry of X-Forwarded-For; where that cannot be read, the last hop that can. `None` on a unix
+/// socket, if nobody says for whom.
+pub fn client_address(origin: Origin<'_>, trusted_proxies: &[IpNet]) -> Option<IpAddr> {
+    let peer = origin.peer.map(|peer| peer.to_canonical());
+    if origin.forwarded_for.is_empty() || !is_trusted(peer, trusted_proxies) {
         return peer;
     }
     match walk(origin.forwarded_for, trusted_proxies) {
-        Walk::Client(client) => client,
-        Walk::Unreadable(last_hop) => last_hop.unwrap_or(peer),
+        Walk::Client(client) => Some(client),
+        Walk::Unreadable(last_hop) => last_hop.or(peer),
     }
+}
+
+/// Whether `peer` is a proxy whose word is taken. A unix socket counts as 127.0.0.1.
+pub fn is_trusted(peer: Option<IpAddr>, trusted_proxies: &[IpNet]) -> bool {
+    contains(trusted_proxies, peer_address(peer))
 }
 
 /// The field says that the request was forwarded (X-Forwarded-For aside). `name` in lower case.

@@ -1,16 +1,21 @@
 //! One try of a request on one endpoint: send, wait, and hold what comes until it may be shown.
 
+use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::config::Limits;
-use crate::openai::sse::{ErrorEvent, Seen, SseScanner};
+use crate::openai::sse::ErrorEvent;
 use crate::openai::{Call, Dialect};
 use crate::pool::{Fault, Lease};
 use crate::telemetry::metrics::EndpointMetrics;
 use crate::upstream::{ConnectError, Connection, HeadLimits, ReadError, RequestKind, ResponseHead};
+
+use super::events::{Events, Failed, Passed};
+use super::memory::{BodyMemory, Charge};
 
 /// Most fields of an engine's head; hyper and nginx allow about as many.
 const HEAD_FIELDS: usize = 256;
@@ -21,6 +26,8 @@ pub struct Exchange<'a> {
     pub is_head: bool,
     pub body: &'a [Bytes],
     pub limits: &'a Limits,
+    pub memory: &'a Arc<BodyMemory>,
+    pub client: Option<IpAddr>,
 }
 
 /// An answer that has begun well: the next thing is to show it.
@@ -29,63 +36,18 @@ pub struct Answer {
     pub head: ResponseHead,
     /// Body bytes that came with it, or while it was held.
     pub held: Vec<Bytes>,
+    /// For `held`.
+    charge: Charge,
     /// Every byte of the body is in `held`.
     pub is_whole: bool,
     /// Present for a stream of events.
-    pub scanner: Option<SseScanner>,
+    pub events: Option<Events>,
     /// The engine's own end of a stream that failed behind its first content.
     pub failed: Option<Failed>,
     /// When the first content event was seen.
     pub first_content: Option<Instant>,
     pub connect: Option<Duration>,
     pub sent_at: Instant,
-}
-
-/// How an engine says in a stream that the rest will not come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Failed {
-    /// By an error event, which the client is shown and which is the last it is shown.
-    Error {
-        /// It speaks of the request or of a full queue, not of the engine.
-        by_client: bool,
-    },
-    /// By a `finish_reason` of "abort", which SDKs take for an end like any other: it is kept from the
-    /// client, who is told of an error in its place.
-    Abort,
-}
-
-impl Failed {
-    /// What `seen` says of the piece it was seen in, and how many bytes of that piece may be shown.
-    pub fn of(seen: &Seen, piece: &[u8]) -> Option<(Self, usize)> {
-        let good = piece.len().saturating_sub(seen.faulty);
-        if seen.aborted {
-            return Some((Self::Abort, good));
-        }
-        // Engines go on to `[DONE]` as if nothing had happened.
-        seen.error.as_ref().map(|error| {
-            let by_client =
-                error.overloaded || error.status.is_some_and(|s| (400..500).contains(&s));
-            (
-                Self::Error { by_client },
-                good + event_length(&piece[good..]),
-            )
-        })
-    }
-}
-
-/// The length of the first event, of which the beginning may have come in an earlier piece.
-fn event_length(bytes: &[u8]) -> usize {
-    let rest_of_blank_line = [&b"\n"[..], b"\r\n"]
-        .into_iter()
-        .find(|end| bytes.starts_with(end));
-    if let Some(end) = rest_of_blank_line {
-        return end.len();
-    }
-    let ends = [&b"\n\n"[..], b"\r\n\r\n", b"\r\r"];
-    let found = ends
-        .iter()
-        .filter_map(|end| Some(memchr::memmem::find(bytes, end)? + end.len()));
-    found.min().unwrap_or(bytes.len())
 }
 
 /// Why a try came to nothing, with nothing shown to the client.
@@ -167,9 +129,10 @@ async fn run(
         bytes: exchange.limits.response_header,
         fields: HEAD_FIELDS,
     };
-    let sent = match timeout(timeouts.send, connection.send(request, exchange.body)).await {
-        Ok(sent) => sent,
-        Err(_elapsed) => {
+    let sending = connection.send_within(request, exchange.body, timeouts.send);
+    let sent = match sending.await {
+        Some(sent) => sent,
+        None => {
             return Err(Stopped::sent(
                 Fault::SendTimedOut,
                 &"sending the request timed out",
@@ -204,8 +167,9 @@ async fn run(
         connection,
         head,
         held: Vec::new(),
+        charge: Charge::new(exchange.memory, exchange.client),
         is_whole: false,
-        scanner: None,
+        events: None,
         failed: None,
         first_content: None,
         connect,
@@ -296,8 +260,10 @@ async fn hold_until_whole(
         };
         lease.endpoint().state.progressed(Instant::now());
         held += piece.len();
+        let is_charged = answer.charge.add(piece.len(), exchange.limits.body_memory);
         answer.held.push(piece);
-        if held > exchange.limits.answer {
+        // What cannot be held is shown as it comes, and can only be cut.
+        if held > exchange.limits.answer || !is_charged {
             return Ok(());
         }
     }
@@ -311,7 +277,7 @@ async fn hold_until_content(
     answer: &mut Answer,
     deadline: Instant,
 ) -> Result<(), Stopped> {
-    let mut scanner = SseScanner::new(exchange.call.dialect, exchange.limits.event);
+    let mut events = Events::new(exchange.call.dialect, exchange.limits.event);
     let mut held = 0;
     loop {
         let piece = match answer.connection.buffered_body()? {
@@ -333,14 +299,16 @@ async fn hold_until_content(
                 &"the stream ended before its first content event",
             ));
         };
-        let seen = scanner.feed(&piece);
         held += piece.len();
-        let failed = Failed::of(&seen, &piece).map(|(failed, shown)| match failed {
-            Failed::Error { .. } => (failed, piece.len() - shown),
-            // All of it, where its beginning came in an earlier piece.
-            Failed::Abort => (failed, seen.faulty),
-        });
-        answer.held.push(piece);
+        let is_charged = answer.charge.add(piece.len(), exchange.limits.body_memory);
+        let Passed {
+            seen,
+            shown,
+            failed,
+        } = events.take(piece);
+        if !shown.is_empty() {
+            answer.held.push(shown);
+        }
         if let (Some(error), false) = (&seen.error, seen.content_events > 0) {
             return Err(Stopped::Failed(Failure::Event(error.clone())));
         }
@@ -350,30 +318,15 @@ async fn hold_until_content(
                 &"the engine aborted the request before its first content event",
             ));
         }
-        if seen.started || held > exchange.limits.event {
+        // What cannot be held is shown as it comes, and can only be cut.
+        if seen.started || held > exchange.limits.event || !is_charged {
             let now = Instant::now();
             lease.endpoint().state.progressed(now);
             answer.first_content = Some(now);
-            if let Some((failed, hidden)) = failed {
-                drop_tail(&mut answer.held, hidden);
-                answer.failed = Some(failed);
-            }
-            answer.scanner = Some(scanner);
+            answer.failed = failed;
+            answer.events = Some(events);
             answer.is_whole = answer.connection.body_is_done();
             return Ok(());
-        }
-    }
-}
-
-fn drop_tail(pieces: &mut Vec<Bytes>, mut bytes: usize) {
-    while bytes > 0
-        && let Some(last) = pieces.last_mut()
-    {
-        let dropped = bytes.min(last.len());
-        last.truncate(last.len() - dropped);
-        bytes -= dropped;
-        if last.is_empty() {
-            pieces.pop();
         }
     }
 }

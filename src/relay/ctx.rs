@@ -15,6 +15,7 @@ use crate::snapshot::Snapshot;
 use crate::telemetry::connections::RequestGuard;
 
 use super::body::Body;
+use super::incoming::Incoming;
 
 /// How a request ended, for the access log.
 pub use crate::telemetry::access_log::End;
@@ -33,6 +34,8 @@ pub struct RequestCtx {
     pub local: bool,
     // identify, read_body
     pub call: Option<Call>,
+    /// What is read of the body, and what is not.
+    pub incoming: Incoming,
     pub body: Body,
     pub body_read: Option<Instant>,
     // pick, lease, send, classify
@@ -65,6 +68,7 @@ impl RequestCtx {
             client: None,
             local: false,
             call: None,
+            incoming: Incoming::default(),
             body: Body::default(),
             body_read: None,
             attempts: 0,

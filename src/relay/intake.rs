@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use http::{HeaderValue, Version, header};
 use pingora::http::RequestHeader;
+use pingora::protocols::http::ServerSession;
 use pingora_proxy::Session;
 use tokio::time::Instant;
 
@@ -20,6 +21,7 @@ use crate::snapshot::Snapshot;
 use super::Stop;
 use super::body::{Body, BodyError};
 use super::ctx::RequestCtx;
+use super::incoming::Incoming;
 use super::local;
 use super::request::{self, Host, Parts, Target};
 use super::respond::Local;
@@ -49,9 +51,22 @@ pub fn start(shared: &Shared, session: &mut Session, ctx: &mut RequestCtx) {
     }
     if let Some(connection) = &ctx.connection {
         connection.request_started(snapshot.config.client.header_timeout);
+        connection.account(head_length(session));
         ctx.counted = connection.count_request();
     }
     ctx.snapshot = Some(snapshot);
+}
+
+/// How many bytes of the connection were this head; none where it is not known, or nobody asks.
+fn head_length(session: &Session) -> usize {
+    let ServerSession::H1(h1) = session.as_downstream() else {
+        return 0;
+    };
+    let head = h1.get_headers_raw_bytes();
+    // Pingora escapes what may not stand in a target, which makes a head longer than it came. The target
+    // itself cannot tell: Pingora has dropped its fragment.
+    let line = memchr::memchr(b'\n', &head).map_or(&head[..], |end| &head[..end]);
+    if line.contains(&b'%') { 0 } else { head.len() }
 }
 
 /// The snapshot taken by [`start`].
@@ -78,17 +93,17 @@ fn client_of(
     connection: Option<&Connection>,
     config: &Config,
 ) -> Option<IpAddr> {
-    let peer = connection?.peer?.ip();
+    let peer = connection?.peer.map(|peer| peer.ip());
     if config.trusted_proxies.is_empty() {
-        return Some(peer.to_canonical());
+        return peer.map(|peer| peer.to_canonical());
     }
     let forwarded_for = request::forwarded_for(request);
     let origin = Origin {
-        peer: Some(peer),
+        peer,
         forwarded_for: &forwarded_for,
         forwarded_otherwise: false,
     };
-    Some(access::client_address(origin, &config.trusted_proxies))
+    access::client_address(origin, &config.trusted_proxies)
 }
 
 fn request_id(request: &RequestHeader) -> HeaderValue {
@@ -240,7 +255,15 @@ pub(super) async fn read_body(
             .map_err(Stop::ClientLeft)?;
         session.set_keepalive(keepalive);
     }
+    // Within the limit, and so within `usize`.
+    let length = declared.and_then(|length| usize::try_from(length).ok());
+    ctx.incoming = Incoming::new(
+        session.as_downstream_mut(),
+        ctx.connection.as_deref(),
+        length,
+    );
     let body = Body::read(
+        &mut ctx.incoming,
         session.as_downstream_mut(),
         declared,
         &config.limits,
@@ -250,6 +273,9 @@ pub(super) async fn read_body(
     );
     match body.await {
         Ok(body) => {
+            if let Some(connection) = &ctx.connection {
+                connection.account(ctx.incoming.through_session());
+            }
             ctx.body = body;
             ctx.body_read = Some(Instant::now());
             Ok(())
@@ -296,8 +322,7 @@ pub(super) fn parts<'a>(
         },
         host,
         peer,
-        peer_is_trusted: peer
-            .is_some_and(|peer| config.trusted_proxies.iter().any(|net| net.contains(&peer))),
+        peer_is_trusted: access::is_trusted(peer, &config.trusted_proxies),
         tls: connection.is_some_and(|c| c.tls),
         request_id: &ctx.request_id,
         body_len: ctx.body.len,

@@ -7,9 +7,12 @@
 mod attempt;
 mod body;
 mod ctx;
+mod events;
 mod finish;
+mod incoming;
 mod intake;
 mod local;
+mod memory;
 mod request;
 mod respond;
 mod retry;
@@ -27,10 +30,10 @@ use crate::pool::Lease;
 use crate::server::Shared;
 use crate::upstream::Connection;
 
-pub use body::BodyMemory;
 pub use ctx::{End, RequestCtx};
 pub use finish::finish;
 pub use intake::start;
+pub use memory::BodyMemory;
 
 use attempt::Exchange;
 use retry::{Chosen, Held};
@@ -88,6 +91,8 @@ async fn answer(
         is_head: request.method == http::Method::HEAD,
         body: &body.pieces,
         limits: &snapshot.config.limits,
+        memory: &shared.body_memory,
+        client: ctx.client,
     };
     let mut rng = thread_rng();
     let chosen = {

@@ -152,7 +152,7 @@ pub async fn write_whole(
     body: Bytes,
     is_head: bool,
 ) -> Result<()> {
-    let unread = !session.is_body_done();
+    let unread = ctx.incoming.is_unread(session.as_downstream_mut());
     if unread {
         session.set_keepalive(None);
     }
@@ -165,7 +165,7 @@ pub async fn write_whole(
         in_time(limit, downstream.write_response_body(body, true)).await?;
     }
     if unread {
-        drain(session, limit).await;
+        drain(session, ctx, limit).await;
     }
     Ok(())
 }
@@ -183,7 +183,7 @@ pub async fn in_time<T>(limit: Duration, write: impl Future<Output = Result<T>>)
 
 /// Reads on for a moment after a refusal: closing a socket with unread bytes sends RST, which can take
 /// the answer with it.
-async fn drain(session: &mut Session, limit: Duration) {
+async fn drain(session: &mut Session, ctx: &mut RequestCtx, limit: Duration) {
     let downstream = session.as_downstream_mut();
     if downstream.is_http2() || in_time(limit, downstream.finish_body()).await.is_err() {
         return;
@@ -191,7 +191,7 @@ async fn drain(session: &mut Session, limit: Duration) {
     let reading = async {
         let mut drained = 0;
         while drained < DRAIN_BYTES {
-            match downstream.read_request_body().await {
+            match ctx.incoming.next(downstream, DRAIN_TIME).await {
                 Ok(Some(piece)) => drained += piece.len(),
                 Ok(None) | Err(_) => return,
             }

@@ -10,13 +10,14 @@ use pingora_proxy::Session;
 use tokio::time::{Instant, Sleep};
 
 use crate::listener::Writes;
-use crate::openai::sse::{Ending, SseScanner};
+use crate::openai::sse::Ending;
 use crate::openai::{ApiError, Dialect};
 use crate::pool::{Fault, Lease, Outcome};
 use crate::upstream::{Connection, ReadError};
 
-use super::attempt::{Answer, Failed, fault_of, joined};
+use super::attempt::{Answer, fault_of, joined};
 use super::ctx::{End, RequestCtx};
+use super::events::{Events, Failed};
 use super::respond::{self, Framing};
 
 /// h2: RST_STREAM overtakes DATA that was just written, so the error event gets a moment to leave.
@@ -83,7 +84,7 @@ pub async fn pass(
         head,
         held,
         is_whole,
-        mut scanner,
+        mut events,
         failed,
         first_content,
         ..
@@ -94,13 +95,13 @@ pub async fn pass(
         &connection,
         is_head,
         is_whole,
-        scanner.is_some(),
+        events.is_some(),
         &held,
     );
-    ctx.is_stream = Some(scanner.is_some());
+    ctx.is_stream = Some(events.is_some());
     ctx.status = Some(head.status);
     let response = respond::relayed_head(&head, session, framing, ctx)?;
-    if scanner.is_some() {
+    if events.is_some() {
         ctx.ttft = first_content.map(|at| at - ctx.started);
     }
     let pace = Pace {
@@ -124,20 +125,20 @@ pub async fn pass(
     let result = match (shown, failed) {
         (Err(e), _) => Err(Broken::Client(e)),
         (Ok(()), Some(failed)) => Err(failed.into()),
-        (Ok(()), None) if is_whole => check_end(scanner.as_mut()),
+        (Ok(()), None) if is_whole => finish(session, ctx, events.as_mut()).await,
         (Ok(()), None) => {
             relay(
                 session,
                 ctx,
                 &mut connection,
-                scanner.as_mut(),
+                events.as_mut(),
                 &lease,
                 &pace,
             )
             .await
         }
     };
-    let told_as = scanner.is_some().then_some(dialect);
+    let told_as = events.is_some().then_some(dialect);
     conclude(session, ctx, result, connection, lease, told_as).await
 }
 
@@ -202,7 +203,8 @@ async fn conclude(
     }
 }
 
-/// A held answer is sent with its length, whatever the engine's framing was.
+/// A held answer is sent with its length, whatever the engine's framing was. A stream of events never is: one
+/// that is cut must not look whole because what it is told fills the length.
 fn framing(
     head: &crate::upstream::ResponseHead,
     connection: &Connection,
@@ -218,11 +220,10 @@ fn framing(
     if head.status == 204 {
         return Framing::NoBody(None);
     }
-    match connection.content_length() {
+    match declared {
+        _ if is_stream => Framing::Open,
         Some(length) => Framing::Length(length),
-        None if is_whole && !is_stream => {
-            Framing::Length(held.iter().map(|piece| piece.len() as u64).sum())
-        }
+        None if is_whole => Framing::Length(held.iter().map(|piece| piece.len() as u64).sum()),
         None => Framing::Open,
     }
 }
@@ -257,7 +258,7 @@ async fn relay(
     session: &mut Session,
     ctx: &mut RequestCtx,
     connection: &mut Connection,
-    mut scanner: Option<&mut SseScanner>,
+    mut events: Option<&mut Events>,
     lease: &Lease,
     pace: &Pace,
 ) -> std::result::Result<(), Broken> {
@@ -283,48 +284,42 @@ async fn relay(
         };
         let piece = match piece {
             Ok(Some(piece)) => piece,
-            Ok(None) => return check_end(scanner),
+            Ok(None) => return finish(session, ctx, events).await,
             // Whatever happens behind the end of a whole answer is no cut.
-            Err(e) => match scanner.map(SseScanner::finish) {
-                Some(Ending::Whole) => return Ok(()),
+            Err(e) => match events.map(Events::finish) {
+                Some((Ending::Whole, _)) => return Ok(()),
                 _ => return Err(broken(&e)),
             },
         };
         let now = Instant::now();
         let mut piece = piece;
         let mut failed = None;
-        match scanner.as_deref_mut() {
+        match events.as_deref_mut() {
             // For a stream of events only content is progress: engines send comments while they hang.
-            Some(scanner) => {
-                let seen = scanner.feed(&piece);
-                if seen.data_events > 0 || seen.overflow {
+            Some(events) => {
+                let passed = events.take(piece);
+                if passed.seen.data_events > 0 || passed.seen.overflow {
                     deadline = now + read_timeout;
                     state.progressed(now);
                 }
-                if let Some((how, shown)) = Failed::of(&seen, &piece) {
-                    piece.truncate(shown);
-                    failed = Some(how);
-                }
+                piece = passed.shown;
+                failed = passed.failed;
             }
             None => {
                 deadline = now + read_timeout;
                 state.progressed(now);
             }
         }
-        ctx.bytes_out += piece.len() as u64;
         let is_last = connection.body_is_done() && failed.is_none();
         if is_last {
             // The last bytes wait for the end of the answer, to leave in one send with it.
             pace.set(Writes::Held);
         }
-        let written = session
-            .as_downstream_mut()
-            .write_response_body(piece, false)
-            .await;
+        let written = write(session, ctx, piece).await;
         if is_last {
             pace.set(Writes::Gathered);
         }
-        written.map_err(Broken::Client)?;
+        written?;
         if let Some(failed) = failed {
             return Err(failed.into());
         }
@@ -332,14 +327,37 @@ async fn relay(
 }
 
 /// A stream that ends without its end is cut, however cleanly the connection did.
-fn check_end(scanner: Option<&mut SseScanner>) -> std::result::Result<(), Broken> {
-    match scanner.map(SseScanner::finish) {
-        Some(Ending::Cut) => Err(Broken::Upstream {
+async fn finish(
+    session: &mut Session,
+    ctx: &mut RequestCtx,
+    events: Option<&mut Events>,
+) -> std::result::Result<(), Broken> {
+    let Some((ending, rest)) = events.map(Events::finish) else {
+        return Ok(());
+    };
+    if ending == Ending::Cut {
+        return Err(Broken::Upstream {
             fault: Fault::ConnectionLost,
             detail: "the stream ended without finish_reason or its last event".into(),
-        }),
-        None | Some(Ending::Whole | Ending::Unknown) => Ok(()),
+        });
     }
+    write(session, ctx, rest).await
+}
+
+async fn write(
+    session: &mut Session,
+    ctx: &mut RequestCtx,
+    piece: Bytes,
+) -> std::result::Result<(), Broken> {
+    if piece.is_empty() {
+        return Ok(());
+    }
+    ctx.bytes_out += piece.len() as u64;
+    session
+        .as_downstream_mut()
+        .write_response_body(piece, false)
+        .await
+        .map_err(Broken::Client)
 }
 
 fn broken(error: &ReadError) -> Broken {
@@ -363,7 +381,7 @@ async fn tell(
         },
         _ => ApiError::UpstreamFailed,
     };
-    // A blank line first: the engine may have died inside an event.
+    // A blank line first: of an event too long to be read the client may have the beginning.
     let mut event = b"\n\n".to_vec();
     event.extend_from_slice(&error.event(dialect));
     ctx.bytes_out += event.len() as u64;

@@ -5,7 +5,8 @@ use loadtest::engine::text;
 use serde_json::json;
 
 use crate::support::{
-    Engine, Gateway, H2, Puppet, Recorded, Request, Then, engine, h2_post, noise, post,
+    Client, End, Engine, Gateway, H2, Puppet, Recorded, Request, Then, engine, get, h2_post, noise,
+    post, until,
 };
 
 const PATH: &str = "/v1/chat/completions";
@@ -179,5 +180,78 @@ async fn a_body_in_chunks_of_one_byte_arrives() {
     let answer = gateway.ask(&post(PATH, &*body).chunked(1)).await;
     assert_eq!(answer.status, 200);
     assert_received(&engine.inferences()[0], &body);
+    gateway.finish().await;
+}
+
+/// Requests of every framing back to back on one connection, in writes that respect no boundary between them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bodies_on_one_connection_keep_to_themselves() {
+    let engine = engine().await;
+    let gateway = Gateway::start(&format!("endpoints: [\"{}\"]", engine.authority())).await;
+    let mut random = fastrand::Rng::with_seed(4);
+    for round in 0..8 {
+        let mut wire = Vec::new();
+        let mut bodies = Vec::new();
+        for _ in 0..6 {
+            let length = [0, 1, 5_000, 70_000, 300_000][random.usize(..5)];
+            let body = body_of(length);
+            // A `%` in its path makes a head of which nobody knows how long it came.
+            let path = [PATH, "/v1/chat/completions?a=%20"][random.usize(..2)];
+            let request = post(path, &*body);
+            wire.extend(match random.usize(..3) {
+                0 => request.chunked(1 + random.usize(..9_000)).bytes(),
+                1 => request.field("Content-Type: text/plain").bytes(),
+                _ => request.bytes(),
+            });
+            bodies.push(body);
+        }
+        let before = engine.inferences().len();
+        let mut client = Client::connect(gateway.address).await;
+        let mut rest = &wire[..];
+        while !rest.is_empty() {
+            let length = [1, 300, 4_096, 90_000, 500_000][random.usize(..5)].min(rest.len());
+            let (now, later) = rest.split_at(length);
+            client.send(now).await;
+            rest = later;
+            tokio::task::yield_now().await;
+        }
+        for _ in &bodies {
+            client.answer().await;
+        }
+        let received = engine.inferences();
+        assert_eq!(received.len() - before, bodies.len(), "round {round}");
+        for (received, body) in received[before..].iter().zip(&bodies) {
+            assert_received(received, body);
+        }
+    }
+    gateway.finish().await;
+}
+
+/// What is refused in the middle of a body is answered, and what is left of the body is no request.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_rest_of_a_refused_body_is_never_a_request() {
+    let engine = engine().await;
+    let yaml = format!(
+        "endpoints: [\"{}\"]\nlimits: {{ body: 512KiB, body_memory: 1MiB, answer: 64KiB, event: 64KiB }}",
+        engine.authority()
+    );
+    let gateway = Gateway::start(&yaml).await;
+    let mut holding = Client::connect(gateway.address).await;
+    let held = post(PATH, vec![b' '; 450_000]).bytes();
+    holding.send(&held[..held.len() - 1]).await;
+    let total = || gateway.shared().body_memory.total();
+    until("a body to be held", || total() == 449_999).await;
+    let smuggled = get("/v1/models").bytes();
+    let body: Vec<u8> = smuggled.iter().copied().cycle().take(400_000).collect();
+    let mut client = Client::connect(gateway.address).await;
+    client.send(post(PATH, &*body).bytes()).await;
+    assert_eq!(
+        client.answer().await.status,
+        503,
+        "one client may hold half"
+    );
+    assert_eq!(client.ended().await, End::Closed);
+    assert_eq!(engine.inferences().len(), 0);
+    drop(holding);
     gateway.finish().await;
 }

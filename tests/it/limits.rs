@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use crate::support::{
-    Answer, Client, End, Engine, Gateway, H2, Puppet, Then, chat, engine, get, h2_answer, h2_post,
-    post, sse_head, until,
+    Answer, Client, End, Engine, Gateway, H2, Puppet, Then, chat, chat_body, engine, get,
+    h2_answer, h2_post, post, sse_head, until,
 };
 
 async fn with(limits: &str) -> (Engine, Gateway) {
@@ -230,6 +230,44 @@ async fn one_client_may_hold_half_of_the_memory_and_all_together_the_whole() {
     gateway.quiet().await;
     assert_eq!(gateway.ask(&ask(500_000)).await.status, 400);
     assert_eq!(engine.inferences().len(), 3);
+    gateway.finish().await;
+}
+
+/// Answers are held so that they can be asked for again; without memory for that they pass as they come.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn held_answers_are_charged_and_pass_when_there_is_no_memory() {
+    let mut puppet = Puppet::start().await;
+    let yaml = format!(
+        "endpoints: [\"{}\"]\nlimits: {{ body: 512KiB, body_memory: 1MiB, answer: 256KiB, event: 64KiB }}",
+        puppet.authority()
+    );
+    let gateway = Gateway::start(&yaml).await;
+    let mut others = Vec::new();
+    for source in ["127.0.0.2", "127.0.0.3"] {
+        let mut client = Client::connect_from(source, gateway.address).await;
+        let bytes = post("/v1/completions", vec![b' '; 450_000]).bytes();
+        client.send(&bytes[..bytes.len() - 1]).await;
+        others.push(client);
+    }
+    let mut client = Client::connect(gateway.address).await;
+    client.send(chat(false).bytes()).await;
+    let mut exchange = puppet.next().await;
+    let head =
+        "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 200000\r\n\r\n";
+    exchange.write(head).await;
+    exchange.write("a".repeat(50_000)).await;
+    let total = || gateway.shared().body_memory.total();
+    let bodies = 2 * 449_999 + chat_body(false).len();
+    until("the answer to be held", || total() == bodies + 50_000).await;
+    assert!(client.is_silent_for(Duration::from_millis(20)).await);
+    exchange.write("a".repeat(100_000)).await;
+    assert_eq!(client.head().await.status, 200);
+    exchange.write("a".repeat(50_000)).await;
+    let (body, end) = client.rest().await;
+    assert_eq!((body.len(), end), (200_000, End::Framed));
+    until("its memory to be given back", || total() == 2 * 449_999).await;
+    drop(others);
+    until("all of it", || total() == 0).await;
     gateway.finish().await;
 }
 

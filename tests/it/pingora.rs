@@ -11,6 +11,7 @@ use pingora::Result;
 use pingora::apps::ServerApp;
 use pingora::http::ResponseHeader;
 use pingora::protocols::Stream;
+use pingora::protocols::http::ServerSession;
 use pingora::server::configuration::ServerConf;
 use pingora::upstreams::peer::HttpPeer;
 use pingora_proxy::{HttpProxy, ProxyHttp, Session, http_proxy};
@@ -37,6 +38,11 @@ impl ProxyHttp for Service {
 
     async fn request_filter(&self, session: &mut Session, (): &mut ()) -> Result<bool> {
         let path = session.req_header().uri.path().to_owned();
+        if let Some(length) = path.strip_prefix("/short/") {
+            session
+                .req_header_mut()
+                .insert_header("content-length", length)?;
+        }
         let downstream = session.as_downstream_mut();
         let mut body = Vec::new();
         while let Some(piece) = downstream.read_request_body().await? {
@@ -44,6 +50,16 @@ impl ProxyHttp for Service {
         }
         match path.as_str() {
             "/echo" => {
+                whole(session, body.into()).await?;
+            }
+            path if path.starts_with("/short/") => {
+                assert!(downstream.is_body_done());
+                let ServerSession::H1(h1) = downstream else {
+                    unreachable!("these clients speak HTTP/1");
+                };
+                // The rest is behind the session's back, on the stream that is its own.
+                let stream = (**h1.stream()).as_any();
+                assert!(stream.is::<pingora::protocols::l4::stream::Stream>());
                 whole(session, body.into()).await?;
             }
             "/events" | "/cut" => {
@@ -166,6 +182,22 @@ async fn ok_true_writes_the_last_chunk_and_keeps_the_connection() {
         assert_eq!(rest, b"onetwothree");
     }
     assert_eq!(client.ask(&post("/echo", "well")).await.text(), "well");
+}
+
+/// The length is read from the head when the body is first asked for, not before, and what came beyond it
+/// is taken for the next request: the reader must be told at least as much as it has.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_reads_as_much_of_a_body_as_its_head_says_when_it_is_first_asked() {
+    let service = listen().await;
+    for told in [0, 3] {
+        let mut client = Client::connect(service.address).await;
+        let rest = get("/echo").bytes();
+        let body = [&b"abc"[..told], &rest].concat();
+        let request = post(&format!("/short/{told}"), body);
+        client.send(request.bytes()).await;
+        assert_eq!(client.answer().await.body.len(), told);
+        assert_eq!(client.answer().await.status, 200, "what followed was read");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -165,6 +165,26 @@ async fn a_new_certificate_is_shown_from_the_next_handshake_on() {
     gateway.finish().await;
 }
 
+/// A listener that is no longer in the file runs on until a restart, and must not let its certificate expire.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_listener_that_left_the_file_still_takes_a_new_certificate() {
+    let engine = engine().await;
+    let endpoints = format!("endpoints: [\"{}\"]", engine.authority());
+    let gateway = Gateway::with_tls(&endpoints).await;
+    let file = |name| gateway.directory().join(name);
+    let without = format!("{endpoints}\nlisten: 127.0.0.1:0");
+    for _ in 0..2 {
+        let new = Certificate::new();
+        std::fs::write(file("certificate.pem"), new.pem()).unwrap();
+        std::fs::write(file("key.pem"), new.key_pem()).unwrap();
+        gateway.reload(&without).await;
+        assert!(shown(&gateway, &new).await);
+    }
+    std::fs::remove_file(file("key.pem")).unwrap();
+    gateway.reload(&without).await;
+    gateway.finish().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_certificate_that_cannot_be_read_changes_nothing() {
     let engine = engine().await;

@@ -247,8 +247,10 @@ async fn ready_asks_whether_it_can_serve() {
     let engine = Engine::start(Script::default()).await.unwrap();
     let gateway = Start::new(&[engine.authority()], "").run();
     let ready = |url: String| tokio::task::block_in_place(|| run(&["ready", &url]));
+    let alive = |url: String| tokio::task::block_in_place(|| run(&["ready", "--alive", &url]));
     assert_eq!(code(&ready(format!("http://{}", gateway.admin))), 0);
     assert_eq!(code(&ready(format!("http://{}/", gateway.public))), 0);
+    assert_eq!(code(&alive(format!("http://{}", gateway.admin))), 0);
     drop(gateway);
 
     let nobody = TcpListener::bind("127.0.0.1:0")
@@ -259,6 +261,11 @@ async fn ready_asks_whether_it_can_serve() {
     let output = ready(format!("http://{}", gateway.admin));
     assert_eq!(code(&output), 1);
     assert!(err(&output).contains("503"), "{}", err(&output));
+    // It lives all the same.
+    assert_eq!(code(&alive(format!("http://{}", gateway.admin))), 0);
+    let output = alive(format!("http://{nobody}"));
+    assert_eq!(code(&output), 1);
+    assert!(err(&output).starts_with("not alive: "), "{}", err(&output));
     assert_eq!(code(&ready(format!("http://{nobody}"))), 1);
     assert_eq!(code(&ready("https://localhost".into())), 1);
     assert_eq!(code(&ready("nonsense".into())), 1);

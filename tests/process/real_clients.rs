@@ -10,12 +10,12 @@ use loadtest::engine::{Engine, Script};
 use crate::certificates::{Certificate, LISTEN};
 use crate::gateway::{Directory, Gateway, Start};
 
-/// Where the tool is, if it is.
-fn find(tool: &str) -> Option<PathBuf> {
+/// Where the tool is, if it is. Servers' programs are not always on the PATH.
+pub fn find(tool: &str) -> Option<PathBuf> {
     // <target>/tmp is for tests; Python's tools are beside it.
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
     let path = std::env::var("PATH").unwrap_or_default();
-    let found = [target.join("tools/bin")]
+    let found = [target.join("tools/bin"), "/usr/sbin".into(), "/sbin".into()]
         .into_iter()
         .chain(std::env::split_paths(&path))
         .map(|directory| directory.join(tool))

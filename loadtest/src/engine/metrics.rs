@@ -51,6 +51,14 @@ impl Histogram {
         self.observe(time.as_secs_f64());
     }
 
+    pub(super) fn observe_times(&self, time: Duration, count: usize) {
+        let value = time.as_secs_f64();
+        let bucket = self.bounds.partition_point(|bound| *bound < value);
+        self.buckets[bucket].fetch_add(count as u64, Relaxed);
+        self.sum
+            .fetch_add((value * 1e6) as u64 * count as u64, Relaxed);
+    }
+
     fn render(&self, out: &mut String, name: &str, labels: &str) {
         let mut count = 0.0;
         for (index, bucket) in self.buckets.iter().enumerate() {
@@ -89,6 +97,10 @@ pub(super) struct Metrics {
     pub itl: Histogram,
     pub e2el: Histogram,
     pub queue_time: Histogram,
+    /// From scheduling to the first token.
+    pub prefill_time: Histogram,
+    /// From the first token to the last.
+    pub decode_time: Histogram,
     pub prompt_lengths: Histogram,
     pub answer_lengths: Histogram,
 }
@@ -110,6 +122,8 @@ impl Default for Metrics {
             itl: Histogram::new(ITL),
             e2el: Histogram::new(LATENCY),
             queue_time: Histogram::new(LATENCY),
+            prefill_time: Histogram::new(LATENCY),
+            decode_time: Histogram::new(LATENCY),
             prompt_lengths: Histogram::new(TOKENS),
             answer_lengths: Histogram::new(TOKENS),
         }
@@ -209,6 +223,8 @@ impl Metrics {
             ("vllm:inter_token_latency_seconds", &self.itl),
             ("vllm:e2e_request_latency_seconds", &self.e2el),
             ("vllm:request_queue_time_seconds", &self.queue_time),
+            ("vllm:request_prefill_time_seconds", &self.prefill_time),
+            ("vllm:request_decode_time_seconds", &self.decode_time),
             ("vllm:request_prompt_tokens", &self.prompt_lengths),
             ("vllm:request_generation_tokens", &self.answer_lengths),
         ] {
@@ -254,6 +270,7 @@ impl Metrics {
             ("sglang:cached_tokens_total", 0),
             ("sglang:num_requests_total", finished + aborted),
             ("sglang:num_aborted_requests_total", aborted),
+            ("sglang:num_retracted_requests_total", 0),
         ] {
             page.plain_counter(name, value as f64);
         }

@@ -129,14 +129,36 @@ fn the_address_for_logs_is_never_one_that_an_untrusted_peer_chose() {
         };
         client_address(origin, &nets(TRUSTED))
     };
-    assert_eq!(address("198.51.100.1", &["127.0.0.1"]), ip("198.51.100.1"));
+    assert_eq!(
+        address("198.51.100.1", &["127.0.0.1"]),
+        Some(ip("198.51.100.1"))
+    );
     assert_eq!(
         address("10.0.0.1", &["127.0.0.1, 198.51.100.1"]),
-        ip("198.51.100.1")
+        Some(ip("198.51.100.1"))
     );
-    assert_eq!(address("10.0.0.1", &["unknown, 10.0.0.2"]), ip("10.0.0.2"));
-    assert_eq!(address("10.0.0.1", &["unknown"]), ip("10.0.0.1"));
-    assert_eq!(address("::ffff:10.0.0.1", &[]), ip("10.0.0.1"));
+    assert_eq!(
+        address("10.0.0.1", &["unknown, 10.0.0.2"]),
+        Some(ip("10.0.0.2"))
+    );
+    assert_eq!(address("10.0.0.1", &["unknown"]), Some(ip("10.0.0.1")));
+    assert_eq!(address("::ffff:10.0.0.1", &[]), Some(ip("10.0.0.1")));
+}
+
+#[test]
+fn a_unix_socket_has_an_address_only_where_a_trusted_proxy_gives_one() {
+    let address = |lines: &[&[u8]], trusted: &[&str]| {
+        let origin = Origin {
+            peer: None,
+            forwarded_for: lines,
+            forwarded_otherwise: false,
+        };
+        client_address(origin, &nets(trusted))
+    };
+    assert_eq!(address(&[], &["127.0.0.0/8"]), None);
+    assert_eq!(address(&[b"198.51.100.1"], &[]), None);
+    let forwarded = address(&[b"198.51.100.1"], &["127.0.0.0/8"]);
+    assert_eq!(forwarded, Some(ip("198.51.100.1")));
 }
 
 #[test]

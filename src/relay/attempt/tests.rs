@@ -115,6 +115,7 @@ struct World {
     pool: Arc<Pool>,
     metrics: EndpointMetrics,
     limits: Limits,
+    memory: Arc<BodyMemory>,
     seen: Arc<Seen>,
     socket: PathBuf,
     _tasks: JoinSet<()>,
@@ -143,6 +144,7 @@ impl World {
             pool,
             metrics: Metrics::new("0").endpoint("default", "engine"),
             limits,
+            memory: Arc::default(),
             seen,
             socket,
             _tasks: tasks,
@@ -166,6 +168,8 @@ impl World {
             is_head: false,
             body: &[],
             limits: &self.limits,
+            memory: &self.memory,
+            client: None,
         };
         let Ok(answer) = attempt(&lease, &exchange, HEAD, &self.metrics).await else {
             panic!("a request failed");

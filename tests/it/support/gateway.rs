@@ -197,7 +197,7 @@ impl Drop for Gateway {
 fn with_listeners(yaml: &str, tls: bool) -> String {
     let files = "{ certificate: certificate.pem, key: key.pem }";
     let second = format!("{{ address: \"127.0.0.2:0\", http2: true, tls: {files} }}");
-    match tls {
+    match tls && !yaml.contains("listen:") {
         true => format!("{yaml}\nlisten: [\"127.0.0.1:0\", {second}]\n"),
         false => yaml.to_owned(),
     }

@@ -131,18 +131,23 @@ impl Answer<'_> {
         let mut step = Step::default();
         let mut due = self.begun + self.script.ttft;
         let mut first = true;
+        let (mut first_at, mut last_at) = (self.begun, self.begun);
         while choices.iter().any(|choice| !choice.finished) {
             if let Wake::Dying(death) = self.pause(due, first).await? {
                 return self.die(death, &mut choices).await;
             }
+            let now = Instant::now();
             if first {
+                first_at = now;
+                self.shared.metrics.ttft.observe_time(now - self.arrival);
                 self.shared
                     .metrics
-                    .ttft
-                    .observe_time(self.arrival.elapsed());
+                    .prefill_time
+                    .observe_time(now - self.begun);
             } else {
-                self.shared.metrics.itl.observe_time(self.script.itl);
+                self.shared.metrics.itl.observe_time(now - last_at);
             }
+            last_at = now;
             for index in 0..choices.len() {
                 if choices[index].finished {
                     continue;
@@ -164,6 +169,10 @@ impl Answer<'_> {
             due = self.next(due);
         }
         drop(running);
+        self.shared
+            .metrics
+            .decode_time
+            .observe_time(last_at - first_at);
         let produced = choices.iter().map(|choice| choice.produced).sum();
         self.finish(produced).await
     }

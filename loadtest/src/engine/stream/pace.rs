@@ -41,6 +41,7 @@ impl Answer<'_> {
     pub(super) fn ask_admission(&self) -> Admission {
         let slots = Arc::clone(&lock(&self.shared.active).slots);
         if let Ok(slot) = slots.try_acquire_owned() {
+            self.shared.metrics.queue_time.observe_time(Duration::ZERO);
             return Admission::Slot(slot);
         }
         match Waiting::enter(&self.shared, self.script.max_queued) {

@@ -75,9 +75,10 @@ impl Answer<'_> {
             .map(|answer| answer.ids.len())
             .max()
             .unwrap_or(1);
-        let time = self.script.ttft
-            + self.script.itl * u32::try_from(longest.saturating_sub(1)).unwrap_or(u32::MAX);
-        let woken = self.pause(self.begun + time, true).await?;
+        let decode = self.script.itl * u32::try_from(longest.saturating_sub(1)).unwrap_or(u32::MAX);
+        let woken = self
+            .pause(self.begun + self.script.ttft + decode, true)
+            .await?;
         if matches!(woken, Wake::Dying(Death::Error)) {
             return self.fail_whole().await;
         }
@@ -88,11 +89,16 @@ impl Answer<'_> {
         }
         running.generated(produced);
         drop(running);
-        self.shared
-            .metrics
-            .e2el
-            .observe_time(self.arrival.elapsed());
-        self.shared.metrics.answer_lengths.observe(produced as f64);
+        let metrics = &self.shared.metrics;
+        let queued = self.begun - self.arrival;
+        metrics.ttft.observe_time(queued + self.script.ttft);
+        metrics.prefill_time.observe_time(self.script.ttft);
+        metrics.decode_time.observe_time(decode);
+        metrics
+            .itl
+            .observe_times(self.script.itl, longest.saturating_sub(1));
+        metrics.e2el.observe_time(self.arrival.elapsed());
+        metrics.answer_lengths.observe(produced as f64);
         let prompt_ids: Vec<_> = self
             .ask
             .prompts

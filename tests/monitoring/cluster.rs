@@ -1,0 +1,176 @@
+//! What the guide's reader has, on one machine: a gateway, engines of three kinds, and the exporters of a node.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use loadtest::engine::{Engine, Flavour, Script};
+
+use crate::dashboards::monitoring;
+use crate::gateway::{Gateway, Lines, Start};
+use crate::http::Exporter;
+use crate::prometheus::Targets;
+
+/// As AMD's device-metrics-exporter writes it for a node of two GPUs.
+pub const AMD: &str = include_str!("amd-exporter.txt");
+/// As vLLM wrote it when the share of its cache had another name.
+const OLD_VLLM: &str = include_str!("old-vllm.txt");
+
+pub struct Cluster {
+    pub vllm: [Engine; 2],
+    pub sglang: Engine,
+    pub gateway: Gateway,
+    pub amd_exporter: Exporter,
+    old_vllm: Exporter,
+    node_exporter: NodeExporter,
+}
+
+impl Cluster {
+    pub async fn start(node_exporter: &Path) -> Self {
+        let vllm = [
+            Engine::start(engine(Flavour::Vllm)).await.unwrap(),
+            Engine::start(engine(Flavour::Vllm)).await.unwrap(),
+        ];
+        let sglang = Engine::start(engine(Flavour::Sglang)).await.unwrap();
+        let endpoints = [&vllm[0], &vllm[1], &sglang].map(|engine| engine.authority());
+        let start = Start::with_keys(&keys(&endpoints, Mood::Usual)).listen(
+            "[\"127.0.0.1:0\", { address: \"127.0.0.2:0\", tls: { certificate: chain.pem, key: key.pem } }]",
+        );
+        certify(start.directory().path(), 90);
+        Self {
+            vllm,
+            sglang,
+            gateway: start.run(),
+            amd_exporter: Exporter::start(AMD).await,
+            old_vllm: Exporter::start(OLD_VLLM).await,
+            node_exporter: NodeExporter::start(node_exporter),
+        }
+    }
+
+    pub fn engines(&self) -> [&Engine; 3] {
+        [&self.vllm[0], &self.vllm[1], &self.sglang]
+    }
+
+    pub fn old_vllm(&self) -> SocketAddr {
+        self.old_vllm.address
+    }
+
+    pub fn keys(&self, mood: Mood) -> String {
+        keys(&self.engines().map(Engine::authority), mood)
+    }
+
+    /// `targets.yml` as an operator of these would write it.
+    pub fn targets(&self) -> Targets {
+        let file = format!(
+            "- {{ labels: {{ role: gateway }}, targets: [\"{}\"] }}\n\
+             - {{ labels: {{ role: vllm, gpu: amd }}, targets: [\"{}\", \"{}\"] }}\n\
+             - {{ labels: {{ role: vllm }}, targets: [\"{}\"] }}\n\
+             - {{ labels: {{ role: sglang, gpu: amd }}, targets: [\"{}\"] }}\n",
+            self.gateway.public,
+            self.vllm[0].authority(),
+            self.vllm[1].authority(),
+            self.old_vllm.address,
+            self.sglang.authority()
+        );
+        Targets {
+            file,
+            node_exporter: self.node_exporter.address.port(),
+            amd_exporter: self.amd_exporter.address.port(),
+        }
+    }
+}
+
+/// How the gateway is configured.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Mood {
+    Usual,
+    /// One request an endpoint, and a log that cannot be written.
+    Narrow,
+}
+
+/// The time to the first token and between two, of an engine that does well.
+pub const TTFT: Duration = Duration::from_millis(250);
+const ITL: Duration = Duration::from_millis(10);
+
+pub fn engine(flavour: Flavour) -> Script {
+    Script {
+        flavour,
+        ttft: TTFT,
+        itl: ITL,
+        tokens: 30,
+        ..Script::default()
+    }
+}
+
+/// Puts a certificate where the gateway looks; a reload takes it.
+pub fn certify(directory: &Path, days: i64) {
+    let mut params = rcgen::CertificateParams::new(["localhost".to_owned()]).unwrap();
+    params.not_after = time::OffsetDateTime::now_utc() + time::Duration::days(days);
+    let key = rcgen::KeyPair::generate().unwrap();
+    let certificate = params.self_signed(&key).unwrap();
+    std::fs::write(directory.join("chain.pem"), certificate.pem()).unwrap();
+    std::fs::write(directory.join("key.pem"), key.serialize_pem()).unwrap();
+}
+
+fn keys(endpoints: &[String; 3], mood: Mood) -> String {
+    let (log, cap) = match mood {
+        Mood::Usual => ("access.log", "null"),
+        Mood::Narrow => ("/dev/full", "1"),
+    };
+    let [first, second, third] = endpoints;
+    format!(
+        "access_log: {{ path: {log} }}\n\
+         {}\n\
+         pools:\n\
+         \x20 default:\n\
+         \x20   endpoints: [\"{first}\", \"{second}\", \"{third}\"]\n\
+         \x20   max_in_flight: {cap}\n\
+         \x20   retries: 2\n\
+         \x20   retry_budget: {{ ratio: 0.01, min_per_second: 4 }}\n\
+         \x20   health: {{ interval: 1s, timeout: 1s, fall: 2, rise: 1, eject_after: 3, eject_for: 1s }}\n",
+        shipped_status_allow()
+    )
+}
+
+/// The line of the configuration that is shipped.
+fn shipped_status_allow() -> String {
+    let path = monitoring().join("../sluicegate.yaml");
+    let text = std::fs::read_to_string(path).unwrap();
+    let line = text.lines().find(|line| line.starts_with("status_allow:"));
+    line.expect("conf/sluicegate.yaml says who may read /metrics")
+        .to_owned()
+}
+
+/// The real one, of this machine; ended when dropped.
+struct NodeExporter {
+    child: Child,
+    address: SocketAddr,
+}
+
+impl NodeExporter {
+    fn start(program: &Path) -> Self {
+        let mut child = Command::new(program)
+            .arg("--web.listen-address=127.0.0.1:0")
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let log = Lines::of(child.stderr.take().unwrap());
+        let line = log.wait_for(1, "\"Listening on\"");
+        let address = line
+            .split_whitespace()
+            .find_map(|word| word.strip_prefix("address="));
+        Self {
+            child,
+            address: address.unwrap().parse().unwrap(),
+        }
+    }
+}
+
+impl Drop for NodeExporter {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

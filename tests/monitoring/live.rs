@@ -1,0 +1,407 @@
+//! Every expression that is shipped, under load and while things go wrong, held against what the load counted.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use loadtest::engine::{Fault, Flavour};
+use loadtest::load::{Arrivals, Plan, Report, Spacing, run};
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+use crate::cluster::{AMD, Cluster, Mood, certify, engine};
+use crate::dashboards::{Board, boards, with_variables};
+use crate::files::{alerts, recorded};
+use crate::http::get;
+use crate::programs::find;
+use crate::prometheus::{Prometheus, Series, now, shortened};
+
+/// What stands for `$__rate_interval`: ten scrapes.
+const WINDOW: &str = "5s";
+const CLIENTS: usize = 8;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_expression_has_values_and_they_are_what_the_load_counted() {
+    let (Some(prometheus), Some(node_exporter)) =
+        (find("prometheus"), find("prometheus-node-exporter"))
+    else {
+        return;
+    };
+    let cluster = Cluster::start(&node_exporter).await;
+    let prometheus = Prometheus::start(&prometheus, &cluster.targets());
+    let boards = boards();
+
+    warm_up(&cluster, &prometheus).await;
+    let begun = now();
+    let report = measured(&cluster).await;
+    let ended = now();
+    let total = "sum(sluicegate_requests_total)";
+    let counted = (report.requests + WARM) as f64;
+    prometheus.until(total, |sum| sum == Some(counted)).await;
+    compare(&prometheus, &boards, &report, begun, ended);
+    // Those on `up` aside: a machine that is busy with something else can miss a scrape.
+    let quiet =
+        "ALERTS{alertstate=\"firing\", alertname!~\"SluicegateDown|EngineDown|TargetDown\"}";
+    let firing = prometheus.range(quiet, begun, ended);
+    assert!(firing.is_empty(), "alerts on a quiet day: {firing:#?}");
+
+    let background = tokio::spawn(run(background(&cluster)));
+    go_wrong(&cluster, &prometheus).await;
+    let until = now();
+    for board in boards.iter().filter(|board| board.source() == "prometheus") {
+        shows_something(&prometheus, board, begun, until);
+    }
+    for record in recorded() {
+        assert_finite(&record, &prometheus.range(&record, begun, until));
+    }
+    old_names_are_known(&prometheus, &cluster, &boards);
+    go_down(cluster, &prometheus).await;
+    background.abort();
+    let fired = prometheus.range("ALERTS{alertstate=\"firing\"}", begun, now() + 1.0);
+    let fired: BTreeSet<_> = fired.iter().map(|s| text(&s.labels["alertname"])).collect();
+    assert_eq!(fired, alerts().into_iter().collect());
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}
+
+/// Requests that are made before the measured ones.
+const WARM: u64 = 12;
+
+/// Gives every series its first sample, which no rate sees, and waits until Prometheus has it.
+async fn warm_up(cluster: &Cluster, prometheus: &Prometheus) {
+    prometheus
+        .until("count(up == 1)", |up| up == Some(7.0))
+        .await;
+    let report = run(Plan {
+        arrivals: Arrivals::Closed { clients: 6 },
+        requests: WARM,
+        stream: true,
+        ..plan(cluster)
+    });
+    let report = report.await.unwrap();
+    assert_eq!((report.requests, report.failed), (WARM, 0), "{report}");
+    let all = "count(sluicegate_requests_total{code=\"200\"})";
+    prometheus.until(all, |count| count == Some(3.0)).await;
+    let sum = "sum(sluicegate_requests_total)";
+    prometheus
+        .until(sum, |count| count == Some(WARM as f64))
+        .await;
+}
+
+fn plan(cluster: &Cluster) -> Plan {
+    Plan {
+        duration: Duration::from_secs(12),
+        ..Plan::new(format!("http://{}", cluster.gateway.public))
+    }
+}
+
+async fn measured(cluster: &Cluster) -> Report {
+    let report = run(Plan {
+        arrivals: Arrivals::Closed { clients: CLIENTS },
+        stream: true,
+        ..plan(cluster)
+    });
+    let report = report.await.unwrap();
+    assert_eq!(report.failed, 0, "{report}");
+    assert!(report.requests > 100, "{report}");
+    report
+}
+
+/// So many a second whatever becomes of them, for as long as the rest takes.
+fn background(cluster: &Cluster) -> Plan {
+    Plan {
+        arrivals: Arrivals::Open {
+            per_second: 20.0,
+            spacing: Spacing::Uniform,
+        },
+        duration: Duration::from_secs(120),
+        stream: true,
+        ..plan(cluster)
+    }
+}
+
+/// Holds panels and rules against the load generator's counts.
+fn compare(prometheus: &Prometheus, boards: &[Board], report: &Report, begun: f64, ended: f64) {
+    // From before the first request until after the last was scraped.
+    let seconds = (now() - begun).ceil();
+    let window = format!("{seconds}s");
+    let value = |board: &str, panel: &str, reference: &str| {
+        let query = with_variables(panel_query(boards, board, panel, reference), &window);
+        let sum = prometheus.sum(&query);
+        sum.unwrap_or_else(|| panic!("{board}: {panel} {reference} is empty: {query}"))
+    };
+    let requests = report.requests as f64;
+    // An engine counts the token that ends an answer, too.
+    let tokens = (report.tokens + report.streams) as f64;
+    let (ttft, duration) = (report.ttft.avg / 1e3, report.http_req_duration.avg / 1e3);
+    for (board, panel, reference, expected) in [
+        ("gateway", "Requests", "A", requests / seconds),
+        ("gateway", "Requests by status", "A", requests / seconds),
+        ("gateway", "Requests by endpoint", "A", requests / seconds),
+        ("gateway", "First token", "D", ttft),
+        ("gateway", "Whole request", "D", duration),
+        ("vLLM_Dashboard", "First token", "D", ttft),
+        ("SGLang_Dashboard", "First token", "D", ttft),
+        ("vLLM_Dashboard", "Whole request", "D", duration),
+        ("SGLang_Dashboard", "Whole request", "D", duration),
+        (
+            "vLLM_Dashboard",
+            "Between tokens",
+            "D",
+            report.itl.avg / 1e3,
+        ),
+        (
+            "SGLang_Dashboard",
+            "Between tokens",
+            "D",
+            report.itl.avg / 1e3,
+        ),
+    ] {
+        near(
+            &format!("{board}: {panel}"),
+            value(board, panel, reference),
+            expected,
+        );
+    }
+    for (board, reference, expected) in [
+        ("gateway", "A", report.ttft.med),
+        ("gateway", "B", report.ttft.p90),
+        ("gateway", "C", report.ttft.p99),
+    ] {
+        in_bucket(value(board, "First token", reference), expected / 1e3);
+    }
+    // What is spread over the two kinds of engines.
+    for (vllm, sglang, expected) in [
+        ("Finished requests", "Requests", requests),
+        ("Generation throughput", "Generation throughput", tokens),
+    ] {
+        let sum = value("vLLM_Dashboard", vllm, "A") + value("SGLang_Dashboard", sglang, "A");
+        near(vllm, sum, expected / seconds);
+    }
+    let average = |board: &str, panel: &str| {
+        let query = with_variables(panel_query(boards, board, panel, "A"), WINDOW);
+        let points: Vec<f64> = prometheus
+            .range(&format!("sum({query})"), begun + 2.0, ended - 1.0)
+            .iter()
+            .flat_map(|series| series.points.iter().map(|point| point.1))
+            .collect();
+        points.iter().sum::<f64>() / points.len() as f64
+    };
+    near("in flight", average("gateway", "In flight"), CLIENTS as f64);
+    let running = average("vLLM_Dashboard", "Running") + average("SGLang_Dashboard", "Running");
+    near("running", running, CLIENTS as f64);
+    // The rules, over the same time.
+    let rule = |name: &str| {
+        let expression = crate::files::expression(name);
+        let expression = ["[5m]", "[1h]"].into_iter().fold(expression, |e, long| {
+            e.replace(long, &format!("[{window}]"))
+        });
+        prometheus
+            .sum(&expression)
+            .unwrap_or_else(|| panic!("{name} is empty"))
+    };
+    near(
+        "rate5m",
+        rule("pool:sluicegate_requests:rate5m"),
+        requests / seconds,
+    );
+    near(
+        "rate1h",
+        rule("pool:sluicegate_requests:rate1h"),
+        requests / seconds,
+    );
+    near(
+        "tokens",
+        rule("job:generation_tokens:rate1h"),
+        tokens / seconds,
+    );
+    in_bucket(
+        rule("pool:sluicegate_ttft_seconds:p90_5m"),
+        report.ttft.p90 / 1e3,
+    );
+    in_bucket(
+        rule("pool:sluicegate_ttft_seconds:p50_1h"),
+        report.ttft.med / 1e3,
+    );
+}
+
+fn panel_query<'a>(boards: &'a [Board], board: &str, panel: &str, reference: &str) -> &'a str {
+    let file = format!("{board}.json");
+    let queries = boards.iter().find(|b| b.file == file).unwrap().queries();
+    let found = queries
+        .into_iter()
+        .find(|query| query.panel == panel && query.reference == reference);
+    found
+        .unwrap_or_else(|| panic!("{board} has no panel {panel}"))
+        .text
+}
+
+fn near(what: &str, value: f64, expected: f64) {
+    let is_near = (value - expected).abs() <= 0.1 * expected.abs();
+    assert!(
+        is_near,
+        "{what}: Prometheus has {value}, the load counted {expected}"
+    );
+}
+
+/// A quantile of a histogram is as good as its buckets.
+fn in_bucket(value: f64, expected: f64) {
+    const BOUNDS: [f64; 19] = [
+        0.0,
+        0.01,
+        0.025,
+        0.05,
+        0.1,
+        0.2,
+        0.35,
+        0.5,
+        0.75,
+        1.0,
+        1.5,
+        2.5,
+        5.0,
+        10.0,
+        30.0,
+        60.0,
+        120.0,
+        300.0,
+        f64::INFINITY,
+    ];
+    let of = |value: f64| BOUNDS.partition_point(|bound| *bound < value);
+    // The two clocks stand on either side of the gateway: near a bound they may disagree about the bucket.
+    let is_right = (of(0.9 * expected)..=of(1.1 * expected)).contains(&of(value));
+    assert!(
+        is_right,
+        "a quantile of {value} s, the load measured {expected} s"
+    );
+}
+
+/// One thing after the other goes wrong, until its alert fires, and is mended.
+async fn go_wrong(cluster: &Cluster, prometheus: &Prometheus) {
+    let gateway = &cluster.gateway;
+    for _ in 0..3 {
+        assert_eq!(get(gateway.public, "/not/a/path").0, 404);
+    }
+    for engine in cluster.engines() {
+        engine.fail_next(1000, Fault::Status(500));
+    }
+    for alert in [
+        "SluicegateRetryBudgetExhausted",
+        "SluicegateFailing",
+        "SluicegateRetrying",
+    ] {
+        prometheus.until_fires(alert).await;
+    }
+    for engine in cluster.engines() {
+        engine.clear_faults();
+    }
+
+    // All is well again.
+    let p90 = "pool:sluicegate_ttft_seconds:p90_5m";
+    prometheus
+        .until(p90, |p90| p90.is_some_and(|p90| p90 < 0.5))
+        .await;
+    let slow = Duration::from_millis(1500);
+    let flavours = [Flavour::Vllm, Flavour::Vllm, Flavour::Sglang];
+    for (one, flavour) in cluster.engines().into_iter().zip(flavours) {
+        let mut script = engine(flavour);
+        script.ttft = slow;
+        one.set(script);
+    }
+    prometheus.until_fires("SluicegateSlowFirstToken").await;
+    for (one, flavour) in cluster.engines().into_iter().zip(flavours) {
+        one.set(engine(flavour));
+    }
+
+    gateway.rewrite("endpoint: [node0:8000]\n");
+    gateway.signal(Signal::SIGHUP);
+    prometheus.until_fires("SluicegateReloadRefused").await;
+
+    certify(gateway.directory.path(), 5);
+    gateway.reload(&cluster.keys(Mood::Narrow));
+    for alert in [
+        "SluicegateCertificateExpires",
+        "SluicegateLogLinesDropped",
+        "SluicegateRefusing",
+    ] {
+        prometheus.until_fires(alert).await;
+    }
+    certify(gateway.directory.path(), 90);
+    gateway.reload(&cluster.keys(Mood::Usual));
+
+    let sick = AMD.lines().map(|line| match line.strip_suffix(" 1") {
+        Some(healthy) if line.starts_with("amd_gpu_health") => format!("{healthy} 0\n"),
+        _ => format!("{line}\n"),
+    });
+    cluster.amd_exporter.show(&sick.collect::<String>());
+    prometheus.until_fires("GpuUnhealthy").await;
+    cluster.amd_exporter.show(AMD);
+
+    let up = format!(
+        "sluicegate_endpoint_up{{endpoint=\"{}\"}}",
+        cluster.sglang.authority()
+    );
+    for _ in 0..3 {
+        cluster.sglang.stop().await;
+        prometheus.until(&up, |up| up == Some(0.0)).await;
+        cluster.sglang.restart().await.unwrap();
+        prometheus.until(&up, |up| up == Some(1.0)).await;
+    }
+    for alert in ["SluicegateEndpointDown", "SluicegateEjections"] {
+        prometheus.until_fires(alert).await;
+    }
+}
+
+/// What takes everything else with it: the engines, the exporters, the gateway.
+async fn go_down(cluster: Cluster, prometheus: &Prometheus) {
+    for engine in cluster.engines() {
+        engine.stop().await;
+    }
+    prometheus.until_fires("SluicegateNoEndpoint").await;
+    prometheus.until_fires("EngineDown").await;
+    drop(cluster);
+    prometheus.until_fires("SluicegateDown").await;
+    prometheus.until_fires("TargetDown").await;
+}
+
+/// Every panel and every variable of a dashboard has values.
+fn shows_something(prometheus: &Prometheus, board: &Board, from: f64, to: f64) {
+    for query in board.queries() {
+        let promql = shortened(&with_variables(query.text, WINDOW));
+        assert_finite(&query.to_string(), &prometheus.range(&promql, from, to));
+    }
+    for query in board.variable_queries() {
+        let inside = query
+            .strip_prefix("label_values(")
+            .and_then(|q| q.strip_suffix(')'));
+        let (selector, label) = inside.and_then(|q| q.rsplit_once(", ")).unwrap();
+        let series = prometheus.series(&with_variables(selector, WINDOW));
+        let with_label = series.iter().filter(|series| series[label].is_string());
+        assert!(
+            with_label.count() > 0,
+            "{}: {query} has no values",
+            board.file
+        );
+    }
+}
+
+fn assert_finite(what: &str, series: &[Series]) {
+    assert!(!series.is_empty(), "{what} is empty");
+    for one in series {
+        let wrong = one.points.iter().find(|point| !point.1.is_finite());
+        assert!(wrong.is_none(), "{what} has {wrong:?} in {}", one.labels);
+    }
+}
+
+/// The cache's share of an engine that gives it the old name.
+fn old_names_are_known(prometheus: &Prometheus, cluster: &Cluster, boards: &[Board]) {
+    let query = panel_query(boards, "vLLM_Dashboard", "Cache used", "A");
+    let series = prometheus.query(&with_variables(query, WINDOW));
+    let old = cluster.old_vllm().to_string();
+    let old = series
+        .iter()
+        .find(|series| series.labels["instance"] == old.as_str());
+    assert_eq!(old.expect("the engine is shown").points[0].1, 0.25);
+    assert_eq!(series.len(), 3, "{series:#?}");
+}
