@@ -37,7 +37,7 @@ impl Reason {
                         .iter()
                         .any(|word| reads.iter().any(|place| word.starts_with(place)))
             }
-            Self::Minutes => command.starts_with("cargo build ") || command.contains("loadtest "),
+            Self::Minutes => command.starts_with("cargo ") || command.contains("loadtest "),
             Self::Editor => {
                 let command = command.trim_start_matches("sudo ");
                 command.starts_with("editor ") || command.starts_with("$EDITOR ")
@@ -85,12 +85,13 @@ pub const CHECKS: &[(&str, Check)] = &[
         Not(Docker),
     ),
     ("curl http://node0:8000/v1/models", Runs("DeepSeek-R1")),
+    ("cargo install --locked cargo-deb", Not(Minutes)),
     (
         "sh systemd/debian/build",
         RunBy(".ci/full", "systemd/debian/build"),
     ),
     (
-        "sudo apt-get install ./target/debian/sluicegate_*.deb",
+        "sudo apt install ./target/debian/*.deb",
         RunBy(".ci/full", "tests/package/run"),
     ),
     ("sudo editor /etc/sluicegate/sluicegate.yaml", Not(Editor)),
@@ -256,14 +257,6 @@ pub const CHECKS: &[(&str, Check)] = &[
     ("grep . /sys/class/drm/card*/device/numa_node", Not(Host)),
     // docs/monitoring.md
     ("$EDITOR .env prometheus/targets.yml", Not(Editor)),
-    // docs/from-nginx.md
-    (
-        "sluicegate import /etc/nginx/nginx.conf > /etc/sluicegate/sluicegate.yaml",
-        RunBy(
-            "tests/guide/checks.rs",
-            "sluicegate import /etc/nginx/nginx.conf > sluicegate.yaml",
-        ),
-    ),
     // docs/operations.md
     ("curl 127.0.0.1:9180/endpoints", Runs("\"in_flight\"")),
     // loadtest/README.md
@@ -282,5 +275,17 @@ pub const CHECKS: &[(&str, Check)] = &[
             ".ci/full",
             "compare --gateway nginx --gateway haproxy --gateway",
         ),
+    ),
+    (
+        "loadtest compare --gateway nginx --gateway sluicegate=target/dist/sluicegate --save base.json",
+        Not(Minutes),
+    ),
+    (
+        "loadtest compare --gateway nginx --gateway sluicegate=target/dist/sluicegate --against base.json --html page.html",
+        Not(Minutes),
+    ),
+    (
+        "loadtest compare --from now.json --against base.json --threshold 5%",
+        Not(Minutes),
     ),
 ];
