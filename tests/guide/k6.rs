@@ -209,7 +209,7 @@ fn run_all(world: &World) -> BTreeMap<&'static str, Value> {
 async fn without_settings_stages_and_thresholds_are_the_guides() {
     let Some(k6) = find("k6") else { return };
     let inspect = |test: &str, settings: &[&str]| -> Value {
-        let script = repository(&format!("loadtest/k6/{test}-test.js"));
+        let script = repository(format!("loadtest/k6/{test}-test.js"));
         let script = script.display().to_string();
         let said = run(&k6, &[&["inspect"], settings, &[&script]].concat());
         serde_json::from_str(&said).unwrap()
