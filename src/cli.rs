@@ -125,7 +125,11 @@ impl Cli {
             }
             None => {}
         }
-        let loaded = if self.listen.is_empty() {
+        let loaded = if self.signal.is_some() {
+            // Only `pid_file` is asked for: secrets are in the environment of the service, not in this one.
+            let known = |name: &str| environment(name).or_else(|| Some("unset".to_owned()));
+            config::load(&self.config, &known)
+        } else if self.listen.is_empty() {
             config::load(&self.config, &environment)
         } else {
             config::from_command_line(&self.listen, &self.endpoints, self.admin.as_deref())

@@ -13,11 +13,11 @@ use crate::support::{
 const SHORT: Duration = Duration::from_millis(150);
 const TOKEN: &str = r#"{"choices":[{"index":0,"delta":{"content":"a"},"finish_reason":null}]}"#;
 
-/// That `begun` was about `SHORT` ago.
+/// That `begun` was about `SHORT` ago. What began it may have happened a moment before we saw it.
 fn assert_short(begun: Instant, what: &str) {
     let elapsed = begun.elapsed();
     assert!(
-        elapsed >= SHORT && elapsed < SHORT * 8,
+        elapsed >= SHORT * 3 / 4 && elapsed < SHORT * 8,
         "{what}: {elapsed:?}"
     );
 }
