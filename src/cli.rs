@@ -11,6 +11,7 @@ use nix::unistd::Pid;
 use crate::config::{self, Config, Diagnostics, look_up};
 use crate::demo;
 use crate::generate;
+use crate::import::Import;
 use crate::ready::Question;
 use crate::run;
 use crate::tasks::supervisor::Signals;
@@ -72,6 +73,8 @@ enum Order {
 enum Command {
     /// Start two simulated engines and the gateway, and say what to try
     Demo(demo::Demo),
+    /// Print the sluicegate.yaml that does what an nginx.conf does, and list what it could not carry over
+    Import(Import),
     /// Exit 0 when the gateway at URL is ready, else 1
     Ready(Ready),
     /// One simulated engine of the demo
@@ -115,13 +118,18 @@ impl Cli {
         match self.command {
             Some(Command::Demo(demo)) => return demo.run(signals),
             Some(Command::DemoEngine(engine)) => return engine.run(),
+            Some(Command::Import(import)) => return import.run(),
             Some(Command::Ready(ready)) => return ready.ask(),
             Some(Command::Generate(generate)) => {
                 return generate::write(Self::command(), &generate.directory);
             }
             None => {}
         }
-        let loaded = if self.listen.is_empty() {
+        let loaded = if self.signal.is_some() {
+            // Only `pid_file` is asked for: secrets are in the environment of the service, not in this one.
+            let known = |name: &str| environment(name).or_else(|| Some("unset".to_owned()));
+            config::load(&self.config, &known)
+        } else if self.listen.is_empty() {
             config::load(&self.config, &environment)
         } else {
             config::from_command_line(&self.listen, &self.endpoints, self.admin.as_deref())

@@ -30,6 +30,8 @@ pub mod server;
 
 pub mod run;
 
+pub mod import;
+
 pub mod ready;
 
 pub mod demo;

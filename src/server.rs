@@ -250,8 +250,11 @@ impl Server {
             .shared
             .snapshot
             .apply(Arc::new(config), &round.resolved)?;
+        let mut certificates = String::new();
         for (shown, (listen, key, expires)) in renewed {
-            shown.certificates.show(key);
+            if shown.certificates.show(key) {
+                certificates.push_str(&format!(", new certificate for {}", listen.address));
+            }
             note_expiry(&self.shared, &listen, expires);
             *shown.listen.lock() = listen;
         }
@@ -270,7 +273,20 @@ impl Server {
                 restart.join(", ")
             );
         }
-        Ok(diff.to_string())
+        Ok(
+            match (
+                diff.to_string().strip_suffix(": nothing changed"),
+                certificates.strip_prefix(", "),
+            ) {
+                (Some(epochs), Some(certificates)) => format!("{epochs}: {certificates}"),
+                _ => format!("{diff}{certificates}"),
+            },
+        )
+    }
+
+    /// Requests of clients that are being answered.
+    pub fn requests_in_hand(&self) -> u64 {
+        self.shared.metrics.connection_counts.now().writing
     }
 
     /// Stops accepting and closes idle connections; resolves when the last request is done, or after

@@ -160,12 +160,12 @@ async fn a_stall_is_charged_to_all_who_would_have_come_during_it() {
         engine.release();
     });
     let report = report.unwrap();
-    assert!((195..=200).contains(&report.requests), "{report}");
+    assert!((150..=200).contains(&report.requests), "{report}");
     assert!(
         report.http_req_duration.p95 > 300.0 && report.http_req_duration.p90 > 200.0,
         "{report}"
     );
-    assert!(report.http_req_duration.med < 100.0, "{report}");
+    assert!(report.http_req_duration.med < 200.0, "{report}");
 }
 
 #[tokio::test]

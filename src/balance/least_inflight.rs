@@ -2,7 +2,8 @@ use std::cmp::Ordering;
 
 use super::{Candidate, Candidates, Policy, RequestFacts};
 
-/// `least_inflight`: the endpoint with the fewest requests in flight for its weight, ties at random.
+/// `least_inflight`: the endpoint with the fewest requests in flight for its weight, ties at random in
+/// proportion to the weights.
 ///
 /// What nginx's `least_conn` promises; nginx counts per worker process and knows only its own
 /// connections, here the count is the process's and exact.
@@ -18,18 +19,18 @@ impl Policy for LeastInflight {
     ) -> Option<usize> {
         let mut candidates = candidates.iter();
         let mut best = candidates.next()?;
-        // Reservoir sampling of the ties: the n-th of them replaces the one held with chance 1/n,
-        // which leaves each with the same chance and needs no list of them.
-        let mut ties = 1;
+        // Reservoir sampling of the ties: each replaces the one held with the chance of its weight in all
+        // that were seen, which leaves each with its share and needs no list of them.
+        let mut ties = u64::from(best.weight);
         for candidate in candidates {
             match by_load(candidate, best) {
                 Ordering::Less => {
                     best = candidate;
-                    ties = 1;
+                    ties = u64::from(candidate.weight);
                 }
                 Ordering::Equal => {
-                    ties += 1;
-                    if rng.u32(..ties) == 0 {
+                    ties += u64::from(candidate.weight);
+                    if rng.u64(..ties.max(1)) < u64::from(candidate.weight) {
                         best = candidate;
                     }
                 }
@@ -90,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn ties_are_shared_evenly() {
+    fn ties_are_shared_by_weight() {
         let mut rng = fastrand::Rng::with_seed(7);
         // Equal ratios are ties whatever the weights; the third is busier.
         let list = candidates(&[(1, 1), (2, 2), (4, 1), (3, 3)]);
@@ -99,9 +100,9 @@ mod tests {
             picks[pick(&list, &mut rng).unwrap()] += 1;
         }
         assert_eq!(picks[2], 0);
-        for index in [0, 1, 3] {
-            // 10 000 expected, standard deviation 82.
-            assert!(picks[index].abs_diff(10_000) < 400, "{picks:?}");
+        for (index, expected) in [(0, 5_000), (1, 10_000), (3, 15_000)] {
+            // Standard deviation at most 87.
+            assert!(picks[index].abs_diff(expected) < 400, "{picks:?}");
         }
     }
 

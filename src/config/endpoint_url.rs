@@ -64,6 +64,11 @@ pub(super) fn parse(text: &str, base: &Path) -> Result<Url, Fault> {
     Ok(Url::Tcp { tls, host, port })
 }
 
+/// Whether `text` is an endpoint, as another configuration may have it.
+pub(crate) fn is_endpoint(text: &str) -> bool {
+    parse(text, Path::new("/")).is_ok()
+}
+
 fn split_port(authority: &str) -> Result<(&str, Option<&str>), Fault> {
     if let Some(inner) = authority.strip_prefix('[') {
         let Some((host, after)) = inner.split_once(']') else {

@@ -58,7 +58,7 @@ pub(super) fn expand<'a>(
 }
 
 /// The opposite: a value as it must be written to be read back.
-pub(super) fn escape(value: &str) -> Cow<'_, str> {
+pub(crate) fn escape(value: &str) -> Cow<'_, str> {
     if value.contains("${") {
         Cow::Owned(value.replace("${", "$${"))
     } else {

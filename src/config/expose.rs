@@ -61,6 +61,11 @@ pub(super) fn parse(text: &str) -> Result<ExtraPath, Fault> {
     })
 }
 
+/// Whether `text` is a path, as another configuration may have it.
+pub(crate) fn is_extra_path(text: &str) -> bool {
+    parse(text).is_ok()
+}
+
 /// As it is written in the file.
 impl fmt::Display for ExtraPath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

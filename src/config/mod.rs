@@ -31,6 +31,11 @@ pub use reader::Places;
 pub use reload::restart_needed;
 pub use source::{from_command_line, load, parse_str};
 
+pub(crate) use endpoint_url::is_endpoint;
+pub(crate) use environment::escape;
+pub(crate) use expose::is_extra_path;
+pub(crate) use units::{show_duration, show_size};
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -114,7 +114,7 @@ pub(super) fn within<T: PartialOrd + Copy>(
 }
 
 /// In the largest unit that shows it exactly.
-pub(super) fn show_duration(duration: &Duration) -> String {
+pub(crate) fn show_duration(duration: &Duration) -> String {
     let milliseconds = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     if milliseconds == 0 {
         return "0s".into();
@@ -123,7 +123,7 @@ pub(super) fn show_duration(duration: &Duration) -> String {
 }
 
 /// In the largest unit that shows it exactly.
-pub(super) fn show_size(bytes: u64) -> String {
+pub(crate) fn show_size(bytes: u64) -> String {
     if bytes == 0 {
         return "0B".into();
     }

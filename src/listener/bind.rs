@@ -37,6 +37,7 @@ pub enum BoundSocket {
 /// A socket that could not be bound; names the address.
 #[derive(Debug)]
 pub struct BindError {
+    role: Role,
     address: String,
     source: io::Error,
 }
@@ -46,7 +47,14 @@ impl fmt::Display for BindError {
         write!(f, "cannot listen on {}: {}", self.address, self.source)?;
         match self.source.kind() {
             io::ErrorKind::AddrInUse => {
-                f.write_str("; another process holds it: stop that one, or change `listen`")
+                let key = match self.role {
+                    Role::Public => "listen",
+                    Role::Admin => "admin",
+                };
+                write!(
+                    f,
+                    "; another process holds it: stop that one, or change `{key}`"
+                )
             }
             io::ErrorKind::PermissionDenied => f.write_str(
                 "; ports below 1024 need CAP_NET_BIND_SERVICE, sockets a writable directory",
@@ -137,6 +145,7 @@ pub fn bind(listen: &Listen, role: Role) -> Result<Bound, BindError> {
             socket,
         }),
         Err(source) => Err(BindError {
+            role,
             address: listen.address.to_string(),
             source,
         }),

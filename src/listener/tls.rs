@@ -41,9 +41,11 @@ impl Certificates {
         read(tls)
     }
 
-    /// Shows another certificate from the next handshake on.
-    pub fn show(&self, key: CertifiedKey) {
+    /// Shows this certificate from the next handshake on. Whether it is another one than before.
+    pub fn show(&self, key: CertifiedKey) -> bool {
+        let is_new = self.0.load().cert != key.cert;
         self.0.store(Arc::new(key));
+        is_new
     }
 
     /// The acceptor Pingora handshakes with.
@@ -82,8 +84,13 @@ fn read(tls: &ListenTls) -> Result<(CertifiedKey, Option<SystemTime>), Certifica
     let key = PrivateKeyDer::from_pem_file(&tls.key).map_err(|e| failed("key", &tls.key, &e))?;
     let expires = expiry(&chain[0]);
     let provider = rustls::crypto::ring::default_provider();
-    let certified =
-        CertifiedKey::from_der(chain, key, &provider).map_err(|e| failed("key", &tls.key, &e))?;
+    let certified = CertifiedKey::from_der(chain, key, &provider).map_err(|e| match e {
+        rustls::Error::InconsistentKeys(_) => {
+            let why = format!("it is not the key of {}", tls.certificate.display());
+            failed("key", &tls.key, &why)
+        }
+        e => failed("key", &tls.key, &e),
+    })?;
     Ok((certified, expires))
 }
 

@@ -211,7 +211,8 @@ impl Worker {
         loop {
             let accepted = tokio::select! {
                 accepted = socket.accept() => accepted,
-                _ = draining.wait_for(|draining| *draining) => break,
+                // Who watches a gateway that drains wants to see how far it is.
+                _ = draining.wait_for(|draining| *draining), if role == Role::Public => break,
             };
             match accepted {
                 Ok((socket, peer)) => self.place(socket, peer, role, acceptor.clone()),

@@ -283,6 +283,11 @@ impl fmt::Display for ApiError {
                 "{address} may not read this. Add the address to `{key}` in the gateway's configuration, \
                  or ask the admin listener."
             ),
+            // Engines have no such path, and nothing would be gained by exposing theirs.
+            Self::PathNotExposed { method, path } if path == "/endpoints" => write!(
+                f,
+                "{method} {path} is answered on the `admin` listener alone. Ask there."
+            ),
             Self::PathNotExposed { method, path } => write!(
                 f,
                 "{method} {path} is not exposed. Check the path; if it is meant to be reached, add it to \

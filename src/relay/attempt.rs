@@ -129,9 +129,10 @@ async fn run(
         bytes: exchange.limits.response_header,
         fields: HEAD_FIELDS,
     };
-    let sent = match timeout(timeouts.send, connection.send(request, exchange.body)).await {
-        Ok(sent) => sent,
-        Err(_elapsed) => {
+    let sending = connection.send_within(request, exchange.body, timeouts.send);
+    let sent = match sending.await {
+        Some(sent) => sent,
+        None => {
             return Err(Stopped::sent(
                 Fault::SendTimedOut,
                 &"sending the request timed out",

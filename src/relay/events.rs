@@ -56,6 +56,15 @@ impl Events {
                 failed,
             };
         }
+        if failed.is_none() && seen.incomplete == self.tail.len() + piece.len() {
+            // Nothing but more of one event: it is not copied anew for every piece.
+            self.tail.extend_from_slice(&piece);
+            return Passed {
+                seen,
+                shown: Bytes::new(),
+                failed,
+            };
+        }
         let mut all = if self.tail.is_empty() {
             piece
         } else {

@@ -59,13 +59,14 @@ pub fn start(shared: &Shared, session: &mut Session, ctx: &mut RequestCtx) {
 
 /// How many bytes of the connection were this head; none where it is not known, or nobody asks.
 fn head_length(session: &Session) -> usize {
-    match session.as_downstream() {
-        // Pingora escapes what may not stand in a target, which makes a head longer than it came.
-        ServerSession::H1(h1) if !session.req_header().raw_path().contains(&b'%') => {
-            h1.get_headers_raw_bytes().len()
-        }
-        _ => 0,
-    }
+    let ServerSession::H1(h1) = session.as_downstream() else {
+        return 0;
+    };
+    let head = h1.get_headers_raw_bytes();
+    // Pingora escapes what may not stand in a target, which makes a head longer than it came. The target
+    // itself cannot tell: Pingora has dropped its fragment.
+    let line = memchr::memchr(b'\n', &head).map_or(&head[..], |end| &head[..end]);
+    if line.contains(&b'%') { 0 } else { head.len() }
 }
 
 /// The snapshot taken by [`start`].

@@ -214,11 +214,12 @@ impl Journey<'_> {
             Held::Event(_) => (Fault::ErrorEvent, "error_event"),
         };
         let is_full = held.is_full_queue();
+        self.last_fault = Some(fault);
         if !is_full {
+            self.note(&lease, fault, "the engine said so itself");
             self.doubted
                 .push((Arc::clone(&lease.endpoint().state), fault));
         }
-        self.last_fault = Some(fault);
         lease.settle(Outcome::Neutral, now);
         self.last = Some(held);
         let reason = if is_full { "queue_full" } else { reason };

@@ -203,7 +203,8 @@ async fn conclude(
     }
 }
 
-/// A held answer is sent with its length, whatever the engine's framing was.
+/// A held answer is sent with its length, whatever the engine's framing was. A stream of events never is: one
+/// that is cut must not look whole because what it is told fills the length.
 fn framing(
     head: &crate::upstream::ResponseHead,
     connection: &Connection,
@@ -219,11 +220,10 @@ fn framing(
     if head.status == 204 {
         return Framing::NoBody(None);
     }
-    match connection.content_length() {
+    match declared {
+        _ if is_stream => Framing::Open,
         Some(length) => Framing::Length(length),
-        None if is_whole && !is_stream => {
-            Framing::Length(held.iter().map(|piece| piece.len() as u64).sum())
-        }
+        None if is_whole => Framing::Length(held.iter().map(|piece| piece.len() as u64).sum()),
         None => Framing::Open,
     }
 }

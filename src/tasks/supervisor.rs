@@ -3,6 +3,7 @@
 //! HUP, USR1 and USR2 would kill a process that does not handle them, so [`Signals::take`] is the first
 //! act of `main`.
 
+use std::collections::VecDeque;
 use std::io;
 use std::path::Path;
 use std::process::ExitCode;
@@ -17,7 +18,11 @@ use crate::config::{self, Config};
 use crate::server::Server;
 
 /// What the process was told to do, in order.
-pub struct Signals(mpsc::UnboundedReceiver<i32>);
+pub struct Signals {
+    arriving: mpsc::UnboundedReceiver<i32>,
+    /// Arrived while another was obeyed.
+    waiting: VecDeque<i32>,
+}
 
 impl Signals {
     /// Takes over every signal that has a meaning here.
@@ -35,12 +40,41 @@ impl Signals {
                     }
                 }
             })?;
-        Ok(Signals(receiver))
+        Ok(Signals {
+            arriving: receiver,
+            waiting: VecDeque::new(),
+        })
     }
 
     async fn next(&mut self) -> i32 {
+        let signal = match self.waiting.pop_front() {
+            Some(signal) => signal,
+            None => self.arrival().await,
+        };
+        if signal == SIGHUP {
+            // One reading of the file answers all that have come before it.
+            while let Ok(more) = self.arriving.try_recv() {
+                self.waiting.push_back(more);
+            }
+            self.waiting.retain(|waiting| *waiting != SIGHUP);
+        }
+        signal
+    }
+
+    async fn arrival(&mut self) -> i32 {
         // The sender lives as long as the process; without it, stopping is all that is left.
-        self.0.recv().await.unwrap_or(SIGINT)
+        self.arriving.recv().await.unwrap_or(SIGINT)
+    }
+
+    /// Resolves when an order to stop has come, which is then the next; what comes before it waits.
+    async fn ordered_to_stop(&mut self) {
+        loop {
+            let signal = self.arrival().await;
+            if matches!(signal, SIGTERM | SIGQUIT | SIGINT) {
+                return self.waiting.push_front(signal);
+            }
+            self.waiting.push_back(signal);
+        }
     }
 }
 
@@ -49,7 +83,11 @@ pub async fn supervise(server: Server, mut signals: Signals, file: Option<&Path>
     tell(&[NotifyState::Ready, NotifyState::Status("serving")]);
     loop {
         match signals.next().await {
-            SIGHUP => reload(&server, file).await,
+            // Looking names up may take seconds, for which nobody who stops the gateway has to wait.
+            SIGHUP => tokio::select! {
+                () = reload(&server, file) => {}
+                () = signals.ordered_to_stop() => {}
+            },
             SIGUSR1 => {
                 info!("reopening the access log");
                 server.shared().reopen_access_log();
@@ -67,7 +105,8 @@ pub async fn supervise(server: Server, mut signals: Signals, file: Option<&Path>
     tell(&[NotifyState::Stopping, NotifyState::Status("draining")]);
     let grace = server.shared().snapshot.load().config.shutdown_grace;
     info!(
-        "draining: no new connections, requests in hand have {} s",
+        "draining: no new connections; {} requests in hand have {} s",
+        server.requests_in_hand(),
         grace.as_secs()
     );
     let drained = tokio::select! {
@@ -78,7 +117,10 @@ pub async fn supervise(server: Server, mut signals: Signals, file: Option<&Path>
         }
     };
     if !drained {
-        warn!("requests were still in hand and are cut");
+        let requests = server.requests_in_hand();
+        warn!(
+            "{requests} requests are still in hand and are cut; the access log has no line for them"
+        );
     }
     server.stop().await;
     ExitCode::SUCCESS

@@ -14,10 +14,10 @@ use crate::config::LogFormat;
 static LEVELS_FROM_ENVIRONMENT: OnceLock<bool> = OnceLock::new();
 
 /// The libraries below report as news or as errors what is ours to report: clients that leave,
-/// listeners that start, tries that fail.
-const QUIET_TARGETS: [(&str, LevelFilter); 6] = [
-    ("pingora", LevelFilter::Warn),
-    ("pingora_proxy", LevelFilter::Off),
+/// listeners that start, tries that fail. Pingora has only the clients' side here, and takes each of their
+/// mistakes for an error: a preface that is none, a TLS connection that is gone when it is shut down.
+const QUIET_TARGETS: [(&str, LevelFilter); 5] = [
+    ("pingora", LevelFilter::Off),
     ("h2", LevelFilter::Warn),
     ("hyper", LevelFilter::Warn),
     ("rustls", LevelFilter::Warn),

@@ -9,6 +9,8 @@ use std::ops::Range;
 const MAX_SIZE_DIGITS: u8 = 15;
 /// Bytes of the extensions of one chunk. Nobody we know sends any.
 const MAX_EXTENSION: u16 = 256;
+/// Fields of a trailer section: as many as a head may have.
+const MAX_TRAILER_FIELDS: usize = super::decoder::MAX_FIELDS;
 /// Bytes of the whole trailer section.
 const MAX_TRAILERS: u16 = 8 * 1024;
 
@@ -18,6 +20,8 @@ pub struct ChunkDecoder {
     state: State,
     /// Size of the current chunk while its digits are read, then what is left of its payload.
     size: u64,
+    /// Trailer fields so far.
+    trailers: usize,
 }
 
 /// What [`ChunkDecoder::decode`] found.
@@ -71,6 +75,7 @@ impl ChunkDecoder {
         ChunkDecoder {
             state: State::Size { digits: 0 },
             size: 0,
+            trailers: 0,
         }
     }
 
@@ -140,7 +145,13 @@ impl ChunkDecoder {
             {
                 return Err("trailer section too long");
             }
-            State::TrailerStart { seen } if is_token(byte) => State::TrailerName { seen: seen + 1 },
+            State::TrailerStart { seen } if is_token(byte) => {
+                if self.trailers == MAX_TRAILER_FIELDS {
+                    return Err("too many trailer fields");
+                }
+                self.trailers += 1;
+                State::TrailerName { seen: seen + 1 }
+            }
             State::TrailerName { seen } if byte == b':' => State::TrailerValue { seen: seen + 1 },
             State::TrailerName { seen } if is_token(byte) => State::TrailerName { seen: seen + 1 },
             State::TrailerStart { .. } | State::TrailerName { .. } => {
@@ -267,7 +278,13 @@ mod tests {
         assert!(decode(&ext(256)).is_ok());
         assert_eq!(decode(&ext(257)), Err("chunk extension too long"));
         let trailers = |n: usize| [b"0\r\n".as_slice(), &b"a: b\r\n".repeat(n), b"\r\n"].concat();
-        assert!(decode(&trailers(1365)).is_ok());
-        assert_eq!(decode(&trailers(1366)), Err("trailer section too long"));
+        assert!(decode(&trailers(256)).is_ok());
+        assert_eq!(decode(&trailers(257)), Err("too many trailer fields"));
+        let long = |n: u16| format!("0\r\na: {}\r\n\r\n", "b".repeat(usize::from(n))).into_bytes();
+        assert!(decode(&long(MAX_TRAILERS - 5)).is_ok());
+        assert_eq!(
+            decode(&long(MAX_TRAILERS - 4)),
+            Err("trailer section too long")
+        );
     }
 }

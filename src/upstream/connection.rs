@@ -7,10 +7,12 @@ use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::ops::Range;
+use std::pin::pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::time::sleep;
 
 use super::connect::{Transport, connect};
 use super::decoder::{Decoder, Event, HeadLimits, RequestKind};
@@ -89,11 +91,23 @@ impl Connection {
     /// read all of it (401, 413, 429); so may one that does not read on at all, which is noticed
     /// while the write blocks. Read the head after a failure: it tells.
     pub async fn send(&mut self, head: &[u8], body: &[Bytes]) -> io::Result<()> {
+        let sent = self.send_within(head, body, Duration::MAX).await;
+        sent.unwrap_or_else(|| Err(io::ErrorKind::TimedOut.into()))
+    }
+
+    /// As [`send`](Self::send), for as long as the peer takes something within each `patience`; `None` when
+    /// it no longer does.
+    pub async fn send_within(
+        &mut self,
+        head: &[u8],
+        body: &[Bytes],
+        patience: Duration,
+    ) -> Option<io::Result<()>> {
         if self.phase != Phase::Idle {
-            return Err(io::Error::new(
+            return Some(Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
                 "the connection is in an exchange",
-            ));
+            )));
         }
         self.phase = Phase::Sending;
         let mut unsent = Unsent {
@@ -102,13 +116,28 @@ impl Connection {
             piece: 0,
             offset: 0,
         };
-        poll_fn(|cx| match unsent.poll_send(cx, &mut self.transport) {
-            Poll::Pending => self.poll_early_answer(cx).map(Err),
-            sent => sent,
+        // Nothing is armed unless the write has to wait.
+        let mut alarm = pin!(sleep(patience));
+        let mut reached = (0, 0);
+        let sent = poll_fn(|cx| {
+            let sent = match unsent.poll_send(cx, &mut self.transport) {
+                Poll::Pending => self.poll_early_answer(cx).map(Err),
+                sent => sent,
+            };
+            if sent.is_ready() {
+                return sent.map(Some);
+            }
+            let place = (unsent.piece, unsent.offset);
+            if std::mem::replace(&mut reached, place) != place {
+                alarm.set(sleep(patience));
+            }
+            alarm.as_mut().poll(cx).map(|()| None)
         })
         .await?;
-        self.phase = Phase::Sent;
-        Ok(())
+        if sent.is_ok() {
+            self.phase = Phase::Sent;
+        }
+        Some(sent)
     }
 
     /// Says what kind of request this exchange is. To be called before [`send`](Self::send), if at

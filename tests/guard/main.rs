@@ -279,7 +279,7 @@ fn every_key_that_is_named_exists() {
     for path in [
         "README.md",
         "docs/operations.md",
-        "docs/differences-from-nginx.md",
+        "docs/from-nginx.md",
         "docs/tuning.md",
         "docs/high-availability.md",
         "docs/guide-errata.md",
@@ -296,11 +296,7 @@ fn every_key_that_is_named_exists() {
 
 #[test]
 fn every_configuration_that_is_shown_is_valid() {
-    for path in [
-        "README.md",
-        "docs/operations.md",
-        "docs/differences-from-nginx.md",
-    ] {
+    for path in ["README.md", "docs/operations.md", "docs/from-nginx.md"] {
         for block in read(path).split("```yaml\n").skip(1) {
             let yaml = block.split("```").next().unwrap_or_default();
             let key = |_: &str| Some("sk-1234".to_owned());
@@ -331,6 +327,35 @@ fn every_link_leads_somewhere() {
             assert!(there.exists(), "{} links to {target}", path.display());
         }
     }
+}
+
+#[test]
+fn the_exporter_on_the_nodes_is_told_every_metric_that_monitoring_asks_for() {
+    let config: Value = serde_json::from_str(&read("conf/pool/config.json")).unwrap();
+    let prefix = config["CommonConfig"]["MetricsFieldPrefix"]
+        .as_str()
+        .unwrap();
+    let fields = config["GPUConfig"]["Fields"].as_array().unwrap();
+    let told: BTreeSet<String> = fields
+        .iter()
+        .map(|field| field.as_str().unwrap().to_lowercase())
+        .collect();
+    let mut asked = 0;
+    for path in files("conf/monitoring") {
+        for name in names_after(&read(&path), prefix) {
+            // The job is called amd_gpu_metrics; what ends in `_` is the start of a pattern.
+            if name.is_empty() || name == "gpu_metrics" || name.ends_with('_') {
+                continue;
+            }
+            asked += 1;
+            assert!(
+                told.contains(name),
+                "{} asks for {prefix}{name}, which conf/pool/config.json does not have",
+                path.display()
+            );
+        }
+    }
+    assert!(asked > 10, "{asked}");
 }
 
 #[test]

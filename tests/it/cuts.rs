@@ -221,6 +221,24 @@ async fn a_stream_that_comes_whole_and_broken_is_cut_as_well() {
     }
 }
 
+/// Short enough that what the client is told would make it whole.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_with_a_length_is_cut_as_well() {
+    for missing in [20, 1000] {
+        let wire = format!(
+            "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-length: {}\r\n\r\n{}",
+            3 * TOKEN.len() + missing,
+            TOKEN.repeat(3),
+        );
+        let puppet = Puppet::answering(wire, Then::Close).await;
+        let gateway = Gateway::start(&format!("endpoints: [\"{}\"]", puppet.authority())).await;
+        let answer = gateway.ask(&chat(true)).await;
+        assert_eq!((answer.status, answer.end), (200, End::Closed), "{missing}");
+        assert_told(answer.text(), "upstream_failed");
+        gateway.finish().await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_clean_end_with_a_finish_reason_is_an_end() {
     let last = "data: {\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}]}\n\n";

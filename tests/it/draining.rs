@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 
 use crate::support::{
-    Client, End, Gateway, H2, chat, chat_body, engine, h2_answer, h2_post, until, within,
+    Client, End, Gateway, H2, ask, chat, chat_body, engine, get, h2_answer, h2_post, until, within,
 };
 
 const GRACE: Duration = Duration::from_secs(8);
@@ -28,6 +28,11 @@ async fn requests_in_hand_are_finished_and_their_connections_closed() {
     let checks = async {
         until("the listener to close", || gateway.shared().is_draining()).await;
         refused(&gateway).await;
+        // Who watches it can see how far it is.
+        let ready = ask(gateway.admin, &get("/ready")).await;
+        assert_eq!(ready.status, 503);
+        let counts = ask(gateway.admin, &get("/stub_status")).await;
+        assert!(counts.text().contains("Writing: 2 "), "{}", counts.text());
         engine.release();
         let answer = plain.answer().await;
         assert_eq!((answer.status, answer.end), (200, End::Framed));

@@ -297,6 +297,11 @@ async fn go_wrong(cluster: &Cluster, prometheus: &Prometheus) {
         engine.clear_faults();
     }
 
+    // All is well again.
+    let p90 = "pool:sluicegate_ttft_seconds:p90_5m";
+    prometheus
+        .until(p90, |p90| p90.is_some_and(|p90| p90 < 0.5))
+        .await;
     let slow = Duration::from_millis(1500);
     let flavours = [Flavour::Vllm, Flavour::Vllm, Flavour::Sglang];
     for (one, flavour) in cluster.engines().into_iter().zip(flavours) {

@@ -15,15 +15,16 @@ use crate::http::{get, percent_encoded};
 /// Between two scrapes, two evaluations, and two points of a range.
 pub const STEP: &str = "500ms";
 /// What is true shows within a scrape and an evaluation; this is for a machine that is busy.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(45);
 
-/// What stands for the windows of the rules, so that a minute of traffic has a past: a week is 15 seconds.
+/// What stands for the windows of the rules, so that a minute of traffic has a past. The longer ones have to hold what a
+/// machine that is busy with something else takes for all that goes wrong.
 pub const SHORTENED: [(&str, &str); 8] = [
     ("[5m]", "[5s]"),
     ("[1h]", "[8s]"),
-    ("[15m]", "[15s]"),
-    ("[7d]", "[15s]"),
-    ("offset 15m", "offset 15s"),
+    ("[15m]", "[25s]"),
+    ("[7d]", "[60s]"),
+    ("offset 15m", "offset 25s"),
     ("offset 7d", "offset 5s"),
     ("interval: 15s", "interval: 500ms"),
     ("interval: 5m", "interval: 500ms"),

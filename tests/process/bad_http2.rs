@@ -431,6 +431,21 @@ async fn floods_of_frames_are_ended() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_no_preface_leaves_no_line_in_the_log() {
+    let (gateway, certificate, _engine) = started("").await;
+    for bytes in [&b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"[..], b"PRI", b"\0"] {
+        let mut stream = connect(gateway.public, &[&certificate], "h2")
+            .await
+            .unwrap();
+        stream.write_all(bytes).await.unwrap();
+        stream.shutdown().await.unwrap();
+        let _ = stream.read_to_end(&mut Vec::new()).await;
+    }
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_no_complaints(&gateway);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_connection_without_a_request_ends_in_time() {
     let (gateway, certificate, engine) = started("client: { header_timeout: 1s }\n").await;
     let ends = |name: &'static str, limit: u64| {

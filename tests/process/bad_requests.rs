@@ -416,6 +416,39 @@ async fn what_a_plain_proxy_lets_through_is_well_formed_all_the_same() {
     }
 }
 
+/// Pingora makes such a head longer than it came, so that its length says nothing of what came behind it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_body_behind_an_escaped_target_is_never_a_request() {
+    let (gateway, engine) = started("").await;
+    let smuggled = "POST /v1/completions HTTP/1.1\r\nHost: b\r\nContent-Length: 5\r\n\r\nhello";
+    let body = format!("{smuggled}{}", "a".repeat(300));
+    let blanks = " ".repeat(100);
+    for target in ["?a=", "#", "?#"].map(|part| format!("/v1/chat/completions{part}{blanks}b")) {
+        for before in [
+            "",
+            &format!("GET /v1/models#{blanks}b HTTP/1.1\r\nHost: a\r\n\r\n"),
+        ] {
+            let count = engine.received().len() + 1 + usize::from(!before.is_empty());
+            let mut wire = Wire::to(gateway.public).await;
+            if !before.is_empty() {
+                wire.send(before).await;
+                assert_eq!(wire.answer().await.unwrap().status, 200);
+            }
+            let length = body.len();
+            let head =
+                format!("POST {target} HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n");
+            wire.send(format!("{head}{smuggled}")).await;
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            wire.send(&body[smuggled.len()..]).await;
+            assert_eq!(wire.answer().await.unwrap().status, 200, "{target}");
+            let received = engine.received();
+            assert_eq!(received.len(), count, "{target}");
+            assert_eq!(received[count - 1].body, body.as_bytes(), "{target}");
+        }
+    }
+    engine.assert_well_formed();
+}
+
 /// The whole head is judged before the 100, so that no client sends 64 MiB to be refused.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_100_goes_before_a_refusal() {

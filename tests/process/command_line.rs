@@ -159,6 +159,25 @@ fn version_help_and_what_it_does_not_know() {
     }
 }
 
+/// Secrets are in the environment of the service, not in that of whoever signals it.
+#[test]
+fn a_signal_needs_no_secrets() {
+    let directory = Directory::new();
+    let file = directory.write(
+        "secrets.yaml",
+        "pid_file: p.pid\nendpoints: [{ url: \"127.0.0.1:1\", api_key: \"${NO_SUCH_SECRET}\" }]\n",
+    );
+    let told = run(&["-s", "quit", "-c", file.to_str().unwrap()]);
+    assert_eq!(code(&told), 1);
+    assert!(
+        err(&told).contains("cannot read the pid file"),
+        "{}",
+        err(&told)
+    );
+    let tested = run(&["-t", "-c", file.to_str().unwrap()]);
+    assert!(err(&tested).contains("NO_SUCH_SECRET"), "{}", err(&tested));
+}
+
 #[test]
 fn a_port_that_is_taken_is_one_error_within_a_second() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -185,8 +204,14 @@ fn a_port_that_is_taken_is_one_error_within_a_second() {
         );
         assert_eq!(code(&output), 1);
         let said = err(&output);
+        let key = if name == "admin.yaml" {
+            "admin"
+        } else {
+            "listen"
+        };
+        let remedy = format!("stop that one, or change `{key}`");
         assert!(
-            said.contains(&format!("cannot listen on {address}")),
+            said.contains(&format!("cannot listen on {address}")) && said.contains(&remedy),
             "{said}"
         );
         assert_eq!(said.lines().count(), 1, "{said}");

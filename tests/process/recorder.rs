@@ -63,6 +63,8 @@ struct State {
     malformed: Vec<String>,
     closed: usize,
     replies: HashMap<String, Reply>,
+    /// A request needs no Host.
+    takes_no_host: bool,
 }
 
 /// A running engine; its connections end with the runtime.
@@ -100,6 +102,11 @@ impl Recorder {
 
     pub fn authority(&self) -> String {
         self.address.to_string()
+    }
+
+    /// A request without Host is no mistake, from now on.
+    pub fn take_no_host(&self) {
+        self.state.lock().unwrap().takes_no_host = true;
     }
 
     /// What requests for this target get, from now on.
@@ -160,7 +167,7 @@ impl Recorder {
         for capture in &state.captures {
             let mut rest = &capture[..];
             while !rest.is_empty() {
-                match parse(rest) {
+                match parse(rest, state.takes_no_host) {
                     Ok(Some((_, length))) => rest = &rest[length..],
                     other => panic!(
                         "{other:?}: half-formed: {:?}",
@@ -182,7 +189,8 @@ impl Recorder {
             self.state.lock().unwrap().captures[number].extend_from_slice(&buffer[..read]);
             pending.extend_from_slice(&buffer[..read]);
             loop {
-                match parse(&pending) {
+                let takes_no_host = self.state.lock().unwrap().takes_no_host;
+                match parse(&pending, takes_no_host) {
                     Ok(None) => break,
                     Ok(Some((mut request, length))) => {
                         pending.drain(..length);
@@ -243,7 +251,7 @@ pub fn good(body: &str) -> String {
 }
 
 /// The first request of `bytes` and its length; `None` when it is not whole.
-fn parse(bytes: &[u8]) -> Result<Option<(Received, usize)>, &'static str> {
+fn parse(bytes: &[u8], takes_no_host: bool) -> Result<Option<(Received, usize)>, &'static str> {
     let Some(head_end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") else {
         return Ok(None);
     };
@@ -274,7 +282,7 @@ fn parse(bytes: &[u8]) -> Result<Option<(Received, usize)>, &'static str> {
         let of_name = fields.iter().filter(|(n, _)| n.eq_ignore_ascii_case(name));
         of_name.map(|(_, value)| value.as_str()).collect()
     };
-    if of("host").len() != 1 {
+    if of("host").len() != 1 && !(takes_no_host && of("host").is_empty()) {
         return Err("not one Host");
     }
     if !of("transfer-encoding").is_empty() {

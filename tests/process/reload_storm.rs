@@ -174,12 +174,14 @@ async fn a_certificate_that_does_not_fit_its_key_changes_nothing() {
     gateway
         .log
         .wait_for(1, "reload refused; the configuration of before serves on");
+    gateway.log.wait_for(1, "it is not the key of ");
     assert_eq!(
         shown(&connect(gateway.public, &[&old], "h2").await.unwrap()),
         old.der
     );
     new.install(&gateway.directory);
-    tokio::task::block_in_place(|| gateway.reload(&keys));
+    let reloaded = tokio::task::block_in_place(|| gateway.reload(&keys));
+    assert!(reloaded.contains(": new certificate for "), "{reloaded}");
     assert_eq!(
         shown(&connect(gateway.public, &[&new], "h2").await.unwrap()),
         new.der

@@ -1,0 +1,187 @@
+//! Configuration as a person would write it: short things on one line.
+
+use std::fmt::Write;
+
+use crate::config::escape;
+
+/// Lines are at most this long where there is a choice.
+const WIDTH: usize = 100;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Yaml {
+    /// A word or a number that needs no quotes.
+    Plain(String),
+    /// Text of any kind.
+    Text(String),
+    List(Vec<Yaml>),
+    Map(Vec<(&'static str, Yaml)>),
+}
+
+impl Yaml {
+    pub fn plain(value: &(impl ToString + ?Sized)) -> Self {
+        Self::Plain(value.to_string())
+    }
+
+    pub fn text(value: &(impl ToString + ?Sized)) -> Self {
+        Self::Text(value.to_string())
+    }
+
+    /// A file with these keys.
+    pub fn document(keys: &[(&'static str, Yaml)]) -> String {
+        let mut out = String::new();
+        block_map(&mut out, keys, 0);
+        out
+    }
+
+    fn is_leaf(&self) -> bool {
+        matches!(self, Self::Plain(_) | Self::Text(_))
+    }
+
+    /// On one line; `None` where that would be hard to read.
+    fn flow(&self, room: usize) -> Option<String> {
+        let line = match self {
+            Self::Plain(text) => text.clone(),
+            Self::Text(text) => quoted(text),
+            Self::List(items) => {
+                let items: Option<Vec<_>> = items.iter().map(|item| item.flow(WIDTH)).collect();
+                format!("[{}]", items?.join(", "))
+            }
+            Self::Map(keys) => {
+                let keys: Option<Vec<_>> = (keys.iter())
+                    .map(|(key, value)| Some(format!("{key}: {}", value.flow(WIDTH)?)))
+                    .collect();
+                format!("{{ {} }}", keys?.join(", "))
+            }
+        };
+        (self.is_leaf() || line.len() <= room).then_some(line)
+    }
+
+    /// Whether a line holds it without a mapping in a mapping or a list of mappings.
+    fn is_flat(&self) -> bool {
+        match self {
+            Self::Plain(_) | Self::Text(_) => true,
+            Self::List(items) => items.iter().all(Yaml::is_leaf),
+            Self::Map(keys) => keys.iter().all(|(_, value)| value.is_leaf()),
+        }
+    }
+}
+
+fn block_map(out: &mut String, keys: &[(&'static str, Yaml)], depth: usize) {
+    for (key, value) in keys {
+        let indent = depth * 2;
+        let _ = write!(out, "{:indent$}{key}:", "");
+        block_value(out, value, indent + key.len() + 2, depth);
+    }
+}
+
+/// What stands after a key's colon; `used` columns are taken.
+fn block_value(out: &mut String, value: &Yaml, used: usize, depth: usize) {
+    if value.is_flat()
+        && let Some(line) = value.flow(WIDTH.saturating_sub(used))
+    {
+        let _ = writeln!(out, " {line}");
+        return;
+    }
+    out.push('\n');
+    match value {
+        Yaml::Map(keys) => block_map(out, keys, depth + 1),
+        Yaml::List(items) => {
+            for item in items {
+                let indent = (depth + 1) * 2;
+                // An item is short: an address, an endpoint.
+                let line = item.flow(usize::MAX).unwrap_or_default();
+                let _ = writeln!(out, "{:indent$}- {line}", "");
+            }
+        }
+        Yaml::Plain(_) | Yaml::Text(_) => {}
+    }
+}
+
+/// As a YAML scalar that reads back as this text and nothing else.
+fn quoted(text: &str) -> String {
+    let is_safe = |c: char| c.is_ascii_alphanumeric() || "_-./:@+".contains(c);
+    // What follows a colon directly is no value to YAML, and a word that begins with a letter or a
+    // slash is no number. The words that are more than words are few.
+    let is_plain = text.chars().all(is_safe)
+        && text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '/')
+        && !text.ends_with(':')
+        && !matches!(
+            text.to_ascii_lowercase().as_str(),
+            "null" | "true" | "false" | "yes" | "no" | "on" | "off" | "y" | "n"
+        );
+    // An IPv4 address with a port is neither a number nor a time of YAML 1.1.
+    let is_address = text.parse::<std::net::SocketAddrV4>().is_ok()
+        || text.parse::<std::net::Ipv4Addr>().is_ok()
+        || text.parse::<ipnet::Ipv4Net>().is_ok();
+    if is_plain || is_address {
+        return text.to_owned();
+    }
+    let mut line = String::with_capacity(text.len() + 2);
+    line.push('"');
+    for c in escape(text).chars() {
+        match c {
+            '"' | '\\' => line.extend(['\\', c]),
+            ' '..='~' => line.push(c),
+            c if c.is_alphanumeric() => line.push(c),
+            c => {
+                let _ = write!(line, "\\U{:08x}", u32::from(c));
+            }
+        }
+    }
+    line.push('"');
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn list(items: &[&str]) -> Yaml {
+        Yaml::List(items.iter().map(Yaml::text).collect())
+    }
+
+    #[test]
+    fn what_is_short_stands_on_one_line() {
+        let pool = Yaml::Map(vec![
+            ("endpoints", list(&["node0:8000", "[::1]:8000"])),
+            ("health", Yaml::Map(vec![("eject_for", Yaml::plain("30s"))])),
+        ]);
+        let keys = [
+            ("listen", Yaml::plain(&80)),
+            ("pools", Yaml::Map(vec![("default", pool)])),
+        ];
+        assert_eq!(
+            Yaml::document(&keys),
+            "listen: 80\npools:\n  default:\n    endpoints: [node0:8000, \"[::1]:8000\"]\n    \
+             health: { eject_for: 30s }\n"
+        );
+    }
+
+    #[test]
+    fn a_long_list_and_a_list_of_mappings_take_a_line_for_each() {
+        let names: Vec<String> = (0..12)
+            .map(|n| format!("inference-node-{n}:8000"))
+            .collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let long = Yaml::document(&[("endpoints", list(&names))]);
+        assert_eq!(long.lines().count(), 13, "{long}");
+        let endpoint = Yaml::Map(vec![
+            ("url", Yaml::text("node0:8000")),
+            ("weight", Yaml::plain(&2)),
+        ]);
+        let text = Yaml::document(&[("endpoints", Yaml::List(vec![endpoint]))]);
+        assert_eq!(text, "endpoints:\n  - { url: node0:8000, weight: 2 }\n");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn text_reads_back_as_it_was(text in ".{0,40}") {
+            let yaml = Yaml::document(&[("a", list(&[&text])), ("b", Yaml::text(&text))]);
+            let read: serde_json::Value = serde_saphyr::from_str(&yaml).unwrap();
+            // `$${` stands for `${` in a configuration.
+            let expected = text.replace("${", "$${");
+            proptest::prop_assert_eq!(read["a"][0].as_str(), Some(&*expected), "{}", yaml);
+            proptest::prop_assert_eq!(read["b"].as_str(), Some(&*expected), "{}", yaml);
+        }
+    }
+}
