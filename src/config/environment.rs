@@ -52,6 +52,9 @@ pub(super) fn expand<'a>(
     if faults.is_empty() {
         value.push_str(rest);
         Ok(Cow::Owned(value))
+    } else if text.contains('@') {
+        // A URL may have a password before it.
+        Err(faults.into_iter().map(Fault::hide).collect())
     } else {
         Err(faults)
     }
@@ -94,6 +97,13 @@ mod tests {
     fn two_dollars_escape() {
         assert_eq!(expanded("$${HOST}").unwrap(), "${HOST}");
         assert_eq!(expanded("$${ ${HOST}").unwrap(), "${ node0 # ${HOST}");
+    }
+
+    #[test]
+    fn what_may_hold_a_password_is_not_quoted() {
+        let hidden = |text: &str| expand(text, &|_| None).unwrap_err().iter().all(|f| f.hide);
+        assert!(hidden("http://me:secret@node0${") && hidden("http://${USER}:secret@node0"));
+        assert!(!hidden("node0:${PORT}"));
     }
 
     #[test]
