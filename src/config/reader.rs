@@ -197,6 +197,7 @@ impl<'a> Reader<'a> {
         } else {
             environment::expand(&scalar.text, self.env).map_err(|faults| {
                 for fault in faults {
+                    let shown = if fault.hide { "the value" } else { &shown };
                     let message = format!("{shown} {}", fault.what);
                     self.problem(node.at, path, message, fault.fix.unwrap_or_default());
                 }
