@@ -351,7 +351,7 @@ async fn a_drain_lasts_no_longer_than_shutdown_grace() {
         begun.elapsed()
     );
     assert_eq!(
-        gateway.log.count("requests were still in hand and are cut"),
+        gateway.log.count("requests are still in hand and are cut"),
         1
     );
     assert!(!stream.rest().await.is_whole);
