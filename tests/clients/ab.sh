@@ -32,8 +32,8 @@ gateway=${gateway#listening on }
 
 for keepalive in "" -k; do
     # shellcheck disable=SC2086 # no word where there is no flag
-    ab -q $keepalive -n "$requests" -c "$clients" -p tests/clients/request.json -T application/json \
-        "http://$gateway/v1/chat/completions" >"$scratch/ab.txt"
+    ab -q $keepalive -n "$requests" -c "$clients" -p loadtest/apache/postdata -T application/json \
+        "http://$gateway/v1/completions" >"$scratch/ab.txt"
     grep -E '^(Complete|Failed|Keep-Alive|Requests per|Non-2xx)' "$scratch/ab.txt"
     grep -qx "Complete requests: *$requests" "$scratch/ab.txt"
     grep -qx 'Failed requests: *0' "$scratch/ab.txt"

@@ -13,7 +13,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::gateway::{Directory, Gateway, PATIENCE, PROGRAM, Start};
-use crate::real_clients::find;
+use crate::programs::find;
 use crate::recorder::{End, Recorder, good};
 use crate::wire::Wire;
 

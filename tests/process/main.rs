@@ -13,6 +13,7 @@ mod from_nginx;
 mod gateway;
 mod high_availability;
 mod network;
+mod programs;
 mod real_clients;
 mod recorder;
 mod reload_storm;

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use nix::sched::{CloneFlags, setns};
 
 use crate::gateway::PATIENCE;
-use crate::real_clients::find;
+use crate::programs::find;
 
 /// What is between the hosts.
 pub struct Switch(Namespace);

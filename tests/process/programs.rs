@@ -4,16 +4,20 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Where the tool is, if it is.
+/// Where the tool is, if it is. Servers' programs are not always on the PATH.
 pub fn find(tool: &str) -> Option<PathBuf> {
     // <target>/tmp is for tests; what setup installs is beside it.
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
     let path = std::env::var("PATH").unwrap_or_default();
-    let found = [target.join("clients/bin")]
-        .into_iter()
-        .chain(std::env::split_paths(&path))
-        .map(|directory| directory.join(tool))
-        .find(|program| program.exists());
+    let found = [
+        target.join("clients/bin"),
+        "/usr/sbin".into(),
+        "/sbin".into(),
+    ]
+    .into_iter()
+    .chain(std::env::split_paths(&path))
+    .map(|directory| directory.join(tool))
+    .find(|program| program.exists());
     if found.is_none() {
         lacks(tool);
     }

@@ -1,7 +1,6 @@
 //! The clients people use, through the gateway to a simulated engine. `sh .ci/setup tests`
 //! installs them; where one is missing its test says so and passes, but not in CI.
 
-use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -9,48 +8,10 @@ use loadtest::engine::{Engine, Script};
 
 use crate::certificates::{Certificate, LISTEN};
 use crate::gateway::{Directory, Gateway, Start};
-
-/// Where the tool is, if it is. Servers' programs are not always on the PATH.
-pub fn find(tool: &str) -> Option<PathBuf> {
-    // <target>/tmp is for tests; Python's tools are beside it.
-    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
-    let path = std::env::var("PATH").unwrap_or_default();
-    let found = [target.join("tools/bin"), "/usr/sbin".into(), "/sbin".into()]
-        .into_iter()
-        .chain(std::env::split_paths(&path))
-        .map(|directory| directory.join(tool))
-        .find(|program| program.exists());
-    if found.is_none() {
-        lacks(tool);
-    }
-    found
-}
-
-fn lacks(tool: &str) {
-    assert!(
-        std::env::var("CI").is_err(),
-        "{tool} is not installed: sh .ci/setup tests"
-    );
-    eprintln!("left out: {tool} is not installed; `sh .ci/setup tests` installs it");
-}
+use crate::programs::{find, lacks, run};
 
 fn script(name: &str) -> String {
     format!("{}/tests/clients/{name}", env!("CARGO_MANIFEST_DIR"))
-}
-
-/// Runs to its end; what it wrote to either output.
-fn run(program: &Path, arguments: &[&str]) -> String {
-    let output =
-        tokio::task::block_in_place(|| Command::new(program).args(arguments).output().unwrap());
-    let text = [output.stdout, output.stderr].concat();
-    let text = String::from_utf8_lossy(&text).into_owned();
-    assert!(
-        output.status.success(),
-        "{}: {}: {text}",
-        program.display(),
-        output.status
-    );
-    text
 }
 
 async fn started() -> (Gateway, Engine) {
@@ -149,51 +110,6 @@ async fn curl_in_every_version_of_http() {
             .iter()
             .any(|request| request.body_len > 2 << 20 && request.header("expect").is_none())
     );
-}
-
-/// With and without `-k`. ab speaks HTTP/1.0, and takes an answer of another length for a failure.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn ab_as_the_guide_runs_it() {
-    let Some(ab) = find("ab") else { return };
-    let engine = Engine::start(Script {
-        fixed: true,
-        ..Script::default()
-    })
-    .await
-    .unwrap();
-    let gateway = Start::new(&[engine.authority()], "access_log: null\n").run();
-    let url = format!("http://{}/v1/chat/completions", gateway.public);
-    for keepalive in [None, Some("-k")] {
-        let file = script("request.json");
-        let mut arguments = vec![
-            "-q",
-            "-n",
-            "4000",
-            "-c",
-            "500",
-            "-p",
-            &file,
-            "-T",
-            "application/json",
-        ];
-        arguments.extend(keepalive);
-        arguments.push(&url);
-        let said = run(&ab, &arguments);
-        let count = |what: &str| -> u64 {
-            let line = said.lines().find(|line| line.starts_with(what));
-            line.map_or(0, |line| {
-                line.split_whitespace().last().unwrap().parse().unwrap()
-            })
-        };
-        assert_eq!(count("Complete requests:"), 4000, "{said}");
-        assert_eq!(count("Failed requests:"), 0, "{said}");
-        assert_eq!(count("Non-2xx responses:"), 0, "{said}");
-        assert_eq!(
-            count("Keep-Alive requests:"),
-            keepalive.map_or(0, |_| 4000),
-            "{said}"
-        );
-    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -6,16 +6,18 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use loadtest::compare::{Gateway, Plan, Settings, run};
+use loadtest::compare::{Changes, Gateway, Plan, Record, Settings, run};
 
-use super::units::duration;
+use super::units::{duration, percent};
+use super::write;
 
 /// Each gateway gets the same engines and the same load, in rounds that take turns; the table shows medians and
-/// the ratios to nginx. It starts and ends everything itself, on loopback.
+/// the ratios to nginx. It starts and ends everything itself, on loopback. Exits 1 when a figure is worse than in
+/// the baseline, 2 when it could not be measured or compared.
 #[derive(Debug, Args)]
 pub struct Flags {
     /// nginx, haproxy, sluicegate, each perhaps with =PROGRAM; LABEL:sluicegate=PROGRAM tells builds apart
-    #[arg(long = "gateway", required = true)]
+    #[arg(long = "gateway", required_unless_present = "from")]
     gateways: Vec<Gateway>,
     /// Measure without a gateway, too
     #[arg(long)]
@@ -55,9 +57,21 @@ pub struct Flags {
     /// Requests a second of the latency plan; without it half of what nginx does
     #[arg(long)]
     rate: Option<f64>,
-    /// Write all figures here, too, as JSON
+    /// Write all figures here, as JSON: what --against and --from take
+    #[arg(long, visible_alias = "json")]
+    save: Option<PathBuf>,
+    /// Measure nothing: take the figures from a file that --save wrote
+    #[arg(long, conflicts_with_all = ["gateways", "save"])]
+    from: Option<PathBuf>,
+    /// Hold the figures against those of a file that --save wrote
     #[arg(long)]
-    json: Option<PathBuf>,
+    against: Option<PathBuf>,
+    /// How much worse than in --against is worse
+    #[arg(long, default_value = "10%", value_parser = percent, requires = "against")]
+    threshold: f64,
+    /// Write a page with plots here
+    #[arg(long)]
+    html: Option<PathBuf>,
     /// Keep configurations and logs here
     #[arg(long)]
     keep: Option<PathBuf>,
@@ -71,18 +85,60 @@ enum Switch {
 
 impl Flags {
     pub(super) fn run(self) -> Result<ExitCode> {
+        Ok(self.compare().unwrap_or_else(|error| {
+            eprintln!("loadtest: {error}");
+            // 1 is what a regression exits with.
+            ExitCode::from(2)
+        }))
+    }
+
+    fn compare(self) -> Result<ExitCode> {
+        let (save, html, threshold) = (self.save.clone(), self.html.clone(), self.threshold);
+        let read = |path: &PathBuf| Record::read(path).map_err(Error::other);
+        let then = self.against.as_ref().map(read).transpose()?;
+        let record = match self.from.as_ref().map(read).transpose()? {
+            Some(record) => record,
+            None => self.measure(then.as_ref())?,
+        };
+        println!("{}", record.markdown());
+        if let Some(path) = &save {
+            record.write(path).map_err(Error::other)?;
+        }
+        let changes = (then.as_ref())
+            .map(|then| Changes::between(then, &record, threshold).map_err(Error::other))
+            .transpose()?;
+        if let Some(path) = &html {
+            write(path, &loadtest::html::comparison(&record, changes.as_ref()))?;
+        }
+        let Some(changes) = changes else {
+            return Ok(ExitCode::SUCCESS);
+        };
+        println!("{}", changes.markdown());
+        Ok(match changes.worse() {
+            0 => ExitCode::SUCCESS,
+            _ => ExitCode::FAILURE,
+        })
+    }
+
+    /// What `then` cannot be compared with is not even measured.
+    fn measure(self, then: Option<&Record>) -> Result<Record> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
             .build()?;
-        let (json, keep) = (self.json.clone(), self.keep.is_some());
+        let keep = self.keep.is_some();
         let settings = self.settings()?;
+        if let Some(then) = then {
+            Record::begun(&settings)
+                .comparable(then)
+                .map_err(Error::other)?;
+        }
         let interrupted = async {
             _ = tokio::signal::ctrl_c().await;
         };
-        let comparison = runtime.block_on(async {
+        let record = runtime.block_on(async {
             tokio::select! {
-                comparison = run(&settings, |line| eprintln!("{line}")) => comparison,
+                record = run(&settings, |line| eprintln!("{line}")) => record,
                 // Dropping the run ends what it started.
                 () = interrupted => Err(Error::other("interrupted")),
             }
@@ -90,12 +146,7 @@ impl Flags {
         if !keep {
             _ = std::fs::remove_dir_all(&settings.directory);
         }
-        let comparison = comparison?;
-        println!("{}", comparison.markdown());
-        if let Some(path) = json {
-            std::fs::write(path, serde_json::to_string_pretty(&comparison.json())?)?;
-        }
-        Ok(ExitCode::SUCCESS)
+        record
     }
 
     fn settings(self) -> Result<Settings> {

@@ -13,6 +13,7 @@ use loadtest::load::{Arrivals, LONGEST_RUN, Plan, Progress, Protocol, Report, Tr
 use tokio::time::{Instant, sleep};
 
 use super::units::duration;
+use super::write;
 
 /// Ends by itself: after --duration (30 s unless --requests is given), or after --requests.
 #[derive(Debug, Args)]
@@ -70,6 +71,9 @@ pub struct Flags {
     /// Write the report here, too, as JSON
     #[arg(long)]
     json: Option<PathBuf>,
+    /// And here as a page with plots
+    #[arg(long)]
+    html: Option<PathBuf>,
     /// Worker threads
     #[arg(long, default_value_t = 1)]
     threads: usize,
@@ -81,11 +85,14 @@ impl Flags {
             .worker_threads(self.threads.max(1))
             .enable_all()
             .build()?;
-        let json = self.json.clone();
+        let (json, html) = (self.json.clone(), self.html.clone());
         let report = runtime.block_on(measure(self.plan()))?;
         print!("\n{report}");
         if let Some(path) = json {
-            std::fs::write(path, serde_json::to_string_pretty(&report)?)?;
+            write(&path, &serde_json::to_string_pretty(&report)?)?;
+        }
+        if let Some(path) = html {
+            write(&path, &loadtest::html::run(&report))?;
         }
         Ok(if report.failed == 0 {
             ExitCode::SUCCESS

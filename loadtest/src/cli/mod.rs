@@ -5,7 +5,8 @@ mod engine;
 mod load;
 mod units;
 
-use std::io::Result;
+use std::io::{Error, Result};
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -31,7 +32,7 @@ enum Command {
 }
 
 impl Cli {
-    /// Runs the command. Failed requests make `load` exit 1.
+    /// Runs the command. Failed requests make `load` exit 1, figures that are worse `compare`.
     pub fn run(self) -> Result<ExitCode> {
         match self.command {
             Command::Engine(flags) => flags.run(),
@@ -39,4 +40,10 @@ impl Cli {
             Command::Compare(flags) => flags.run(),
         }
     }
+}
+
+/// Writes a result.
+fn write(path: &Path, text: &str) -> Result<()> {
+    std::fs::write(path, text)
+        .map_err(|error| Error::other(format!("{} cannot be written: {error}", path.display())))
 }

@@ -1,4 +1,4 @@
-//! Durations with units.
+//! Durations with units, and percentages.
 
 use std::time::Duration;
 
@@ -23,9 +23,28 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     Duration::try_from_secs_f64(number * seconds).map_err(|_| format!("{text:?} is no duration"))
 }
 
+/// `10%` or `10`, as a fraction.
+pub fn percent(text: &str) -> Result<f64, String> {
+    let number = text.strip_suffix('%').unwrap_or(text).trim_end();
+    match number.parse::<f64>() {
+        Ok(percent) if (0.0..=1000.0).contains(&percent) => Ok(percent / 100.0),
+        _ => Err(format!("{text:?} is no percentage from 0% to 1000%")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn percentages_are_fractions() {
+        for (text, fraction) in [("10%", 0.1), ("10", 0.1), ("2.5 %", 0.025), ("0", 0.0)] {
+            assert_eq!(percent(text), Ok(fraction));
+        }
+        for wrong in ["", "%", "-1%", "nan", "inf", "10%%", "ten", "5000"] {
+            assert!(percent(wrong).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn durations_carry_units() {

@@ -4,15 +4,16 @@
 //! of the gateway's own processes, from `/proc`, over a window that begins after a warm-up. Everything runs on
 //! loopback and ends by itself; only processes started here are measured or ended.
 
+mod changes;
 mod client;
 mod engines;
 mod gateway;
 mod plans;
 mod process;
+pub(crate) mod record;
 mod reload;
 mod table;
 
-use std::fmt::Write as _;
 use std::fs;
 use std::io::{Error, ErrorKind, Result};
 use std::path::{Path, PathBuf};
@@ -20,10 +21,13 @@ use std::time::Duration;
 
 use engines::Engines;
 use plans::Subject;
+use table::Results;
 
+pub use changes::Changes;
 pub use gateway::{Gateway, Kind};
 pub use plans::Plan;
-pub use table::{Figure, Results, Spread};
+pub use record::Record;
+pub use table::{Cell, Figure, Spread};
 
 /// What to compare, and how long to look.
 #[derive(Debug, Clone)]
@@ -57,20 +61,11 @@ pub struct Settings {
     pub directory: PathBuf,
 }
 
-/// What came of it.
-#[derive(Debug)]
-pub struct Comparison {
-    pub results: Results,
-    gateways: Vec<String>,
-    base: String,
-    notes: Vec<String>,
-}
-
 /// Measures everything. `say` gets a line for each step.
 ///
 /// # Errors
 /// When there is no gateway, or a gateway or an engine does not start, ends early, or lets nothing through.
-pub async fn run(settings: &Settings, mut say: impl FnMut(&str)) -> Result<Comparison> {
+pub async fn run(settings: &Settings, mut say: impl FnMut(&str)) -> Result<Record> {
     if settings.gateways.is_empty() {
         return Err(Error::new(ErrorKind::InvalidInput, "no gateway to measure"));
     }
@@ -92,32 +87,26 @@ pub async fn run(settings: &Settings, mut say: impl FnMut(&str)) -> Result<Compa
                 .await?;
         }
     }
-    Ok(comparison)
+    let Comparison { results, record } = comparison;
+    Ok(Record {
+        figures: results.cells(&record.base),
+        ..record
+    })
+}
+
+/// What has been measured so far.
+struct Comparison {
+    results: Results,
+    record: Record,
 }
 
 impl Comparison {
     fn new(settings: &Settings) -> Self {
-        let nginx = settings
-            .gateways
-            .iter()
-            .find(|gateway| gateway.kind == Kind::Nginx);
-        let base = nginx
-            .or(settings.gateways.first())
-            .map_or_else(String::new, |gateway| gateway.name.clone());
-        let mut gateways: Vec<_> = settings
-            .gateways
-            .iter()
-            .map(|gateway| gateway.name.clone())
-            .collect();
-        if settings.direct || settings.plans.contains(&Plan::Latency) {
-            gateways.push(Gateway::direct().name);
-        }
-        let mut notes = vec![process::machine()];
+        let mut record = Record::begun(settings);
+        let mut notes = vec![record.machine.to_string()];
         notes.extend(
-            settings
-                .gateways
-                .iter()
-                .map(|gateway| format!("{}: {}", gateway.name, gateway.version())),
+            (record.gateways.iter())
+                .map(|gateway| format!("{}: {}", gateway.name, gateway.version)),
         );
         notes.push(format!(
             "access logs {}; {} engines; {} rounds; windows of {:?} after {:?}; {} clients; {} streams; memory with {} \
@@ -133,17 +122,16 @@ impl Comparison {
             settings.mixed_requests,
             settings.prompt_bytes
         ));
+        record.notes = notes;
         Self {
             results: Results::default(),
-            gateways,
-            base,
-            notes,
+            record,
         }
     }
 
     fn note(&mut self, text: String, say: &mut impl FnMut(&str)) {
         say(&text);
-        self.notes.push(text);
+        self.record.notes.push(text);
     }
 
     /// One plan for every gateway, in an order that turns with the rounds.
@@ -183,7 +171,7 @@ impl Comparison {
             let base = settings
                 .gateways
                 .iter()
-                .position(|gateway| gateway.name == self.base);
+                .position(|gateway| gateway.name == self.record.base);
             let gateway = &settings.gateways[base.unwrap_or(0)];
             let subject = Subject {
                 settings,
@@ -260,24 +248,6 @@ impl Comparison {
                 }
             }
         }
-    }
-
-    /// The table and what must be known to read it, in Markdown.
-    pub fn markdown(&self) -> String {
-        let mut text = self.results.table(&self.gateways, &self.base);
-        _ = write!(
-            text,
-            "\nMedians; in brackets the ratio to {} in the same round and its quartiles.\n\n",
-            self.base
-        );
-        for note in &self.notes {
-            _ = writeln!(text, "- {note}");
-        }
-        text
-    }
-
-    pub fn json(&self) -> serde_json::Value {
-        serde_json::json!({ "base": self.base, "notes": self.notes, "figures": self.results.json(&self.base) })
     }
 }
 

@@ -7,6 +7,8 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use super::record::Machine;
+
 /// Clock ticks a second in `/proc` (USER_HZ), the same on every architecture Rust's Linux targets have.
 const TICKS: f64 = 100.0;
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -176,20 +178,19 @@ pub(super) fn machine_load() -> String {
         .join(" ")
 }
 
-/// Processor, cores and kernel, for the head of a report.
-pub(super) fn machine() -> String {
+/// This machine.
+pub(super) fn machine() -> Machine {
     let cpus = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = cpus
         .lines()
         .find_map(|line| line.strip_prefix("model name"))
         .unwrap_or(": unknown processor");
-    let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    format!(
-        "{} × {cores}, Linux {}",
-        model.trim_start_matches([' ', '\t', ':']),
-        kernel.trim()
-    )
+    Machine {
+        processor: model.trim_start_matches([' ', '\t', ':']).to_owned(),
+        cores: std::thread::available_parallelism().map_or(0, std::num::NonZero::get),
+        kernel: kernel.trim().to_owned(),
+    }
 }
 
 /// How many files a process may open.

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// One line of the table.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Figure {
     CpuShort,
@@ -30,7 +30,8 @@ pub enum Figure {
 }
 
 impl Figure {
-    fn label(self) -> &'static str {
+    /// With its unit.
+    pub fn label(self) -> &'static str {
         match self {
             Self::CpuShort => "CPU µs a short request",
             Self::CpuToken => "CPU µs a streamed token",
@@ -53,17 +54,36 @@ impl Figure {
         }
     }
 
+    /// What a good value is.
+    pub(super) fn better(self) -> Better {
+        match self {
+            Self::RateKeepAlive | Self::RateNewConnections => Better::Higher,
+            // Below these two runs of the same thing differ, too.
+            Self::AddedLatencyP50 => Better::Less { least: 0.05 },
+            Self::AddedLatencyP99 | Self::AddedGapP99 => Better::Less { least: 0.5 },
+            Self::MergedEvents => Better::Less { least: 1.0 },
+            Self::Failed => Better::None,
+            _ => Better::Lower,
+        }
+    }
+
     /// Whether a ratio says anything: differences and counts of failures have none.
     fn has_ratio(self) -> bool {
-        !matches!(
-            self,
-            Self::AddedLatencyP50
-                | Self::AddedLatencyP99
-                | Self::AddedGapP99
-                | Self::MergedEvents
-                | Self::Failed
-        )
+        matches!(self.better(), Better::Lower | Better::Higher)
     }
+}
+
+/// Which values of a figure are better, and how two are compared.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Better {
+    /// By ratio.
+    Lower,
+    /// By ratio.
+    Higher,
+    /// By difference, for it may be 0 or below; less than `least` is none.
+    Less { least: f64 },
+    /// There should be none at all.
+    None,
 }
 
 /// What was measured: a value a round. A round without the figure has none.
@@ -73,7 +93,7 @@ pub struct Results {
 }
 
 /// The middle of a sample and its quarters.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Spread {
     pub median: f64,
     pub lower: f64,
@@ -104,15 +124,25 @@ impl Spread {
     }
 }
 
-/// One cell, for JSON.
-#[derive(Debug, Serialize)]
-struct Cell {
-    figure: Figure,
-    gateway: String,
-    value: Spread,
-    /// Of the values of the same round.
-    ratio: Option<Spread>,
-    rounds: Vec<f64>,
+/// One figure of one gateway.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Cell {
+    pub figure: Figure,
+    pub gateway: String,
+    pub value: Spread,
+    /// To the base, of the values of the same round; `None` of the base itself and where it says nothing.
+    pub ratio: Option<Spread>,
+    /// What `value` is of, a value a round.
+    pub rounds: Vec<f64>,
+    /// What `ratio` is of.
+    pub ratios: Vec<f64>,
+}
+
+impl Cell {
+    /// Whether all that was summed up is there.
+    pub(super) fn is_whole(&self) -> bool {
+        !self.rounds.is_empty() && self.ratio.is_some() != self.ratios.is_empty()
+    }
 }
 
 impl Results {
@@ -135,76 +165,58 @@ impl Results {
         self.values.get(&figure)?.get(gateway)?.get(&round).copied()
     }
 
-    fn spread(&self, figure: Figure, gateway: &str) -> Option<Spread> {
-        Spread::of(
-            self.values
-                .get(&figure)?
-                .get(gateway)?
-                .values()
-                .copied()
-                .collect(),
-        )
-    }
-
-    /// The ratio to `base` round by round, so that what a round suffered it suffered in both.
-    fn ratio(&self, figure: Figure, gateway: &str, base: &str) -> Option<Spread> {
-        if !figure.has_ratio() || gateway == base {
-            return None;
-        }
-        let of = self.values.get(&figure)?;
-        let (ours, theirs) = (of.get(gateway)?, of.get(base)?);
-        Spread::of(
-            ours.iter()
+    /// The ratios to `base` round by round, so that what a round suffered it suffered in both.
+    fn ratios(&self, figure: Figure, gateway: &str, base: &str) -> Vec<f64> {
+        let of = |gateway| self.values.get(&figure)?.get(gateway);
+        match of(gateway).zip(of(base)) {
+            Some((ours, theirs)) if figure.has_ratio() && gateway != base => (ours.iter())
                 .filter_map(|(round, value)| Some(value / theirs.get(round)?))
+                .filter(|ratio| ratio.is_finite())
                 .collect(),
-        )
-    }
-
-    /// A Markdown table: median, and the ratio to `base` with its quartiles.
-    pub fn table(&self, gateways: &[String], base: &str) -> String {
-        let mut text = String::from("| |");
-        for gateway in gateways {
-            _ = write!(text, " {gateway} |");
+            _ => Vec::new(),
         }
-        text.push_str("\n|---|");
-        text.push_str(&"---|".repeat(gateways.len()));
-        for figure in self.values.keys() {
-            _ = write!(text, "\n| {} |", figure.label());
-            for gateway in gateways {
-                let value = self
-                    .spread(*figure, gateway)
-                    .map_or_else(|| "-".to_owned(), |spread| number(spread.median));
-                _ = match self.ratio(*figure, gateway, base) {
-                    Some(ratio) => write!(text, " {value} ({ratio}) |"),
-                    None => write!(text, " {value} |"),
-                };
-            }
-        }
-        text.push('\n');
-        text
     }
 
     /// Every cell and its rounds.
-    pub fn json(&self, base: &str) -> serde_json::Value {
-        let mut cells = Vec::new();
-        for (figure, gateways) in &self.values {
-            for (gateway, rounds) in gateways {
-                let Some(value) = self.spread(*figure, gateway) else {
-                    continue;
-                };
-                let ratio = self.ratio(*figure, gateway, base);
-                let rounds = rounds.values().copied().collect();
-                cells.push(Cell {
+    pub fn cells(&self, base: &str) -> Vec<Cell> {
+        let of_figure = |(figure, gateways): (&Figure, &BTreeMap<_, BTreeMap<usize, f64>>)| {
+            let cell = |(gateway, rounds): (&String, &BTreeMap<usize, f64>)| {
+                // JSON has no word for what is not finite.
+                let rounds: Vec<f64> = rounds.values().copied().filter(|v| v.is_finite()).collect();
+                let ratios = self.ratios(*figure, gateway, base);
+                Some(Cell {
                     figure: *figure,
                     gateway: gateway.clone(),
-                    value,
-                    ratio,
+                    value: Spread::of(rounds.clone())?,
+                    ratio: Spread::of(ratios.clone()),
                     rounds,
-                });
-            }
-        }
-        serde_json::to_value(cells).unwrap_or_default()
+                    ratios,
+                })
+            };
+            gateways.iter().filter_map(cell).collect::<Vec<_>>()
+        };
+        self.values.iter().flat_map(of_figure).collect()
     }
+}
+
+/// A Markdown table with a column for each gateway: median, and the ratio with its quartiles.
+pub(super) fn table(cells: &[Cell], gateways: &[&str]) -> String {
+    let mut text = format!("| | {} |\n|---|", gateways.join(" | "));
+    text.push_str(&"---|".repeat(gateways.len()));
+    for of_figure in cells.chunk_by(|a, b| a.figure == b.figure) {
+        _ = write!(text, "\n| {} |", of_figure[0].figure.label());
+        for gateway in gateways {
+            _ = match of_figure.iter().find(|cell| cell.gateway == *gateway) {
+                None => write!(text, " - |"),
+                Some(cell) => match cell.ratio {
+                    Some(ratio) => write!(text, " {} ({ratio}) |", number(cell.value.median)),
+                    None => write!(text, " {} |", number(cell.value.median)),
+                },
+            };
+        }
+    }
+    text.push('\n');
+    text
 }
 
 /// `1.15×, 1.09-1.20`: the median ratio and its quartiles.
@@ -218,7 +230,7 @@ impl fmt::Display for Spread {
     }
 }
 
-fn number(value: f64) -> String {
+pub(super) fn number(value: f64) -> String {
     match value.abs() {
         size if size >= 1000.0 => format!("{value:.0}"),
         size if size >= 100.0 => format!("{value:.1}"),
@@ -253,12 +265,14 @@ mod tests {
             results.add(Figure::CpuShort, "ours", round, ours);
             results.add(Figure::Failed, "ours", round, 0.0);
         }
-        let table = results.table(&["nginx".to_owned(), "ours".to_owned()], "nginx");
+        let cells = results.cells("nginx");
         assert_eq!(
-            table,
+            table(&cells, &["nginx", "ours"]),
             "| | nginx | ours |\n|---|---|---|\n| CPU µs a short request | 20.00 | 24.00 (1.20×, 1.10-1.20) |\n\
              | failed requests | - | 0 |\n"
         );
-        assert_eq!(results.json("nginx")[1]["ratio"]["n"], 3);
+        assert_eq!(cells[1].ratios, [1.2, 1.2, 1.0]);
+        assert_eq!(cells[1].ratio.unwrap().n, 3);
+        assert_eq!((cells[0].ratio, &cells[0].ratios), (None, &Vec::new()));
     }
 }

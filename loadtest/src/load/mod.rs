@@ -10,6 +10,7 @@ mod exchange;
 mod report;
 mod sse;
 mod target;
+mod timeline;
 
 use std::io::{Error, ErrorKind, Result};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -30,8 +31,9 @@ use report::Tally;
 use target::Target;
 
 pub use arrivals::{Arrivals, Schedule, Spacing};
-pub use report::{Report, Times};
+pub use report::{Curves, Report, Times};
 pub use target::Trust;
+pub use timeline::{Interval, Quantiles};
 
 /// No run is longer.
 pub const LONGEST_RUN: Duration = Duration::from_secs(3600);
@@ -197,6 +199,7 @@ struct Run {
     pool: Pool,
     templates: Vec<Template>,
     tally: Mutex<Tally>,
+    start: Instant,
     begun: AtomicU64,
     progress: Arc<Progress>,
 }
@@ -221,15 +224,16 @@ pub async fn run_with(mut plan: Plan, progress: Arc<Progress>) -> Result<Report>
     let templates = plan.templates(&target)?;
     let pool = Pool::new(target, http2, plan.keep_alive);
     let (tally, begun) = (Mutex::new(Tally::new()), AtomicU64::new(0));
+    let start = Instant::now();
     let run = Arc::new(Run {
         plan,
         pool,
         templates,
         tally,
+        start,
         begun,
         progress,
     });
-    let start = Instant::now();
     match run.plan.arrivals {
         Arrivals::Closed { clients } => run.closed(clients, start).await,
         Arrivals::Open {
@@ -312,7 +316,7 @@ impl Run {
         self.tally
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .add(sample);
+            .add(sample, self.start.elapsed());
     }
 }
 

@@ -8,6 +8,7 @@ use hdrhistogram::Histogram;
 use serde::Serialize;
 
 use super::exchange::Sample;
+use super::timeline::{Interval, Timeline};
 
 /// Ten minutes, in microseconds.
 const LONGEST: u64 = 600_000_000;
@@ -26,6 +27,7 @@ pub(super) struct Tally {
     merged: u64,
     tokens: u64,
     streams: u64,
+    timeline: Timeline,
 }
 
 impl Tally {
@@ -45,10 +47,13 @@ impl Tally {
             merged: 0,
             tokens: 0,
             streams: 0,
+            timeline: Timeline::new(),
         }
     }
 
-    pub(super) fn add(&mut self, sample: &Sample) {
+    /// `at` is when it ended, since the start of the run.
+    pub(super) fn add(&mut self, sample: &Sample, at: Duration) {
+        self.timeline.add(sample, at);
         self.requests += 1;
         if let Some(failure) = &sample.failure {
             *self.failures.entry(failure.name()).or_default() += 1;
@@ -107,6 +112,12 @@ impl Tally {
             merged_events: self.merged,
             tokens: self.tokens,
             tokens_per_second: self.tokens as f64 / seconds,
+            timeline: self.timeline.intervals(elapsed),
+            curves: Curves {
+                http_req_duration: curve(&self.duration),
+                ttft: curve(&self.ttft),
+                itl: curve(&self.gap),
+            },
         }
     }
 }
@@ -152,6 +163,27 @@ impl Times {
     }
 }
 
+/// Whole distributions: points of quantile (0 to 1) and milliseconds. Empty when nothing was measured.
+#[derive(Debug, Clone, Default)]
+pub struct Curves {
+    pub http_req_duration: Vec<(f64, f64)>,
+    pub ttft: Vec<(f64, f64)>,
+    pub itl: Vec<(f64, f64)>,
+}
+
+/// As far out as there are samples: a thousand say nothing of one in ten thousand.
+fn curve(histogram: &Histogram<u64>) -> Vec<(f64, f64)> {
+    if histogram.is_empty() {
+        return Vec::new();
+    }
+    let farthest = (1.0 - 1.0 / histogram.len() as f64).min(0.99999);
+    let steps = (0..=200).map(|step| 1.0 - 10_f64.powf(-f64::from(step) / 40.0));
+    steps
+        .take_while(|quantile| *quantile <= farthest)
+        .map(|quantile| (quantile, histogram.value_at_quantile(quantile) as f64 / 1e3))
+        .collect()
+}
+
 /// The result of a run. `Display` gives the summary; it serialises to the JSON of `--json`.
 #[derive(Debug, Clone, Serialize)]
 pub struct Report {
@@ -188,6 +220,9 @@ pub struct Report {
     /// Counted from the text where it is verified, else by events.
     pub tokens: u64,
     pub tokens_per_second: f64,
+    pub timeline: Vec<Interval>,
+    #[serde(skip)]
+    pub curves: Curves,
 }
 
 impl fmt::Display for Report {
@@ -303,12 +338,13 @@ mod tests {
         for millis in 1..=100 {
             let duration = Duration::from_millis(millis);
             let failure = (millis == 100).then_some(Failure::Status(503));
-            tally.add(&Sample {
+            let sample = Sample {
                 duration,
                 service: duration,
                 failure,
                 ..Sample::default()
-            });
+            };
+            tally.add(&sample, duration);
         }
         let report = tally.report(String::new(), Duration::from_secs(10), (3, 2_000, 1_000));
         assert_eq!((report.requests, report.failed), (100, 1));

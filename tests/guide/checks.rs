@@ -1,0 +1,291 @@
+//! How each command that our pages show is checked.
+
+/// How a command is checked.
+pub enum Check {
+    /// It is run, and what it prints has these words in it.
+    Runs(&'static str),
+    /// Another test runs it: the file, and what stands there.
+    RunBy(&'static str, &'static str),
+    /// It is not run.
+    Not(Reason),
+}
+
+/// Why a command is not run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Reason {
+    /// It needs Docker. `tests/compose` checks the files.
+    Docker,
+    /// It changes the host, or asks what it is: packages, services, kernel settings, files beneath /etc.
+    Host,
+    /// It takes minutes, and a quiet machine. `.ci/full` is for that.
+    Minutes,
+    /// A person's hands.
+    Editor,
+}
+
+impl Reason {
+    /// Whether a command can have this reason at all.
+    pub fn fits(self, command: &str) -> bool {
+        match self {
+            Self::Docker => command.starts_with("docker "),
+            Self::Host => {
+                let words: Vec<&str> = command.split_whitespace().collect();
+                let hosts = ["sudo", "apt-get", "install", "sysctl", "systemctl"];
+                let reads = ["/proc/", "/sys/"];
+                hosts.contains(&words[0])
+                    || words
+                        .iter()
+                        .any(|word| reads.iter().any(|place| word.starts_with(place)))
+            }
+            Self::Minutes => command.starts_with("cargo ") || command.contains("loadtest "),
+            Self::Editor => {
+                let command = command.trim_start_matches("sudo ");
+                command.starts_with("editor ") || command.starts_with("$EDITOR ")
+            }
+        }
+    }
+}
+
+use Check::{Not, RunBy, Runs};
+use Reason::{Docker, Editor, Host, Minutes};
+
+/// Blanks are one blank, comments are gone, and lines that go on are one line.
+pub const CHECKS: &[(&str, Check)] = &[
+    // README.md
+    (
+        "sh .ci/setup && cargo run -- demo",
+        RunBy(".ci/run", "demo --once"),
+    ),
+    (
+        "sh .ci/test",
+        RunBy(".ci/run", "grep -xF 'sh .ci/test' README.md"),
+    ),
+    ("cargo build --release", Not(Minutes)),
+    (
+        "./target/release/sluicegate --listen :8080 node0:8000 node1:8000",
+        RunBy("tests/clients/ab.sh", "sluicegate\" --listen"),
+    ),
+    // docs/guide.md, the hosts
+    (
+        "sudo install -m 644 conf/pool/90-numa.conf /etc/sysctl.d/",
+        Not(Host),
+    ),
+    ("sudo sysctl --system", Not(Host)),
+    ("cat /proc/sys/kernel/numa_balancing", Not(Host)),
+    ("cd conf/pool", Runs("")),
+    ("cp .env.example .env", Runs("")),
+    ("editor .env", Not(Editor)),
+    ("docker compose up -d --wait", Not(Docker)),
+    (
+        "docker compose --project-name exporters -f docker-compose.exporters.yml up -d",
+        Not(Docker),
+    ),
+    (
+        "docker compose -f docker-compose.sglang.yml up -d --wait",
+        Not(Docker),
+    ),
+    ("curl http://node0:8000/v1/models", Runs("DeepSeek-R1")),
+    ("cargo install --locked cargo-deb", Not(Minutes)),
+    (
+        "sh systemd/debian/build",
+        RunBy(".ci/full", "systemd/debian/build"),
+    ),
+    (
+        "sudo apt install ./target/debian/*.deb",
+        RunBy(".ci/full", "tests/package/run"),
+    ),
+    ("sudo editor /etc/sluicegate/sluicegate.yaml", Not(Editor)),
+    (
+        "sluicegate -t",
+        RunBy("tests/process/command_line.rs", "\"-t\""),
+    ),
+    (
+        "sudo systemctl reload sluicegate",
+        RunBy("tests/process/systemd.rs", "SIGHUP"),
+    ),
+    (
+        "sluicegate import /etc/nginx/nginx.conf > sluicegate.yaml",
+        Runs("worker_processes"),
+    ),
+    ("cd conf/gateway", Runs("")),
+    ("editor config/sluicegate.yaml", Not(Editor)),
+    ("docker compose up -d --build", Not(Docker)),
+    ("docker compose up -d", Not(Docker)),
+    ("curl http://localhost/health", Runs("healthy")),
+    ("curl http://localhost/ready", Runs("ready")),
+    (
+        "curl http://127.0.0.1:9180/endpoints",
+        Runs("\"in_flight\""),
+    ),
+    (
+        "curl -H 'accept: application/json' http://localhost/health | jq",
+        Runs("\"healthy_count\": 2"),
+    ),
+    ("cd conf/monitoring", Runs("")),
+    ("editor prometheus/targets.yml", Not(Editor)),
+    (
+        "curl http://localhost/metrics",
+        Runs("sluicegate_endpoint_up{"),
+    ),
+    (
+        "curl http://localhost/stub_status",
+        Runs("Active connections:"),
+    ),
+    // Testing
+    (
+        r#"curl http://localhost/v1/completions -H "Content-Type: application/json" -d '{"model": "DeepSeek-R1", "prompt": "What is AMD Instinct?", "max_tokens": 256, "temperature": 0.0}'"#,
+        Runs("\"text_completion\""),
+    ),
+    (
+        r#"curl -N http://localhost/v1/chat/completions -H "Content-Type: application/json" -d '{"model": "DeepSeek-R1", "messages": [{"role": "user", "content": "What is AMD Instinct?"}], "max_tokens": 64, "stream": true}'"#,
+        Runs("data: [DONE]"),
+    ),
+    ("sudo apt-get install apache2-utils", Not(Host)),
+    ("cd loadtest/apache", Runs("")),
+    ("ulimit -n 4096", Runs("")),
+    (
+        "ab -n 1000 -c 100 -T application/json -p postdata http://localhost/v1/completions",
+        Runs("Failed requests:        0"),
+    ),
+    (
+        "ab -n 20000 -c 2000 -T application/json -p postdata http://localhost:80/v1/completions",
+        RunBy(
+            "tests/clients/ab.sh",
+            "requests=${2:-20000} clients=${3:-2000}",
+        ),
+    ),
+    (
+        "docker run --rm --network=host --ulimit nofile=65536 -v ${PWD}/loadtest/apache:/apache:ro httpd:2.4 ab -n 1000 -c 100 -T application/json -p /apache/postdata http://localhost/v1/completions",
+        Not(Docker),
+    ),
+    ("cd loadtest/k6", Runs("")),
+    ("source .env", Runs("")),
+    (
+        "k6 run chat-completions-test.js",
+        Runs("✓ has valid JSON response"),
+    ),
+    (
+        "k6 run --out influxdb=http://localhost:8086/k6 chat-completions-test.js",
+        RunBy(
+            "tests/guide/k6.rs",
+            "http://localhost:8086/k6 chat-completions-test.js",
+        ),
+    ),
+    (
+        "k6 run --out influxdb=http://localhost:8086/k6 ramp-up-test.js",
+        RunBy(
+            "tests/guide/k6.rs",
+            "http://localhost:8086/k6 ramp-up-test.js",
+        ),
+    ),
+    (
+        "k6 run --out influxdb=http://localhost:8086/k6 stress-test.js",
+        RunBy(
+            "tests/guide/k6.rs",
+            "http://localhost:8086/k6 stress-test.js",
+        ),
+    ),
+    (
+        "k6 run --out influxdb=http://localhost:8086/k6 prompt-length-test.js",
+        RunBy(
+            "tests/guide/k6.rs",
+            "http://localhost:8086/k6 prompt-length-test.js",
+        ),
+    ),
+    (
+        "k6 run --out influxdb=http://localhost:8086/k6 streaming-test.js",
+        RunBy(
+            "tests/guide/k6.rs",
+            "http://localhost:8086/k6 streaming-test.js",
+        ),
+    ),
+    (
+        "docker run --rm -i --network=host -v ${PWD}/loadtest/k6:/scripts -e OPENAI_URL=http://localhost -e API_KEY=sk-1234 -e MODEL_NAME=DeepSeek-R1 grafana/k6:1.1.0 run --out influxdb=http://localhost:8086/k6 /scripts/chat-completions-test.js",
+        Not(Docker),
+    ),
+    // Getting more out of it
+    ("cargo build --profile dist --workspace", Not(Minutes)),
+    (
+        "./target/dist/loadtest compare --gateway nginx --gateway haproxy --gateway sluicegate=./target/dist/sluicegate --plans all",
+        RunBy(
+            ".ci/full",
+            "compare --gateway nginx --gateway haproxy --gateway",
+        ),
+    ),
+    (
+        "sluicegate --listen :8081 node1:8000",
+        RunBy("tests/clients/ab.sh", "sluicegate\" --listen"),
+    ),
+    (
+        "OPENAI_URL=http://localhost:8081 TEST_ID=fp8-tp4 k6 run --out influxdb=http://localhost:8086/k6 streaming-test.js",
+        Runs("✓ is a complete stream"),
+    ),
+    (
+        "./target/dist/loadtest compare --gateway nginx --gateway sluicegate=./target/dist/sluicegate --plans short,token --save base.json",
+        Not(Minutes),
+    ),
+    (
+        "./target/dist/loadtest compare --gateway nginx --gateway sluicegate=./target/dist/sluicegate --plans short,token --against base.json",
+        RunBy("loadtest/tests/compare.rs", "\"--against\""),
+    ),
+    // docs/high-availability.md
+    ("apt-get install keepalived", Not(Host)),
+    (
+        "install -m 644 conf/ha/keepalived.conf /etc/keepalived/keepalived.conf",
+        Not(Host),
+    ),
+    (
+        "install -m 755 conf/ha/end-connections /etc/keepalived/end-connections",
+        Not(Host),
+    ),
+    (
+        "install -m 644 conf/ha/90-sluicegate-ha.conf /etc/sysctl.d/90-sluicegate-ha.conf",
+        Not(Host),
+    ),
+    ("sysctl --system", Not(Host)),
+    ("systemctl enable --now keepalived", Not(Host)),
+    ("systemctl stop keepalived", Not(Host)),
+    // docs/tuning.md
+    (
+        "install -m 644 conf/gateway/90-sluicegate.conf /etc/sysctl.d/90-sluicegate.conf",
+        Not(Host),
+    ),
+    (
+        "install -m 644 conf/pool/90-numa.conf /etc/sysctl.d/90-numa.conf",
+        Not(Host),
+    ),
+    ("grep . /sys/class/drm/card*/device/numa_node", Not(Host)),
+    // docs/monitoring.md
+    ("$EDITOR .env prometheus/targets.yml", Not(Editor)),
+    // docs/operations.md
+    ("curl 127.0.0.1:9180/endpoints", Runs("\"in_flight\"")),
+    // loadtest/README.md
+    ("cargo build --profile dist -p loadtest", Not(Minutes)),
+    (
+        "loadtest engine --listen 8000",
+        RunBy("tests/clients/ab.sh", "loadtest\" engine --listen"),
+    ),
+    (
+        "loadtest load --url http://127.0.0.1:8080 --arrivals open:200/s --stream --max-tokens 100 --duration 30s",
+        Not(Minutes),
+    ),
+    (
+        "loadtest compare --gateway sluicegate=target/dist/sluicegate --gateway nginx --gateway haproxy --plans all --rounds 5",
+        RunBy(
+            ".ci/full",
+            "compare --gateway nginx --gateway haproxy --gateway",
+        ),
+    ),
+    (
+        "loadtest compare --gateway nginx --gateway sluicegate=target/dist/sluicegate --save base.json",
+        Not(Minutes),
+    ),
+    (
+        "loadtest compare --gateway nginx --gateway sluicegate=target/dist/sluicegate --against base.json --html page.html",
+        RunBy("loadtest/tests/compare.rs", "\"--against\""),
+    ),
+    (
+        "loadtest compare --from now.json --against base.json --threshold 5%",
+        RunBy("loadtest/tests/compare.rs", "\"--from\""),
+    ),
+];
