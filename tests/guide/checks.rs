@@ -96,7 +96,7 @@ pub const CHECKS: &[(&str, Check)] = &[
     ),
     ("sudo editor /etc/sluicegate/sluicegate.yaml", Not(Editor)),
     (
-        "sluicegate -t",
+        "sudo sluicegate -t",
         RunBy("tests/process/command_line.rs", "\"-t\""),
     ),
     (
@@ -256,7 +256,7 @@ pub const CHECKS: &[(&str, Check)] = &[
     ),
     ("grep . /sys/class/drm/card*/device/numa_node", Not(Host)),
     // docs/monitoring.md
-    ("$EDITOR .env prometheus/targets.yml", Not(Editor)),
+    ("editor .env prometheus/targets.yml", Not(Editor)),
     // docs/operations.md
     ("curl 127.0.0.1:9180/endpoints", Runs("\"in_flight\"")),
     // loadtest/README.md
