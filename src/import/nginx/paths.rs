@@ -127,7 +127,18 @@ fn own_path(location: &Location<'_>) -> &'static str {
 /// What clients reach.
 fn expose(choice: &Choice<'_>, closed: &[&Location<'_>], notes: &mut Notes) -> Option<Yaml> {
     let has_root = choice.locations.iter().any(|l| l.is_root());
-    if has_root && closed.is_empty() {
+    // `expose` is the same on every address, so one server that does not pass every path decides.
+    let mut narrower = false;
+    for server in choice.servers.iter().filter(|_| has_root) {
+        if !(server.locations.iter()).any(|l| choice.has(l) && l.is_root()) {
+            narrower = true;
+            notes.differs(
+                server.directive,
+                "expose: all would open every path here too, as another server does, so it is left out; the inference paths are open",
+            );
+        }
+    }
+    if has_root && closed.is_empty() && !narrower {
         return Some(Yaml::plain("all"));
     }
     for location in closed {
