@@ -45,6 +45,7 @@ pub(super) fn paths<'a>(site: &'a Site<'a>, choice: &Choice<'a>, notes: &mut Not
         for location in server.locations.iter().filter(|l| !choice.has(l)) {
             match role(location) {
                 Role::Elsewhere(authority) => {
+                    let authority = authority.escape_debug();
                     notes.not_carried(location.directive, format!(
                         "it sends requests to {authority}, and a gateway has one pool so far: run another gateway, with what `--upstream {authority}` prints"
                     ));
