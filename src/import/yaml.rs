@@ -43,12 +43,12 @@ impl Yaml {
             Self::Plain(text) => text.clone(),
             Self::Text(text) => quoted(text),
             Self::List(items) => {
-                let items: Option<Vec<_>> = items.iter().map(|item| item.flow(WIDTH)).collect();
+                let items: Option<Vec<_>> = items.iter().map(|item| item.flow(room)).collect();
                 format!("[{}]", items?.join(", "))
             }
             Self::Map(keys) => {
                 let keys: Option<Vec<_>> = (keys.iter())
-                    .map(|(key, value)| Some(format!("{key}: {}", value.flow(WIDTH)?)))
+                    .map(|(key, value)| Some(format!("{key}: {}", value.flow(room)?)))
                     .collect();
                 format!("{{ {} }}", keys?.join(", "))
             }
@@ -171,6 +171,25 @@ mod tests {
         ]);
         let text = Yaml::document(&[("endpoints", Yaml::List(vec![endpoint]))]);
         assert_eq!(text, "endpoints:\n  - { url: node0:8000, weight: 2 }\n");
+    }
+
+    #[test]
+    fn an_item_of_a_list_is_there_however_long_it_is() {
+        let path = |name| format!("/etc/letsencrypt/live/gateway.example.com/{name}.pem");
+        let tls = Yaml::Map(vec![
+            ("certificate", Yaml::text(&path("fullchain"))),
+            ("key", Yaml::text(&path("privkey"))),
+        ]);
+        let listener = Yaml::Map(vec![("address", Yaml::plain(&443)), ("tls", tls)]);
+        let text = Yaml::document(&[("listen", Yaml::List(vec![Yaml::plain(&80), listener]))]);
+        assert_eq!(
+            text,
+            format!(
+                "listen:\n  - 80\n  - {{ address: 443, tls: {{ certificate: {}, key: {} }} }}\n",
+                path("fullchain"),
+                path("privkey")
+            )
+        );
     }
 
     proptest::proptest! {

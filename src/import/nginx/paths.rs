@@ -45,6 +45,7 @@ pub(super) fn paths<'a>(site: &'a Site<'a>, choice: &Choice<'a>, notes: &mut Not
         for location in server.locations.iter().filter(|l| !choice.has(l)) {
             match role(location) {
                 Role::Elsewhere(authority) => {
+                    let authority = authority.escape_debug();
                     notes.not_carried(location.directive, format!(
                         "it sends requests to {authority}, and a gateway has one pool so far: run another gateway, with what `--upstream {authority}` prints"
                     ));
@@ -127,7 +128,18 @@ fn own_path(location: &Location<'_>) -> &'static str {
 /// What clients reach.
 fn expose(choice: &Choice<'_>, closed: &[&Location<'_>], notes: &mut Notes) -> Option<Yaml> {
     let has_root = choice.locations.iter().any(|l| l.is_root());
-    if has_root && closed.is_empty() {
+    // `expose` is the same on every address, so one server that does not pass every path decides.
+    let mut narrower = false;
+    for server in choice.servers.iter().filter(|_| has_root) {
+        if !(server.locations.iter()).any(|l| choice.has(l) && l.is_root()) {
+            narrower = true;
+            notes.differs(
+                server.directive,
+                "expose: all would open every path here too, as another server does, so it is left out; the inference paths are open",
+            );
+        }
+    }
+    if has_root && closed.is_empty() && !narrower {
         return Some(Yaml::plain("all"));
     }
     for location in closed {

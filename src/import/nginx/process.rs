@@ -147,6 +147,14 @@ pub(super) fn status_allow(locations: &[&Location<'_>], notes: &mut Notes) -> Op
     let mut everyone = false;
     for location in locations {
         let rules = location.scope.effective_of(&["allow", "deny"]);
+        if asks_for_more_than_an_address(location) {
+            let why = "who may read it is not a matter of addresses alone; status_allow stays as it is without this";
+            notes.not_carried(location.directive, why);
+            for rule in rules {
+                notes.not_carried(rule, why);
+            }
+            continue;
+        }
         let Some(allowed) = allowed(&rules, notes) else {
             continue;
         };
@@ -175,6 +183,20 @@ pub(super) fn status_allow(locations: &[&Location<'_>], notes: &mut Notes) -> Op
     }
     let is_here = |net: &String| net.starts_with("127.") || net == "::1";
     (!networks.iter().all(is_here)).then(|| Yaml::List(networks.iter().map(Yaml::text).collect()))
+}
+
+/// Whether nginx looks at more than where a client comes from: then networks would let in more than it does.
+fn asks_for_more_than_an_address(location: &Location<'_>) -> bool {
+    [
+        "auth_basic",
+        "auth_request",
+        "auth_jwt",
+        "internal",
+        "if",
+        "ssl_verify_client",
+    ]
+    .into_iter()
+    .any(|name| (location.scope.setting(name)).is_some_and(|d| d.arg(0) != "off"))
 }
 
 /// Whom the rules let in, where that is a list of networks and nobody else, or all.

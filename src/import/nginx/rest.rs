@@ -59,7 +59,7 @@ fn by_table(directive: &Directive, notes: &mut Notes) {
 fn server(directive: &Directive, site: &Site<'_>, choice: &Choice<'_>, notes: &mut Notes) {
     let mut carried = choice.servers.iter();
     let Some(server) = carried.find(|s| std::ptr::eq(s.directive, directive)) else {
-        let authority = &choice.target.authority;
+        let authority = choice.target.authority.escape_debug();
         notes.not_carried(
             directive,
             format!("it sends no requests to {authority}, so nothing listens on its addresses; its directives are not looked at"),
@@ -109,7 +109,7 @@ fn upstream(directive: &Directive, site: &Site<'_>, choice: &Choice<'_>, notes: 
     notes.not_carried(
         directive,
         if is_used {
-            let ours = &choice.target.authority;
+            let (ours, name) = (choice.target.authority.escape_debug(), name.escape_debug());
             format!(
                 "a gateway has one pool so far, {ours}; `--upstream {name}` prints the one for this"
             )
