@@ -1,5 +1,6 @@
 //! Whether nginx would know the directives, and take them where they stand.
 
+use super::arity;
 use super::names;
 use super::notes::Notes;
 use super::table;
@@ -47,6 +48,10 @@ fn level(directives: &[Directive], place: Place, has_modules: bool, notes: &mut 
         }
         if !is_allowed(name, place) {
             notes.mistake(directive, "is not allowed here");
+            continue;
+        }
+        if let Some(fault) = arity::fault(directive) {
+            notes.mistake(directive, fault);
             continue;
         }
         let in_upstream = place == Place::Inside('u');

@@ -223,6 +223,17 @@ pub(super) fn absolute(base: &Path, path: &str) -> String {
     base.join(path).display().to_string()
 }
 
+/// Whether nobody but this machine reaches the server.
+pub(super) fn is_for_this_host(server: &super::site::Server<'_>) -> bool {
+    let mut listens = server.directive.named("listen").peekable();
+    let is_local = |listen: &Directive| {
+        ["127.", "[::1]", "localhost", "unix:"]
+            .iter()
+            .any(|start| listen.arg(0).starts_with(start))
+    };
+    listens.peek().is_some() && listens.all(is_local)
+}
+
 enum Wrong {
     Mistake(String),
     NotHere(&'static str),

@@ -5,6 +5,7 @@
 //! becomes the gateway; `listen`, `paths`, `pool` (with `servers`), `settings`, `fields`, `logs` and `process` carry it over; `rest`
 //! says what became of every other directive.
 
+mod arity;
 mod check;
 mod choice;
 mod fields;

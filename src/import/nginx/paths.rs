@@ -5,6 +5,7 @@ use crate::import::yaml::Yaml;
 use crate::local;
 
 use super::choice::{Choice, is_restricted, keeps_paths};
+use super::listen;
 use super::notes::Notes;
 use super::site::{Location, Pattern, Site};
 use super::tree::Directive;
@@ -58,6 +59,11 @@ pub(super) fn paths<'a>(site: &'a Site<'a>, choice: &Choice<'a>, notes: &mut Not
                     );
                     closed.push(location);
                 }
+                // Its other ports would show it to everyone who reaches them.
+                Role::Status if listen::is_for_this_host(server) => notes.differs(
+                    location.directive,
+                    "this machine alone may read it, which is what status_allow has unless it is written",
+                ),
                 Role::Status => status.push(location),
                 Role::Closed => closed.push(location),
                 Role::Own => notes.differs(location.directive, own_path(location)),
@@ -93,10 +99,8 @@ fn role(location: &Location<'_>) -> Role {
             Role::Rewritten
         };
     }
-    let refuses = location.own("return").is_some_and(|d| {
-        let code = value::count(d.arg(0)).unwrap_or(0);
-        code >= 400
-    });
+    // What nginx answered itself must not reach an engine now.
+    let refuses = location.own("return").is_some();
     // A proxy_pass that cannot be followed may send requests anywhere.
     if refuses || location.own("proxy_pass").is_some() {
         Role::Closed
