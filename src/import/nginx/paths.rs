@@ -9,7 +9,6 @@ use super::listen;
 use super::notes::Notes;
 use super::site::{Location, Pattern, Site};
 use super::tree::Directive;
-use super::value;
 
 /// What a location that is not carried is for.
 enum Role {

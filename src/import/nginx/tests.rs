@@ -47,7 +47,12 @@ fn no_directive_is_dropped_in_silence() {
             "load_module" | "stream" | "mail" | "user" | "env" | "worker_rlimit_nofile" => 'm',
             _ => 's',
         };
-        let block = if names::is_block(name) { "x { }" } else { "x;" };
+        let block = match name {
+            "internal" => ";",
+            "proxy_buffers" | "large_client_header_buffers" => "x x;",
+            _ if names::is_block(name) => "x { }",
+            _ => "x;",
+        };
         let said = imported(&with(place, &format!("{name} {block}")))
             .unwrap_or_else(|broken| panic!("{broken:?}"));
         let shown = format!(" {name}: not carried: ");
