@@ -24,8 +24,11 @@ pub(super) fn request_fields(choice: &Choice<'_>, notes: &mut Notes) -> Option<S
                         "the key is in a variable; write api_key of the endpoints",
                     );
                 } else {
-                    notes.differs(field, "it is api_key of every endpoint; better is \"${ENGINE_KEY}\", which reads the environment");
-                    api_key.get_or_insert_with(|| key.to_owned());
+                    if api_key.get_or_insert_with(|| key.to_owned()) == key {
+                        notes.differs(field, "it is api_key of every endpoint, and so goes with every client's request; better is \"${ENGINE_KEY}\", which reads the environment");
+                    } else {
+                        notes.not_carried(field, "endpoints of a pool have one api_key here, and there was another before");
+                    }
                 }
                 continue;
             }

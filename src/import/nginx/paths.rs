@@ -1,8 +1,9 @@
 //! Locations: what of them is `expose`, and what the gateway does about the others.
 
-use crate::config::is_extra_path;
+use crate::config::{Expose, is_extra_path};
 use crate::import::yaml::Yaml;
 use crate::local;
+use crate::openai;
 
 use super::choice::{Choice, is_restricted, keeps_paths};
 use super::listen;
@@ -146,6 +147,13 @@ fn expose(choice: &Choice<'_>, closed: &[&Location<'_>], notes: &mut Notes) -> O
         return Some(Yaml::plain("all"));
     }
     for location in closed {
+        if is_inference(location) {
+            notes.not_carried(
+                location.directive,
+                "clients reach this path now: the inference paths cannot be shut",
+            );
+            continue;
+        }
         notes.differs(
             location.directive,
             if has_root {
@@ -194,6 +202,18 @@ fn expose(choice: &Choice<'_>, closed: &[&Location<'_>], notes: &mut Notes) -> O
         );
     }
     (!paths.is_empty()).then(|| Yaml::List(paths.iter().map(Yaml::text).collect()))
+}
+
+/// Whether the location is for a path that is open whatever `expose` says.
+fn is_inference(location: &Location<'_>) -> bool {
+    let (Pattern::Exact(path) | Pattern::Prefix(path)) = location.pattern else {
+        return false;
+    };
+    let by_default = Expose::Inference { extra: Vec::new() };
+    let verdict = |method| openai::paths::lookup(&by_default, method, path.as_bytes());
+    ["GET", "POST"]
+        .into_iter()
+        .any(|method| matches!(verdict(method), openai::Verdict::Exposed(_)))
 }
 
 /// What `expose` takes for a path (its own rules are narrower than a location's).

@@ -47,9 +47,13 @@ impl Directive {
     }
 }
 
-/// Text from a file, short and on one line.
+/// Text from a file, short and on one line, without the name and password that a URL may have.
 pub(super) fn quoted(text: &str) -> String {
     const LONGEST: usize = 60;
+    let text = match text.rsplit_once('@') {
+        Some((before, host)) if before.contains(':') => &format!("…@{host}"),
+        _ => text,
+    };
     let mut shown: String = text
         .chars()
         .take(LONGEST)
