@@ -246,14 +246,13 @@ impl Server {
         Failing::default().note(&round);
         let restart = restart_needed(&self.started, &config);
         let log = config.log.clone();
-        let diff = self
+        let mut diff = self
             .shared
             .snapshot
             .apply(Arc::new(config), &round.resolved)?;
-        let mut certificates = String::new();
         for (shown, (listen, key, expires)) in renewed {
             if shown.certificates.show(key) {
-                certificates.push_str(&format!(", new certificate for {}", listen.address));
+                diff.note(format!("new certificate for {}", listen.address));
             }
             note_expiry(&self.shared, &listen, expires);
             *shown.listen.lock() = listen;
@@ -273,15 +272,7 @@ impl Server {
                 restart.join(", ")
             );
         }
-        Ok(
-            match (
-                diff.to_string().strip_suffix(": nothing changed"),
-                certificates.strip_prefix(", "),
-            ) {
-                (Some(epochs), Some(certificates)) => format!("{epochs}: {certificates}"),
-                _ => format!("{diff}{certificates}"),
-            },
-        )
+        Ok(diff.to_string())
     }
 
     /// Requests of clients that are being answered.

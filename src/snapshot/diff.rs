@@ -22,6 +22,11 @@ impl Diff {
         self.changes.is_empty()
     }
 
+    /// Adds what changed beside the snapshot.
+    pub fn note(&mut self, change: String) {
+        self.changes.push(change);
+    }
+
     pub(super) fn between(previous: Option<&Snapshot>, next: &Snapshot) -> Self {
         let mut diff = Diff {
             from: previous.map(|previous| previous.epoch),

@@ -2,15 +2,15 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
 use std::time::Duration;
 
 use loadtest::engine::{Engine, Flavour, Script};
 
 use crate::dashboards::monitoring;
-use crate::gateway::{Gateway, Lines, Start};
+use crate::gateway::{Gateway, Start};
 use crate::http::Exporter;
-use crate::prometheus::Targets;
+use crate::prometheus::{Targets, listening};
 
 /// As AMD's device-metrics-exporter writes it for a node of two GPUs.
 pub const AMD: &str = include_str!("amd-exporter.txt");
@@ -150,21 +150,8 @@ struct NodeExporter {
 
 impl NodeExporter {
     fn start(program: &Path) -> Self {
-        let mut child = Command::new(program)
-            .arg("--web.listen-address=127.0.0.1:0")
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let log = Lines::of(child.stderr.take().unwrap());
-        let line = log.wait_for(1, "\"Listening on\"");
-        let address = line
-            .split_whitespace()
-            .find_map(|word| word.strip_prefix("address="));
-        Self {
-            child,
-            address: address.unwrap().parse().unwrap(),
-        }
+        let (child, _, address) = listening(&mut Command::new(program));
+        Self { child, address }
     }
 }
 

@@ -68,23 +68,12 @@ impl Prometheus {
         for name in ["rules.yml", "alerts.yml"] {
             directory.write(name, &at_once(&shortened(&shipped(name))));
         }
-        let mut child = Command::new(program)
-            .arg(format!("--config.file={}", config.display()))
-            .arg(format!(
-                "--storage.tsdb.path={}",
-                directory.path().join("data").display()
-            ))
-            .arg("--web.listen-address=127.0.0.1:0")
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let log = Lines::of(child.stderr.take().unwrap());
-        let line = log.wait_for(1, "\"Listening on\"");
-        let address = line
-            .split_whitespace()
-            .find_map(|word| word.strip_prefix("address="));
-        let address = address.unwrap().parse().unwrap();
+        let data = directory.path().join("data");
+        let (child, log, address) = listening(
+            Command::new(program)
+                .arg(format!("--config.file={}", config.display()))
+                .arg(format!("--storage.tsdb.path={}", data.display())),
+        );
         log.wait_for(1, "Server is ready");
         Self {
             child,
@@ -190,4 +179,21 @@ fn series(result: &Value) -> Vec<Series> {
             },
         })
         .collect()
+}
+
+/// Starts a program of Prometheus' family on a free port, which it says in its log.
+pub fn listening(command: &mut Command) -> (Child, Lines, SocketAddr) {
+    let mut child = command
+        .arg("--web.listen-address=127.0.0.1:0")
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let log = Lines::of(child.stderr.take().unwrap());
+    let line = log.wait_for(1, "\"Listening on\"");
+    let address = line
+        .split_whitespace()
+        .find_map(|word| word.strip_prefix("address="));
+    let address = address.unwrap().parse().unwrap();
+    (child, log, address)
 }

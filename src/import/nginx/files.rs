@@ -34,6 +34,15 @@ pub(super) struct Unreadable {
     pub what: String,
 }
 
+impl Unreadable {
+    fn of(directive: &Directive, what: String) -> Self {
+        Self {
+            at: directive.at.clone(),
+            what,
+        }
+    }
+}
+
 /// Reads the file at `path` and all that it includes. Relative includes begin at its directory,
 /// also those of included files (nginx: at the prefix, where its nginx.conf is).
 pub(super) fn read(path: &Path) -> Result<Tree, Unreadable> {
@@ -126,12 +135,7 @@ impl Files {
         include: &Directive,
         depth: usize,
     ) -> Result<Vec<Directive>, Unreadable> {
-        let fault = |what: String| {
-            Err(Unreadable {
-                at: include.at.clone(),
-                what,
-            })
-        };
+        let fault = |what: String| Err(Unreadable::of(include, what));
         let [pattern] = include.args.as_slice() else {
             return fault("include: name one file, or a pattern with \"*\"".to_owned());
         };
@@ -174,12 +178,7 @@ impl Files {
         path: &Path,
         depth: usize,
     ) -> Result<Vec<Directive>, Unreadable> {
-        let fault = |what: String| {
-            Err(Unreadable {
-                at: include.at.clone(),
-                what,
-            })
-        };
+        let fault = |what: String| Err(Unreadable::of(include, what));
         let shown = path.display().to_string();
         // A device or a pipe could hold us up for ever.
         if std::fs::metadata(path).is_ok_and(|meta| !meta.is_file()) {
