@@ -4,9 +4,11 @@
 pub mod error;
 pub mod paths;
 pub mod sse;
+pub mod usage;
 
 pub use error::ApiError;
 pub use paths::{Call, Verdict};
+pub use usage::Usage;
 
 /// The API a call speaks, which decides what its stream's events mean.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
