@@ -8,7 +8,7 @@ pub mod sse;
 pub mod usage;
 
 pub use error::ApiError;
-pub use paths::{Call, Verdict};
+pub use paths::{BodyKind, Call, Verdict};
 pub use rename::Rename;
 pub use usage::Usage;
 
