@@ -5,7 +5,7 @@ pub mod error;
 pub mod paths;
 pub mod sse;
 
-pub use error::ApiError;
+pub use error::{ApiError, RateLimit};
 pub use paths::{Call, Verdict};
 
 /// The API a call speaks, which decides what its stream's events mean.
