@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::config::{self, Config, similar};
+use crate::openai::ApiError;
 
 /// The label of requests whose model's name is not in the configuration.
 pub const OTHER: &str = "other";
@@ -72,6 +73,16 @@ pub enum NoRoute {
     },
     /// `None`: it names no model, which needs a key for all of them.
     NotAllowed { model: Option<String> },
+}
+
+impl From<NoRoute> for ApiError {
+    fn from(why: NoRoute) -> Self {
+        match why {
+            NoRoute::Missing => Self::MissingModel,
+            NoRoute::Unknown { model, suggestions } => Self::model_not_found(&model, suggestions),
+            NoRoute::NotAllowed { model } => Self::model_not_allowed(model.as_deref()),
+        }
+    }
 }
 
 impl Routes {

@@ -1,7 +1,6 @@
 //! Who asks, which model for, and whether that is within what it may: the steps `authenticate`,
 //! `resolve` and `admit`.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderValue, header};
@@ -26,13 +25,15 @@ pub fn authenticate(
     let Some(keyring) = &snapshot.keyring else {
         return Ok(());
     };
-    let tenant = presented_key(headers).and_then(|key| keyring.authenticate(key));
-    match tenant {
+    let presented = presented_key(headers);
+    match presented.and_then(|key| keyring.authenticate(key)) {
         Some(tenant) => {
             ctx.tenant = Some(Arc::clone(tenant));
             Ok(())
         }
-        None => Err(Stop::Refused(ApiError::InvalidApiKey)),
+        None => Err(Stop::Refused(ApiError::InvalidApiKey {
+            presented: presented.is_some(),
+        })),
     }
 }
 
@@ -91,12 +92,7 @@ pub fn admit(
             )));
         }
         if let (Some(field), Expose::Inference { .. }) = (read.steering, &config.expose) {
-            return Err(Stop::Refused(ApiError::InvalidValue {
-                param: Some(field),
-                problem: Cow::Owned(format!(
-                    "`{field}` steers the inference server itself and is not for clients; leave it out"
-                )),
-            }));
+            return Err(Stop::Refused(ApiError::steering_field(field)));
         }
     }
     let Some(tenant) = &ctx.tenant else {
@@ -108,7 +104,14 @@ pub fn admit(
             ctx.permit = Some(permit);
             Ok(())
         }
-        Err(limited) => Err(Stop::Refused(ApiError::limited(&limited))),
+        Err(limited) => {
+            ctx.limited = true;
+            ctx.rate = Some(limited.rate);
+            Err(Stop::Refused(ApiError::RateLimitExceeded {
+                limit: limited.by,
+                retry_after: limited.retry_after,
+            }))
+        }
     }
 }
 
