@@ -105,8 +105,7 @@ pub fn admit(
             Ok(())
         }
         Err(limited) => {
-            ctx.limited = true;
-            ctx.rate = Some(limited.rate);
+            ctx.limited = Some(limited.rate);
             Err(Stop::Refused(ApiError::RateLimitExceeded {
                 limit: limited.by,
                 retry_after: limited.retry_after,

@@ -8,7 +8,7 @@ use std::time::Duration;
 use http::HeaderValue;
 use tokio::time::Instant;
 
-use crate::admission::{Permit, Tenant};
+use crate::admission::{Permit, RateLimits, Tenant};
 use crate::listener::Connection;
 use crate::openai::{Call, Usage};
 use crate::pool::Pool;
@@ -53,6 +53,8 @@ pub struct RequestCtx {
     pub tenant: Option<Arc<Tenant>>,
     /// What the request takes of its key's limits.
     pub permit: Option<Permit>,
+    /// The limits of its key refused it; they are told to the client.
+    pub limited: Option<RateLimits>,
     pub model: Option<Arc<ModelScope>>,
     /// The one its model goes to.
     pub pool: Option<Arc<Pool>>,
@@ -93,6 +95,7 @@ impl RequestCtx {
             body_read: None,
             tenant: None,
             permit: None,
+            limited: None,
             model: None,
             pool: None,
             attempts: 0,
@@ -115,6 +118,14 @@ impl RequestCtx {
     pub fn send_timeout(&self) -> Duration {
         let config = self.snapshot.as_ref().map(|snapshot| &snapshot.config);
         config.map_or(Duration::from_secs(60), |config| config.client.send_timeout)
+    }
+
+    /// What is left of its key's limits.
+    pub fn rate_limits(&self) -> Option<RateLimits> {
+        match &self.permit {
+            Some(permit) => Some(permit.rate(Instant::now())),
+            None => self.limited,
+        }
     }
 
     /// Notes why the request did not go well; the first reason stays.
