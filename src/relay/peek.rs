@@ -3,7 +3,7 @@
 use http::HeaderMap;
 use http::header;
 
-use crate::openai::request::{BodyFault, Edit, Peeked, Scanner, multipart};
+use crate::openai::request::{BodyFault, Edit, Peeked, Scanner};
 use crate::openai::{ApiError, BodyKind, Call};
 
 /// Charged against a key for an answer whose length the client did not bound.
@@ -122,4 +122,16 @@ fn is_coded(headers: &HeaderMap) -> bool {
         let coding = coding.as_bytes().trim_ascii();
         !coding.is_empty() && !coding.eq_ignore_ascii_case(b"identity")
     })
+}
+
+/// A body that cannot be acted on, as the client is told.
+fn refusal(fault: &BodyFault) -> ApiError {
+    let problem = fault.to_string().into();
+    match fault.code() {
+        "invalid_json" => ApiError::InvalidJson { problem },
+        _ => ApiError::InvalidValue {
+            param: fault.param(),
+            problem,
+        },
+    }
 }
