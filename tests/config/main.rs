@@ -18,6 +18,8 @@ fn environment(name: &str) -> Option<String> {
     let value = match name {
         "ENGINE_KEY" => "sk-of-the-engine",
         "SLUICEGATE_TLS_DIR" => "/etc/sluicegate/tls",
+        "SLUICEGATE_MASTER_KEY" => "sk-Hq3vX9mT2bLw7RzC",
+        "NOTHING" => "",
         "BROKEN" => "sk-that must not be shown",
         _ => return None,
     };
@@ -66,6 +68,9 @@ fn every_valid_file_loads_and_shows_itself_as_it_is() {
                 endpoint.api_key.clone_from(&was.api_key);
             }
         }
+        for (key, was) in (again.keys.iter_mut().flatten()).zip(config.keys.iter().flatten()) {
+            key.hash = was.hash;
+        }
         assert_eq!(again, config, "{}", path.display());
     }
 }
@@ -83,7 +88,10 @@ fn every_invalid_file_fails_with_its_exact_message() {
         let said = match load(path) {
             Ok(_) => format!("{name}: loads\n"),
             // The file's directory is not part of the message that is expected.
-            Err(mistakes) => format!("{mistakes}\n").replace(&path.display().to_string(), &name),
+            Err(mistakes) => {
+                let directory = format!("{}/", path.parent().expect("a directory").display());
+                format!("{mistakes}\n").replace(&directory, "")
+            }
         };
         let expected = path.with_extension("stderr");
         if std::env::var_os("BLESS").is_some() {
