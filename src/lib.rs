@@ -2,6 +2,7 @@
 //!
 //! Modules in the order a newcomer should read them. Each may use those above it.
 
+pub mod admission;
 pub mod config;
 
 pub mod openai;

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use http::{HeaderMap, HeaderValue, header};
 use tokio::time::Instant;
 
-use crate::admission::Tenant;
 use crate::config::{Config, Expose};
 use crate::openai::{ApiError, BodyKind, Call, Dialect};
 use crate::routing::{NoRoute, Route};
@@ -71,19 +70,16 @@ pub fn resolve<'a>(
     route.map_err(|no| {
         Stop::Refused(match no {
             NoRoute::Missing => ApiError::MissingModel,
-            NoRoute::Unknown { model, suggestions } => ApiError::model_not_found(&model, suggestions),
+            NoRoute::Unknown { model, suggestions } => {
+                ApiError::model_not_found(&model, suggestions)
+            }
             NoRoute::NotAllowed { model } => ApiError::model_not_allowed(model.as_deref()),
         })
     })
 }
 
 /// Whether the request is within the limits, its key's among them.
-pub fn admit(
-    ctx: &mut RequestCtx,
-    config: &Config,
-    call: Call,
-    asked: &Asked,
-) -> Result<(), Stop> {
+pub fn admit(ctx: &mut RequestCtx, config: &Config, call: Call, asked: &Asked) -> Result<(), Stop> {
     if let Some(read) = asked.json() {
         if read.completions > config.limits.n {
             return Err(Stop::Refused(ApiError::too_many_completions(
@@ -141,7 +137,10 @@ mod tests {
             (&[("authorization", "bearer  a ")], Some("a")),
             (&[("authorization", "BEARER\ta")], Some("a")),
             (&[("x-api-key", " a ")], Some("a")),
-            (&[("authorization", "Bearer a"), ("x-api-key", "a")], Some("a")),
+            (
+                &[("authorization", "Bearer a"), ("x-api-key", "a")],
+                Some("a"),
+            ),
             (&[("authorization", "Bearer a"), ("x-api-key", "b")], None),
             (&[("x-api-key", "a"), ("x-api-key", "b")], None),
             (&[("authorization", "Basic a"), ("x-api-key", "a")], None),

@@ -16,7 +16,6 @@ pub enum Reader {
     #[default]
     Unread,
     Json(Box<Scanner>),
-    Form(Box<multipart::Scanner>),
 }
 
 /// What was read of a body; nothing where it is not for us to read.
@@ -25,7 +24,6 @@ pub enum Asked {
     #[default]
     Unread,
     Json(Box<Peeked>),
-    Form(Box<multipart::Peeked>),
 }
 
 impl Reader {
@@ -45,15 +43,7 @@ impl Reader {
         Ok(match call.body {
             BodyKind::Any => Self::Unread,
             BodyKind::Json => Self::Json(Box::default()),
-            BodyKind::Form => {
-                let content_type = headers.get(header::CONTENT_TYPE);
-                let content_type = content_type.map_or(&b""[..], |value| value.as_bytes());
-                match multipart::Scanner::new(content_type) {
-                    Ok(scanner) => Self::Form(Box::new(scanner)),
-                    Err(_) if lenient => Self::Unread,
-                    Err(fault) => return Err(refusal(&fault)),
-                }
-            }
+            BodyKind::Form => Self::Unread,
         })
     }
 
@@ -61,7 +51,6 @@ impl Reader {
         match self {
             Self::Unread => {}
             Self::Json(scanner) => scanner.feed(piece),
-            Self::Form(scanner) => scanner.feed(piece),
         }
     }
 
@@ -70,7 +59,6 @@ impl Reader {
         let read = match self {
             Self::Unread => return Ok(Asked::Unread),
             Self::Json(scanner) => scanner.finish().map(|read| Asked::Json(Box::new(read))),
-            Self::Form(scanner) => scanner.finish().map(|read| Asked::Form(Box::new(read))),
         };
         match read {
             Ok(asked) => Ok(asked),
@@ -85,7 +73,6 @@ impl Asked {
         match self {
             Self::Unread => None,
             Self::Json(read) => read.model.as_ref().map(|model| &*model.value),
-            Self::Form(read) => read.model.as_ref().map(|model| &*model.value),
         }
     }
 
@@ -94,14 +81,13 @@ impl Asked {
         match self {
             Self::Unread => None,
             Self::Json(read) => read.rename(to),
-            Self::Form(read) => read.rename(to),
         }
     }
 
     pub fn json(&self) -> Option<&Peeked> {
         match self {
             Self::Json(read) => Some(read),
-            Self::Unread | Self::Form(_) => None,
+            Self::Unread => None,
         }
     }
 

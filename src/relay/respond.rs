@@ -228,13 +228,13 @@ pub async fn refuse(session: &mut Session, ctx: &mut RequestCtx, error: &ApiErro
     let dialect = ctx.call.map_or(Dialect::Other, |call| call.dialect);
     ctx.refusal = Some(error.code());
     ctx.fail(end, error.code());
-    let dialect = ctx.call.map_or(Dialect::Other, |call| call.dialect);
     let local = Local {
         status: error.status(),
         content_type: "application/json",
         body: error.body(dialect),
         allow: error.allow().map(str::to_owned),
         retry_after: error.retry_after(),
+        www_authenticate: error.www_authenticate(),
     };
     write_local(session, ctx, local).await
 }

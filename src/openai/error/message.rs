@@ -8,9 +8,7 @@ impl fmt::Display for ApiError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::InvalidValue { problem, .. } => f.write_str(problem),
-            Self::InvalidJson { problem } => {
-                write!(f, "The request body is not valid JSON: {problem}.")
-            }
+            Self::InvalidJson { problem } => f.write_str(problem),
             Self::MissingModel => f.write_str(
                 "The request names no model. Name one as `model` in its body; GET /v1/models lists them.",
             ),
