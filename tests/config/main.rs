@@ -128,6 +128,38 @@ fn the_guides_gateway_is_what_its_nginx_conf_says() {
 }
 
 #[test]
+fn the_examples_of_models_and_keys_are_what_they_say() {
+    let example = |name: &str| {
+        let path = root().join("conf/examples").join(name);
+        load(&path).unwrap_or_else(|mistakes| panic!("{mistakes}"))
+    };
+    let models = example("models.yaml");
+    let names: Vec<&str> = models.models.list.iter().map(|m| &*m.name).collect();
+    assert_eq!(names, ["DeepSeek-R1", "gpt-oss-20b"]);
+    assert_eq!(&*models.models.aliases[0].name, "r1");
+    let own = &models.pools[1].endpoints[1].model;
+    assert_eq!(own.as_deref(), Some("gpt-oss-20b-awq"));
+    for (name, expected) in [
+        ("keys.yaml", ["team-a", "operators"]),
+        ("keys-in-a-file.yaml", ["team-a", "team-b"]),
+    ] {
+        let keys = example(name).keys.expect("keys");
+        let names: Vec<&str> = keys.iter().map(|key| &*key.name).collect();
+        assert_eq!(names, expected, "{name}");
+    }
+    // None of them teaches a key that others have read, or that is written in the open.
+    for name in ["models.yaml", "keys.yaml", "keys-in-a-file.yaml"] {
+        let remarks = example(name).remarks;
+        let told: Vec<String> = remarks.iter().map(ToString::to_string).collect();
+        assert!(
+            told.iter()
+                .all(|line| line.contains("can be read by everyone")),
+            "{told:?}"
+        );
+    }
+}
+
+#[test]
 fn the_packaged_configuration_logs_to_its_own_file() {
     let config = load(&root().join("conf/sluicegate.yaml")).expect("the packaged file");
     let log = config.access_log.expect("an access log");
