@@ -74,7 +74,8 @@ impl Bucket {
         self.level = (self.level + parts(amount)).min(parts(self.limit));
     }
 
-    /// Another limit. What was used stays used, up to an empty bucket; what was owed stays owed.
+    /// Another limit. What was used of the earlier one counts as used of this one; a lower one empties the bucket at
+    /// most and adds nothing to what is owed.
     pub fn set_limit(&mut self, limit: u64, now: Instant) {
         let limit = limit.max(1);
         if limit == self.limit {
@@ -202,8 +203,10 @@ mod tests {
         bucket.set_limit(10, start);
         assert_eq!(bucket.wait(1, start), Duration::from_secs(6));
         bucket.charge(5, start);
+        bucket.set_limit(5, start);
+        assert_eq!(bucket.wait(0, start), MINUTE);
         bucket.set_limit(60, start);
-        assert_eq!(bucket.wait(1, start), Duration::from_secs(6));
+        assert_eq!(bucket.state(start).remaining, 50);
     }
 
     #[test]
