@@ -15,6 +15,8 @@ pub mod balance;
 
 pub mod routing;
 
+pub mod admission;
+
 pub mod telemetry;
 
 pub mod snapshot;
@@ -34,6 +36,8 @@ pub mod server;
 pub mod run;
 
 pub mod import;
+
+pub mod key;
 
 pub mod ready;
 

@@ -37,7 +37,6 @@ impl fmt::Display for ApiError {
                 }
             }
             Self::RateLimitExceeded { limit, .. } => {
-                let seconds = self.retry_after().unwrap_or(1);
                 match limit {
                     RateLimit::Requests(most) => {
                         write!(f, "The API key has had its {most} requests a minute.")
@@ -49,8 +48,16 @@ impl fmt::Display for ApiError {
                         f,
                         "The API key has as many requests in flight as it may have, {most}."
                     ),
+                    RateLimit::OneRequest { limit, asked } => write!(
+                        f,
+                        "Request too large for the API key's tokens a minute: Limit {limit}, Requested {asked}. \
+                         Shorten the prompt or lower `max_tokens` (1024 are counted where there is none)."
+                    ),
                 }?;
-                write!(f, " Send the request again in {seconds} s.")
+                match self.retry_after() {
+                    Some(seconds) => write!(f, " Send the request again in {seconds} s."),
+                    None => Ok(()),
+                }
             }
             Self::NotAllowedHere { address, key } => write!(
                 f,
