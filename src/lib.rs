@@ -2,7 +2,6 @@
 //!
 //! Modules in the order a newcomer should read them. Each may use those above it.
 
-pub mod admission;
 pub mod config;
 
 pub mod openai;

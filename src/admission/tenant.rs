@@ -1,5 +1,5 @@
 use std::collections::HashSet;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use super::account::{Account, Limits};
 use super::{Limited, RateLimits};
 use crate::config::{self, KeyModels};
+use crate::telemetry::metrics::KeyMetrics;
 
 /// Whom a key is for, as one configuration has it.
 #[derive(Debug)]
@@ -18,6 +19,8 @@ pub struct Tenant {
     limits: Limits,
     /// Held for nanoseconds, and never across another lock.
     account: Arc<Mutex<Account>>,
+    /// Filled at its first use.
+    pub metrics: OnceLock<KeyMetrics>,
 }
 
 #[derive(Debug)]
@@ -45,6 +48,7 @@ impl Tenant {
                 || Arc::new(Mutex::new(Account::new(limits, now))),
                 |previous| Arc::clone(&previous.account),
             ),
+            metrics: OnceLock::new(),
         }
     }
 

@@ -3,7 +3,7 @@
 use http::HeaderMap;
 use http::header;
 
-use crate::openai::request::{BodyFault, Edit, Peeked, Scanner};
+use crate::openai::request::{BodyFault, Edit, Peeked, Scanner, multipart};
 use crate::openai::{ApiError, BodyKind, Call};
 
 /// Charged against a key for an answer whose length the client did not bound.
@@ -16,6 +16,7 @@ pub enum Reader {
     #[default]
     Unread,
     Json(Box<Scanner>),
+    Form(Box<multipart::Scanner>),
 }
 
 /// What was read of a body; nothing where it is not for us to read.
@@ -24,6 +25,7 @@ pub enum Asked {
     #[default]
     Unread,
     Json(Box<Peeked>),
+    Form(Box<multipart::Form>),
 }
 
 impl Reader {
@@ -43,7 +45,15 @@ impl Reader {
         Ok(match call.body {
             BodyKind::Any => Self::Unread,
             BodyKind::Json => Self::Json(Box::default()),
-            BodyKind::Form => Self::Unread,
+            BodyKind::Form => {
+                let content_type = headers.get(header::CONTENT_TYPE);
+                let content_type = content_type.map_or(&b""[..], |value| value.as_bytes());
+                match multipart::Scanner::new(content_type) {
+                    Some(Ok(scanner)) => Self::Form(Box::new(scanner)),
+                    Some(Err(fault)) if !lenient => return Err(refusal(&fault)),
+                    _ => Self::Unread,
+                }
+            }
         })
     }
 
@@ -51,6 +61,7 @@ impl Reader {
         match self {
             Self::Unread => {}
             Self::Json(scanner) => scanner.feed(piece),
+            Self::Form(scanner) => scanner.feed(piece),
         }
     }
 
@@ -59,6 +70,7 @@ impl Reader {
         let read = match self {
             Self::Unread => return Ok(Asked::Unread),
             Self::Json(scanner) => scanner.finish().map(|read| Asked::Json(Box::new(read))),
+            Self::Form(scanner) => scanner.finish().map(|read| Asked::Form(Box::new(read))),
         };
         match read {
             Ok(asked) => Ok(asked),
@@ -73,6 +85,7 @@ impl Asked {
         match self {
             Self::Unread => None,
             Self::Json(read) => read.model.as_ref().map(|model| &*model.value),
+            Self::Form(read) => read.model.as_ref().map(|model| &*model.value),
         }
     }
 
@@ -81,13 +94,23 @@ impl Asked {
         match self {
             Self::Unread => None,
             Self::Json(read) => read.rename(to),
+            Self::Form(read) => read.rename(to),
+        }
+    }
+
+    /// The first field that steers an engine's insides.
+    pub fn steering(&self) -> Option<&'static str> {
+        match self {
+            Self::Unread => None,
+            Self::Json(read) => read.steering,
+            Self::Form(read) => read.steering,
         }
     }
 
     pub fn json(&self) -> Option<&Peeked> {
         match self {
             Self::Json(read) => Some(read),
-            Self::Unread => None,
+            Self::Unread | Self::Form(_) => None,
         }
     }
 

@@ -76,11 +76,14 @@ fn finish_head(
     }
     response.insert_header(header::SERVER, SERVER)?;
     response.insert_header(X_REQUEST_ID, ctx.request_id.clone())?;
-    if let Some(limits) = ctx.rate_limits() {
-        for (name, value) in limits.fields() {
-            response.insert_header(name, value)?;
+    let mut told = Ok(());
+    ctx.each_limit(|name, value| {
+        if let Ok(value) = HeaderValue::from_str(value) {
+            let inserted = response.insert_header(HeaderName::from_static(name), value);
+            told = std::mem::replace(&mut told, Ok(())).and(inserted);
         }
-    }
+    });
+    told?;
     match framing {
         Framing::Length(length) | Framing::NoBody(Some(length)) => {
             response.insert_header(header::CONTENT_LENGTH, HeaderValue::from(length))?;

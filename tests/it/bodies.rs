@@ -5,8 +5,8 @@ use loadtest::engine::text;
 use serde_json::json;
 
 use crate::support::{
-    Client, End, Engine, Gateway, H2, Puppet, Recorded, Request, Then, engine, get, h2_post, noise, padded,
-    post, until,
+    Client, End, Engine, Gateway, H2, Puppet, Recorded, Request, Then, engine, get, h2_post, noise,
+    padded, post, until,
 };
 
 const PATH: &str = "/v1/chat/completions";

@@ -63,7 +63,11 @@ async fn a_stream_is_counted_and_the_client_sees_what_it_asked_for() {
         assert_eq!(received(&engine)["stream_options"]["include_usage"], true);
         gateway.quiet().await;
         // What the engine gives where nobody says how much.
-        let most = if path == "/v1/completions" { 16.0 } else { 17.0 };
+        let most = if path == "/v1/completions" {
+            16.0
+        } else {
+            17.0
+        };
         assert_eq!(tokens(&gateway, "completion"), most, "{asked}");
         assert!(tokens(&gateway, "prompt") >= 3.0);
         gateway.finish().await;
