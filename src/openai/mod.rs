@@ -3,10 +3,14 @@
 
 pub mod error;
 pub mod paths;
+pub mod rename;
 pub mod sse;
+pub mod usage;
 
 pub use error::ApiError;
 pub use paths::{Call, Verdict};
+pub use rename::Rename;
+pub use usage::Usage;
 
 /// The API a call speaks, which decides what its stream's events mean.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

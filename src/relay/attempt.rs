@@ -14,7 +14,7 @@ use crate::pool::{Fault, Lease};
 use crate::telemetry::metrics::EndpointMetrics;
 use crate::upstream::{ConnectError, Connection, HeadLimits, ReadError, RequestKind, ResponseHead};
 
-use super::events::{Events, Failed, Passed};
+use super::events::{Events, Failed, Passed, UsageAsked};
 use super::memory::{BodyMemory, Charge};
 
 /// Most fields of an engine's head; hyper and nginx allow about as many.
@@ -28,6 +28,8 @@ pub struct Exchange<'a> {
     pub limits: &'a Limits,
     pub memory: &'a Arc<BodyMemory>,
     pub client: Option<IpAddr>,
+    /// Whose wish the count of tokens in a stream is.
+    pub usage: UsageAsked,
 }
 
 /// An answer that has begun well: the next thing is to show it.
@@ -277,7 +279,7 @@ async fn hold_until_content(
     answer: &mut Answer,
     deadline: Instant,
 ) -> Result<(), Stopped> {
-    let mut events = Events::new(exchange.call.dialect, exchange.limits.event);
+    let mut events = Events::new(exchange.call.dialect, exchange.limits.event, exchange.usage);
     let mut held = 0;
     loop {
         let piece = match answer.connection.buffered_body()? {

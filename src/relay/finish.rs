@@ -106,9 +106,6 @@ fn count(shared: &Shared, ctx: &RequestCtx, status: u16, duration: Duration) {
         None => metrics.count_unanswered(status),
     }
     metrics.observe_duration(duration);
-    if let Some(ttft) = ctx.ttft {
-        metrics.observe_ttft(ttft);
-    }
     if let Some(overhead) = ctx.overhead {
         shared.metrics.overhead.observe(overhead.as_secs_f64());
     }

@@ -93,6 +93,7 @@ async fn answer(
         limits: &snapshot.config.limits,
         memory: &shared.body_memory,
         client: ctx.client,
+        usage: events::UsageAsked::AsItComes,
     };
     let mut rng = thread_rng();
     let chosen = {

@@ -170,6 +170,7 @@ impl World {
             limits: &self.limits,
             memory: &self.memory,
             client: None,
+            usage: UsageAsked::default(),
         };
         let Ok(answer) = attempt(&lease, &exchange, HEAD, &self.metrics).await else {
             panic!("a request failed");
