@@ -39,7 +39,8 @@ fn no_directive_is_dropped_in_silence() {
         .map(|entry| entry.name)
         .collect();
     for name in names::all() {
-        if carried.contains(name) || name == "include" {
+        // Where a return is, nothing is sent on: tests/import/broken/answered-before.conf.
+        if carried.contains(name) || matches!(name, "include" | "return") {
             continue;
         }
         let place = match name {
@@ -222,14 +223,9 @@ fn what_kept_clients_out_is_listed_before_all_else() {
         ('s', "valid_referers none;"),
         ('l', "if ($a) { return 403; }"),
         ('s', "if ($a) { return 444; }"),
-        ('s', "} server { listen 80; server_name x; return 444;"),
     ] {
         let here = imported(&with(place, guard)).unwrap_or_else(|b| panic!("{b:?}"));
-        let name = match guard.strip_prefix("} ") {
-            Some(next) => next,
-            None => guard,
-        };
-        let name = name.split([' ', ';']).next().unwrap();
+        let name = guard.split([' ', ';']).next().unwrap();
         let of = |note: &String| note.contains(&format!(" {name}: "));
         let count = here.notes.iter().filter(|note| of(note)).count();
         assert!(of(&here.notes[0]), "{guard}: {:?}", here.notes);
