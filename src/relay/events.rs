@@ -47,9 +47,25 @@ impl Events {
 
     /// Takes the next piece.
     pub fn take(&mut self, piece: Bytes) -> Passed {
-        let seen = self.scanner.feed(&piece);
+        let seen = self.read(&piece);
+        self.pass(seen, piece)
+    }
+
+    /// Reads the next piece, which then is either shown as it is, where [`Self::is_plain`], or given to
+    /// [`Self::pass`].
+    pub fn read(&mut self, piece: &[u8]) -> Seen {
+        self.scanner.feed(piece)
+    }
+
+    /// The piece that was read last is to be shown as it is: whole events, none of them a failure.
+    pub fn is_plain(&self, seen: &Seen) -> bool {
+        self.tail.is_empty() && seen.incomplete == 0 && !seen.aborted && seen.error.is_none()
+    }
+
+    /// What the piece that was read last comes to.
+    pub fn pass(&mut self, seen: Seen, piece: Bytes) -> Passed {
         let failed = failed(&seen);
-        if self.tail.is_empty() && seen.incomplete == 0 && failed.is_none() {
+        if self.is_plain(&seen) {
             return Passed {
                 seen,
                 shown: piece,

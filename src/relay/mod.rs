@@ -16,6 +16,7 @@ mod memory;
 mod request;
 mod respond;
 mod retry;
+mod straight;
 mod stream;
 
 use std::cell::RefCell;
