@@ -20,6 +20,7 @@ mod peek;
 mod request;
 mod respond;
 mod retry;
+mod straight;
 mod stream;
 
 use std::cell::RefCell;
