@@ -12,6 +12,8 @@ pub mod pool;
 
 pub mod balance;
 
+pub mod routing;
+
 pub mod telemetry;
 
 pub mod snapshot;

@@ -108,6 +108,12 @@ impl Node {
     }
 }
 
+/// A mapping without keys that nobody wrote.
+pub(super) static NOTHING: Node = Node {
+    at: Position::NOWHERE,
+    value: Value::Map(Vec::new()),
+};
+
 /// A mistake in the YAML itself.
 #[derive(Debug)]
 pub(super) struct Mistake {
@@ -132,11 +138,16 @@ impl Mistake {
 /// Reads one document. An empty one is an empty scalar. Keys that are written twice are reported
 /// beside the tree, which then holds the first; any other mistake ends the reading.
 pub(super) fn tree(text: &str) -> Result<(Node, Vec<Mistake>), Mistake> {
-    if text.len() > LARGEST_FILE {
+    tree_within(text, LARGEST_FILE)
+}
+
+/// [`tree`] of a text of at most `largest` bytes.
+pub(super) fn tree_within(text: &str, largest: usize) -> Result<(Node, Vec<Mistake>), Mistake> {
+    if text.len() > largest {
         return Err(Mistake::new(
             Position::START,
             format!("the file has {} bytes", text.len()),
-            format!("a configuration may have {LARGEST_FILE}"),
+            format!("it may have {largest}"),
         ));
     }
     let options = granit_parser::options! {

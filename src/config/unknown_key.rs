@@ -29,7 +29,7 @@ pub(super) fn check(reader: &Reader<'_>, entry: &Entry, section: &'static str, p
 
 /// Whether the operator chooses the names of the section's keys.
 fn names_are_free(section: &str) -> bool {
-    section == "pools"
+    matches!(section, "pools" | "models")
 }
 
 fn remedy(section: &'static str, name: &str) -> String {
@@ -49,7 +49,7 @@ fn remedy(section: &'static str, name: &str) -> String {
     match elsewhere {
         Some("") => format!("{name} belongs at the top of the file, without indentation"),
         Some(within) => {
-            let within = within.replace("pools.*", "pools.NAME").replace("[]", "");
+            let within = within.replace('*', "NAME").replace("[]", "");
             format!("{name} belongs in {within}")
         }
         None => {

@@ -7,7 +7,7 @@ pub mod rename;
 pub mod sse;
 pub mod usage;
 
-pub use error::ApiError;
+pub use error::{ApiError, RateLimit};
 pub use paths::{Call, Verdict};
 pub use rename::Rename;
 pub use usage::Usage;

@@ -112,6 +112,7 @@ pub(crate) fn config(urls: &[&str]) -> Config {
     Config {
         file: None,
         places: config::Places::default(),
+        remarks: config::Remarks::default(),
         listen: Vec::new(),
         admin: Vec::new(),
         status_allow: Vec::new(),
@@ -135,6 +136,7 @@ pub(crate) fn config(urls: &[&str]) -> Config {
             answer: 1 << 20,
             event: 4 << 20,
             body_memory: 1 << 30,
+            n: 16,
         },
         client: config::ClientTimeouts {
             header_timeout: Duration::from_secs(60),
@@ -144,6 +146,8 @@ pub(crate) fn config(urls: &[&str]) -> Config {
         },
         keepalive: keepalive(),
         pools: vec![pool],
+        models: config::Models::default(),
+        keys: None,
     }
 }
 
@@ -167,6 +171,7 @@ pub(crate) fn config_endpoint(url: &str) -> config::Endpoint {
         max_in_flight: None,
         backup: false,
         api_key: None,
+        model: None,
     }
 }
 

@@ -9,7 +9,7 @@ use pingora::http::ResponseHeader;
 use pingora::{ErrorType, Result};
 use pingora_proxy::Session;
 
-use crate::openai::ApiError;
+use crate::openai::{ApiError, Dialect};
 use crate::upstream::{ResponseHead, connection_options, is_hop_by_hop};
 
 use super::body::{DRAIN_BYTES, DRAIN_TIME};
@@ -210,10 +210,11 @@ pub async fn refuse(session: &mut Session, ctx: &mut RequestCtx, error: &ApiErro
     };
     ctx.refusal = Some(error.code());
     ctx.fail(end, error.code());
+    let dialect = ctx.call.map_or(Dialect::Other, |call| call.dialect);
     let local = Local {
         status: error.status(),
         content_type: "application/json",
-        body: error.body(),
+        body: error.body(dialect),
         allow: error.allow().map(str::to_owned),
         retry_after: error.retry_after(),
     };
