@@ -2,13 +2,14 @@
 //! like, and what the events of a streamed answer mean. Pure: bytes in, facts out.
 
 pub mod error;
+pub mod models;
 pub mod paths;
 pub mod rename;
 pub mod sse;
 pub mod usage;
 
 pub use error::{ApiError, RateLimit};
-pub use paths::{Call, Verdict};
+pub use paths::{Call, Own, Verdict};
 pub use rename::Rename;
 pub use usage::Usage;
 
