@@ -127,7 +127,8 @@ impl Cli {
         }
         let loaded = if self.signal.is_some() {
             // Only `pid_file` is asked for: secrets are in the environment of the service, not in this one.
-            let known = |name: &str| environment(name).or_else(|| Some("unset".to_owned()));
+            // Each is another, as no two keys may have the same.
+            let known = |name: &str| environment(name).or_else(|| Some(format!("unset-{name}")));
             config::load(&self.config, &known)
         } else if self.listen.is_empty() {
             config::load(&self.config, &environment)

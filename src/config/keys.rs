@@ -55,7 +55,7 @@ fn from_file(section: &Section<'_>, models: &Models) -> Vec<Key> {
     const FILE_FORM: &str = "write the path of a file that holds a list of keys";
     let reader = section.reader;
     let Some(field) = section.written("file") else {
-        section.require("file", FILE_FORM);
+        section.require("file", FORM);
         return Vec::new();
     };
     let Ok(Some(path)) = reader.scalar(&field, FILE_FORM, |text| file_path(reader, text)) else {
