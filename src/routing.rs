@@ -180,6 +180,13 @@ impl Routes {
         self.names.iter().map(|name| &**name)
     }
 
+    /// Every pool and label that a route may have, some of them more than once.
+    pub fn targets(&self) -> impl Iterator<Item = (usize, &Arc<str>)> {
+        let unnamed = self.others.iter().chain(&self.unnamed);
+        let all = self.named.values().chain(unnamed);
+        all.map(|target| (target.pool, &target.label))
+    }
+
     fn near(&self, model: &str, may: &dyn Fn(&str) -> bool) -> Vec<String> {
         let usable = self.names().take(LOOKED_AT).filter(|name| {
             let target = self.named.get(*name);

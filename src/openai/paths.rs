@@ -31,6 +31,18 @@ pub struct Call {
     pub prefix: &'static str,
     /// Answered by the gateway, not by an engine; `None` for all calls with `expose: all`.
     pub own: Option<Own>,
+    pub body: BodyKind,
+}
+
+/// What a call's body is, and so whether it can be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BodyKind {
+    /// None, or anything: it passes unread.
+    Any,
+    /// A JSON object.
+    Json,
+    /// `multipart/form-data`.
+    Form,
 }
 
 /// A call that the gateway answers itself, for those who may make inference calls.
@@ -128,6 +140,7 @@ fn unlisted(method: &str) -> Call {
         dialect: Dialect::Other,
         prefix: "",
         own: None,
+        body: BodyKind::Any,
     }
 }
 
@@ -137,6 +150,7 @@ struct Row {
     dialect: Dialect,
     prefix: &'static str,
     own: Option<Own>,
+    body: BodyKind,
 }
 
 impl Row {
@@ -146,6 +160,7 @@ impl Row {
             dialect: self.dialect,
             prefix: self.prefix,
             own: self.own,
+            body: self.body,
         }
     }
 }
@@ -206,27 +221,30 @@ const fn row(methods: Methods, shape: Shape, dialect: Dialect) -> Row {
         dialect,
         prefix: "",
         own: None,
+        body: match methods {
+            Get => BodyKind::Any,
+            Post => BodyKind::Json,
+        },
     }
+}
+
+/// A call whose body is a form with a file in it, or nothing.
+const fn with_body(body: BodyKind, row: Row) -> Row {
+    Row { body, ..row }
 }
 
 /// A short form of LiteLLM's: the engine is asked for `/v1` + the path.
 const fn short(methods: Methods, shape: Shape, dialect: Dialect) -> Row {
     Row {
-        methods,
-        shape,
-        dialect,
         prefix: "/v1",
-        own: None,
+        ..row(methods, shape, dialect)
     }
 }
 
 const fn own(shape: Shape, own: Own) -> Row {
     Row {
-        methods: Get,
-        shape,
-        dialect: Other,
-        prefix: "",
         own: Some(own),
+        ..row(Get, shape, Other)
     }
 }
 
@@ -251,14 +269,23 @@ const TABLE: &[Row] = &[
     own(Model(MODEL_PATHS[1]), Own::Model),
     row(Post, Is("/v1/messages/count_tokens"), Other),
     row(Get, Id("/v1/responses/", ""), Responses),
-    row(Post, Id("/v1/responses/", "/cancel"), Other),
+    with_body(
+        BodyKind::Any,
+        row(Post, Id("/v1/responses/", "/cancel"), Other),
+    ),
     row(Post, Is("/v1/score"), Other),
     row(Post, Is("/score"), Other),
     row(Post, Is("/v1/rerank"), Other),
     row(Post, Is("/v2/rerank"), Other),
     row(Post, Is("/rerank"), Other),
-    row(Post, Is("/v1/audio/transcriptions"), Other),
-    row(Post, Is("/v1/audio/translations"), Other),
+    with_body(
+        BodyKind::Form,
+        row(Post, Is("/v1/audio/transcriptions"), Other),
+    ),
+    with_body(
+        BodyKind::Form,
+        row(Post, Is("/v1/audio/translations"), Other),
+    ),
     row(Post, Is("/v1/audio/speech"), Other),
     row(Post, Is("/tokenize"), Other),
     row(Post, Is("/v1/tokenize"), Other),

@@ -11,7 +11,7 @@ use crate::support::{
 };
 
 /// In this order.
-const FIELDS: [&str; 25] = [
+const FIELDS: [&str; 26] = [
     "time",
     "request_id",
     "client",
@@ -30,6 +30,7 @@ const FIELDS: [&str; 25] = [
     "prompt_tokens",
     "completion_tokens",
     "cached_tokens",
+    "tokens_estimated",
     "queue_ms",
     "connect_ms",
     "ttft_ms",
