@@ -12,7 +12,7 @@ use crate::telemetry::rfc3339;
 pub struct EndpointView<'a> {
     pub pool: &'a str,
     pub endpoint: &'a str,
-    pub url: &'a str,
+    pub url: String,
     /// `vllm`, `sglang`, `openai`; `None` = not known yet.
     pub engine: Option<&'a str>,
     /// The names it serves models by, as far as is known.
@@ -67,7 +67,7 @@ mod tests {
         let view = EndpointView {
             pool: "default",
             endpoint: "node0:8000",
-            url: "http://node0:8000",
+            url: "http://node0:8000".to_owned(),
             engine: Some("vllm"),
             models: vec!["DeepSeek-R1", "r1"],
             state: "ejected",

@@ -25,11 +25,17 @@ fn an_engine_is_known_by_its_signature() {
             listed("sql-lora", Some("vllm"), None)
         ]
     );
-    assert_eq!(vllm.names().collect::<Vec<_>>(), ["DeepSeek-R1", "sql-lora"]);
+    assert_eq!(
+        vllm.names().collect::<Vec<_>>(),
+        ["DeepSeek-R1", "sql-lora"]
+    );
     let sglang = Catalog::parse(SGLANG.as_bytes()).unwrap();
     assert_eq!(sglang.engine, Engine::Sglang);
     for (other, names) in [
-        (r#"{"data":[{"id":"a","owned_by":"library"},{"id":"b"}]}"#, &["a", "b"][..]),
+        (
+            r#"{"data":[{"id":"a","owned_by":"library"},{"id":"b"}]}"#,
+            &["a", "b"][..],
+        ),
         // One that has loaded nothing yet.
         (r#"{"object":"list","data":[]}"#, &[]),
     ] {
@@ -52,7 +58,10 @@ fn what_is_no_list_is_odd() {
         (r#"{"object":"error","message":"not here"}"#, Odd::NotAList),
         (r#"{"data":{"id":"a"}}"#, Odd::NotAList),
         (r#"{"data":[{}]}"#, Odd::NoModel),
-        (r#"{"data":["a",{"id":7},{"id":""},{"id":"a\nb"}]}"#, Odd::NoModel),
+        (
+            r#"{"data":["a",{"id":7},{"id":""},{"id":"a\nb"}]}"#,
+            Odd::NoModel,
+        ),
     ] {
         assert_eq!(Catalog::parse(answer.as_bytes()), Err(odd), "{answer:.80}");
     }
@@ -81,7 +90,10 @@ fn an_odd_entry_does_not_hide_the_others() {
 fn a_list_has_an_end() {
     let data: Vec<Value> = (0..2000).map(|n| json!({ "id": n.to_string() })).collect();
     let answer = json!({ "data": data }).to_string();
-    assert_eq!(Catalog::parse(answer.as_bytes()).unwrap().models.len(), 1024);
+    assert_eq!(
+        Catalog::parse(answer.as_bytes()).unwrap().models.len(),
+        1024
+    );
 }
 
 const TWO: [Entry<'static>; 2] = [
@@ -110,7 +122,10 @@ fn openais_list() {
             { "id": "a/\"b\"", "object": "model", "created": CREATED, "owned_by": "sluicegate" },
         ]})
     );
-    assert_eq!(&list(&[], Form::OpenAi)[..], br#"{"object":"list","data":[]}"#);
+    assert_eq!(
+        &list(&[], Form::OpenAi)[..],
+        br#"{"object":"list","data":[]}"#
+    );
     assert_eq!(
         value(&one(&TWO[0], Form::OpenAi)),
         value(&list(&TWO, Form::OpenAi))["data"][0]
@@ -119,9 +134,7 @@ fn openais_list() {
 
 #[test]
 fn anthropics_list() {
-    let model = |id| {
-        json!({ "type": "model", "id": id, "display_name": id, "created_at": "2023-02-28T18:56:42Z" })
-    };
+    let model = |id| json!({ "type": "model", "id": id, "display_name": id, "created_at": "2023-02-28T18:56:42Z" });
     assert_eq!(
         value(&list(&TWO, Form::Anthropic)),
         json!({

@@ -66,10 +66,7 @@ mod tests {
     fn only_news_are_told() {
         let first = catalog("vllm", &["R1"]);
         let said = |before: Option<&Catalog>, now| news(before, now);
-        assert_eq!(
-            said(None, &first).as_deref(),
-            Some("is vllm and serves R1")
-        );
+        assert_eq!(said(None, &first).as_deref(), Some("is vllm and serves R1"));
         assert_eq!(said(Some(&first), &first.clone()), None);
         let more = catalog("vllm", &["R1", "V3"]);
         assert_eq!(
