@@ -67,7 +67,8 @@ mod tests {
         let first = catalog("vllm", &["R1"]);
         let said = |before: Option<&Catalog>, now| news(before, now);
         assert_eq!(said(None, &first).as_deref(), Some("is vllm and serves R1"));
-        assert_eq!(said(Some(&first), &first.clone()), None);
+        let same = first.clone();
+        assert_eq!(said(Some(&first), &same), None);
         let more = catalog("vllm", &["R1", "V3"]);
         assert_eq!(
             said(Some(&first), &more).as_deref(),

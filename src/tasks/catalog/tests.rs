@@ -208,6 +208,9 @@ async fn asking_follows_the_snapshots() {
         .cell
         .apply(Arc::new(next), &Resolved::default())
         .unwrap();
+    // The one that goes may hear of the change before it is ended.
+    tokio::time::sleep(MILLI).await;
+    scene.script.names();
     tokio::time::sleep(SECOND * 200).await;
     let names = scene.script.names();
     assert!(names.len() > 2 && names.iter().all(|name| name == "10.0.0.2:8000"));
