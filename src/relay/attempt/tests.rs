@@ -162,8 +162,9 @@ impl World {
         let exchange = Exchange {
             call: Call {
                 repeatable: true,
-                dialect: Dialect::Chat,
+                dialect: crate::openai::Dialect::Chat,
                 prefix: "",
+                own: None,
                 body: crate::openai::BodyKind::Json,
             },
             is_head: false,
