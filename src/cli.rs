@@ -12,6 +12,7 @@ use crate::config::{self, Config, Diagnostics, look_up};
 use crate::demo;
 use crate::generate;
 use crate::import::Import;
+use crate::key::Key;
 use crate::ready::Question;
 use crate::run;
 use crate::tasks::supervisor::Signals;
@@ -75,6 +76,8 @@ enum Command {
     Demo(demo::Demo),
     /// Print the sluicegate.yaml that does what an nginx.conf does, and list what it could not carry over
     Import(Import),
+    /// Make an API key: print it, and on the next line the entry of `keys` that holds its hash
+    Key(Key),
     /// Exit 0 when the gateway at URL is ready, else 1
     Ready(Ready),
     /// One simulated engine of the demo
@@ -119,6 +122,7 @@ impl Cli {
             Some(Command::Demo(demo)) => return demo.run(signals),
             Some(Command::DemoEngine(engine)) => return engine.run(),
             Some(Command::Import(import)) => return import.run(),
+            Some(Command::Key(key)) => return key.run(),
             Some(Command::Ready(ready)) => return ready.ask(),
             Some(Command::Generate(generate)) => {
                 return generate::write(Self::command(), &generate.directory);

@@ -112,6 +112,9 @@ impl Snapshot {
         for (state, settings) in &self.endpoints {
             state.configure(settings, now);
         }
+        if let Some(keyring) = &self.keyring {
+            keyring.take_effect(now);
+        }
         for (pool, config) in self.pools.iter().zip(&self.config.pools) {
             pool.retry_budget.configure(&config.retry_budget);
         }

@@ -214,6 +214,17 @@ fn written_name(section: &Section<'_>) -> String {
     }
 }
 
+/// Whether a key may have the name `text`.
+///
+/// # Errors
+/// What is wrong with it, as in `is longer than 64 characters`.
+pub fn check_key_name(text: &str) -> Result<(), String> {
+    match key_name(text) {
+        Ok(_) => Ok(()),
+        Err(fault) => Err(fault.what),
+    }
+}
+
 fn key_name(text: &str) -> Result<Arc<str>, Fault> {
     if text.is_empty() {
         Err(Fault::new("is empty"))

@@ -81,6 +81,8 @@ pub enum RateLimit {
     Tokens(u64),
     /// Requests at the same time.
     InFlight(u32),
+    /// One request counts for more tokens than there are in a minute: it would never be taken.
+    OneRequest { limit: u64, asked: u64 },
 }
 
 impl ApiError {
@@ -225,6 +227,10 @@ impl ApiError {
     /// The value of `Retry-After`, in whole seconds, at least 1.
     pub fn retry_after(&self) -> Option<u64> {
         match self {
+            Self::RateLimitExceeded {
+                limit: RateLimit::OneRequest { .. },
+                ..
+            } => None,
             Self::RateLimitExceeded { retry_after, .. }
             | Self::Overloaded { retry_after }
             | Self::OutOfBodyMemory { retry_after }

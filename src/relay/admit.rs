@@ -6,10 +6,9 @@ use std::sync::Arc;
 use http::{HeaderMap, HeaderValue, header};
 use tokio::time::Instant;
 
-use crate::admission::Tenant;
 use crate::config::{Config, Expose};
 use crate::openai::{ApiError, BodyKind, Call, Dialect};
-use crate::routing::{NoRoute, Route};
+use crate::routing::Route;
 use crate::snapshot::Snapshot;
 
 use super::Stop;
@@ -68,22 +67,11 @@ pub fn resolve<'a>(
         Asked::Unread if call.body == BodyKind::Any => snapshot.routes.without_model(&may),
         _ => snapshot.routes.resolve(asked.model(), &may),
     };
-    route.map_err(|no| {
-        Stop::Refused(match no {
-            NoRoute::Missing => ApiError::MissingModel,
-            NoRoute::Unknown { model, suggestions } => ApiError::model_not_found(&model, suggestions),
-            NoRoute::NotAllowed { model } => ApiError::model_not_allowed(model.as_deref()),
-        })
-    })
+    route.map_err(|no| Stop::Refused(no.into()))
 }
 
 /// Whether the request is within the limits, its key's among them.
-pub fn admit(
-    ctx: &mut RequestCtx,
-    config: &Config,
-    call: Call,
-    asked: &Asked,
-) -> Result<(), Stop> {
+pub fn admit(ctx: &mut RequestCtx, config: &Config, call: Call, asked: &Asked) -> Result<(), Stop> {
     if let Some(read) = asked.json() {
         if read.completions > config.limits.n {
             return Err(Stop::Refused(ApiError::too_many_completions(
@@ -91,9 +79,9 @@ pub fn admit(
                 config.limits.n,
             )));
         }
-        if let (Some(field), Expose::Inference { .. }) = (read.steering, &config.expose) {
-            return Err(Stop::Refused(ApiError::steering_field(field)));
-        }
+    }
+    if let (Some(field), Expose::Inference { .. }) = (asked.steering(), &config.expose) {
+        return Err(Stop::Refused(ApiError::steering_field(field)));
     }
     let Some(tenant) = &ctx.tenant else {
         return Ok(());
@@ -105,11 +93,9 @@ pub fn admit(
             Ok(())
         }
         Err(limited) => {
-            ctx.limited = Some(limited.rate);
-            Err(Stop::Refused(ApiError::RateLimitExceeded {
-                limit: limited.by,
-                retry_after: limited.retry_after,
-            }))
+            let error = ApiError::from(&limited);
+            ctx.limited = Some(limited);
+            Err(Stop::Refused(error))
         }
     }
 }
@@ -141,7 +127,10 @@ mod tests {
             (&[("authorization", "bearer  a ")], Some("a")),
             (&[("authorization", "BEARER\ta")], Some("a")),
             (&[("x-api-key", " a ")], Some("a")),
-            (&[("authorization", "Bearer a"), ("x-api-key", "a")], Some("a")),
+            (
+                &[("authorization", "Bearer a"), ("x-api-key", "a")],
+                Some("a"),
+            ),
             (&[("authorization", "Bearer a"), ("x-api-key", "b")], None),
             (&[("x-api-key", "a"), ("x-api-key", "b")], None),
             (&[("authorization", "Basic a"), ("x-api-key", "a")], None),

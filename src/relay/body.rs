@@ -42,7 +42,10 @@ pub enum BodyError {
 }
 
 impl Body {
-    #[expect(clippy::too_many_arguments, reason = "what bounds a body comes from many places")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "what bounds a body comes from many places"
+    )]
     /// Reads until the end of the body, `reader` with it. `declared` is its Content-Length, already within the limit.
     pub async fn read(
         incoming: &mut Incoming,

@@ -8,7 +8,7 @@ use std::time::Duration;
 use http::HeaderValue;
 use tokio::time::Instant;
 
-use crate::admission::{Permit, RateLimits, Tenant};
+use crate::admission::{Limited, Permit, Tenant};
 use crate::listener::Connection;
 use crate::openai::{Call, Usage};
 use crate::pool::Pool;
@@ -54,7 +54,7 @@ pub struct RequestCtx {
     /// What the request takes of its key's limits.
     pub permit: Option<Permit>,
     /// The limits of its key refused it; they are told to the client.
-    pub limited: Option<RateLimits>,
+    pub limited: Option<Limited>,
     pub model: Option<Arc<ModelScope>>,
     /// The one its model goes to.
     pub pool: Option<Arc<Pool>>,
@@ -120,11 +120,12 @@ impl RequestCtx {
         config.map_or(Duration::from_secs(60), |config| config.client.send_timeout)
     }
 
-    /// What is left of its key's limits.
-    pub fn rate_limits(&self) -> Option<RateLimits> {
-        match &self.permit {
-            Some(permit) => Some(permit.rate(Instant::now())),
-            None => self.limited,
+    /// The fields of an answer that tell what is left of its key's limits.
+    pub fn each_limit(&self, put: impl FnMut(&'static str, &str)) {
+        match (&self.permit, &self.limited) {
+            (Some(permit), _) => permit.rate(Instant::now()).each_field(put),
+            (None, Some(limited)) => limited.each_field(put),
+            (None, None) => {}
         }
     }
 

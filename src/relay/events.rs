@@ -56,12 +56,7 @@ pub struct Passed {
 
 impl Events {
     /// `limit`: longest event in bytes; a longer one, and what follows it, is shown as it comes.
-    pub fn new(
-        dialect: Dialect,
-        limit: usize,
-        asked: UsageAsked,
-        rename: Option<Rename>,
-    ) -> Self {
+    pub fn new(dialect: Dialect, limit: usize, asked: UsageAsked, rename: Option<Rename>) -> Self {
         let mut scanner = SseScanner::new(dialect, limit);
         if asked == UsageAsked::InEveryEvent {
             scanner.read_each();

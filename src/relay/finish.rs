@@ -125,7 +125,11 @@ fn count(shared: &Shared, ctx: &RequestCtx, status: u16, duration: Duration) {
 
 /// The pool its model goes to; the first one where it did not come to that.
 fn pool_of(ctx: &RequestCtx) -> Option<&Arc<Pool>> {
-    let first = || ctx.snapshot.as_ref().map(|snapshot| snapshot.default_pool());
+    let first = || {
+        ctx.snapshot
+            .as_ref()
+            .map(|snapshot| snapshot.default_pool())
+    };
     ctx.pool.as_ref().or_else(first)
 }
 

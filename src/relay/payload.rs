@@ -37,12 +37,7 @@ pub struct Sent<'a> {
 
 impl<'a> Payload<'a> {
     /// `counts`: the gateway asks for the count of tokens of a stream that the client did not ask for.
-    pub fn new(
-        body: &'a Body,
-        asked: &'a Asked,
-        route: &Route<'a>,
-        counts: bool,
-    ) -> Self {
+    pub fn new(body: &'a Body, asked: &'a Asked, route: &Route<'a>, counts: bool) -> Self {
         let read = asked.json();
         let usage = read
             .filter(|read| counts && read.stream == Some(true))
@@ -74,7 +69,9 @@ impl<'a> Payload<'a> {
     pub fn for_endpoint(&self, endpoint: &Endpoint) -> Sent<'a> {
         let public = self.asked.model();
         let upstream = endpoint.model.as_ref().or(self.upstream_model);
-        let upstream = upstream.map(|name| &**name).filter(|&name| public.is_some_and(|public| public != name));
+        let upstream = upstream
+            .map(|name| &**name)
+            .filter(|&name| public.is_some_and(|public| public != name));
         let name = upstream.and_then(|name| self.asked.rename(name));
         let rename = match (upstream, public) {
             (Some(upstream), Some(public)) if self.restores => Rename::new(upstream, public),

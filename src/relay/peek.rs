@@ -3,7 +3,7 @@
 use http::HeaderMap;
 use http::header;
 
-use crate::openai::request::{BodyFault, Edit, Peeked, Scanner};
+use crate::openai::request::{BodyFault, Edit, Peeked, Scanner, multipart};
 use crate::openai::{ApiError, BodyKind, Call};
 
 /// Charged against a key for an answer whose length the client did not bound.
@@ -25,7 +25,7 @@ pub enum Asked {
     #[default]
     Unread,
     Json(Box<Peeked>),
-    Form(Box<multipart::Peeked>),
+    Form(Box<multipart::Form>),
 }
 
 impl Reader {
@@ -49,9 +49,9 @@ impl Reader {
                 let content_type = headers.get(header::CONTENT_TYPE);
                 let content_type = content_type.map_or(&b""[..], |value| value.as_bytes());
                 match multipart::Scanner::new(content_type) {
-                    Ok(scanner) => Self::Form(Box::new(scanner)),
-                    Err(_) if lenient => Self::Unread,
-                    Err(fault) => return Err(refusal(&fault)),
+                    Some(Ok(scanner)) => Self::Form(Box::new(scanner)),
+                    Some(Err(fault)) if !lenient => return Err(refusal(&fault)),
+                    _ => Self::Unread,
                 }
             }
         })
@@ -95,6 +95,15 @@ impl Asked {
             Self::Unread => None,
             Self::Json(read) => read.rename(to),
             Self::Form(read) => read.rename(to),
+        }
+    }
+
+    /// The first field that steers an engine's insides.
+    pub fn steering(&self) -> Option<&'static str> {
+        match self {
+            Self::Unread => None,
+            Self::Json(read) => read.steering,
+            Self::Form(read) => read.steering,
         }
     }
 

@@ -76,11 +76,14 @@ fn finish_head(
     }
     response.insert_header(header::SERVER, SERVER)?;
     response.insert_header(X_REQUEST_ID, ctx.request_id.clone())?;
-    if let Some(limits) = ctx.rate_limits() {
-        for (name, value) in limits.fields() {
-            response.insert_header(name, value)?;
+    let mut told = Ok(());
+    ctx.each_limit(|name, value| {
+        if let Ok(value) = HeaderValue::from_str(value) {
+            let inserted = response.insert_header(HeaderName::from_static(name), value);
+            told = std::mem::replace(&mut told, Ok(())).and(inserted);
         }
-    }
+    });
+    told?;
     match framing {
         Framing::Length(length) | Framing::NoBody(Some(length)) => {
             response.insert_header(header::CONTENT_LENGTH, HeaderValue::from(length))?;
@@ -228,13 +231,13 @@ pub async fn refuse(session: &mut Session, ctx: &mut RequestCtx, error: &ApiErro
     let dialect = ctx.call.map_or(Dialect::Other, |call| call.dialect);
     ctx.refusal = Some(error.code());
     ctx.fail(end, error.code());
-    let dialect = ctx.call.map_or(Dialect::Other, |call| call.dialect);
     let local = Local {
         status: error.status(),
         content_type: "application/json",
         body: error.body(dialect),
         allow: error.allow().map(str::to_owned),
         retry_after: error.retry_after(),
+        www_authenticate: error.www_authenticate(),
     };
     write_local(session, ctx, local).await
 }

@@ -60,7 +60,9 @@ impl Shared {
     }
 
     pub fn key_metrics<'a>(&self, tenant: &'a Tenant) -> &'a KeyMetrics {
-        tenant.metrics.get_or_init(|| self.metrics.key(&tenant.name))
+        tenant
+            .metrics
+            .get_or_init(|| self.metrics.key(&tenant.name))
     }
 
     /// From now on every answer closes its connection.

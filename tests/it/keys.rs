@@ -165,7 +165,12 @@ async fn tokens_a_minute_are_charged_on_entry_and_settled_to_what_was_used() {
     assert!(remaining(&first) < 500, "{}", remaining(&first));
     gateway.quiet().await;
     let second = gateway.ask(&request(1500)).await;
-    assert_eq!(second.status, 200, "{}", String::from_utf8_lossy(&second.body));
+    assert_eq!(
+        second.status,
+        200,
+        "{}",
+        String::from_utf8_lossy(&second.body)
+    );
     gateway.quiet().await;
     let third = gateway.ask(&request(100_000)).await;
     assert_eq!(third.status, 429);
@@ -205,9 +210,15 @@ async fn ten_thousand_wrong_keys_leave_nothing_behind() {
     assert_eq!(client.ask(&wrong(0)).await.status, 401);
     let before = series();
     for n in 1..2000 {
-        if client.ask(&wrong(n)).await.fields.iter().any(|(name, value)| {
-            name.eq_ignore_ascii_case("connection") && value.eq_ignore_ascii_case("close")
-        }) {
+        if client
+            .ask(&wrong(n))
+            .await
+            .fields
+            .iter()
+            .any(|(name, value)| {
+                name.eq_ignore_ascii_case("connection") && value.eq_ignore_ascii_case("close")
+            })
+        {
             client = Client::connect(gateway.address).await;
         }
     }

@@ -48,7 +48,11 @@ async fn each_model_goes_to_its_pool_by_its_engines_name() {
             let answer = chat(&gateway, &model.into(), stream).await;
             let text = String::from_utf8_lossy(&answer.body);
             assert_eq!(answer.status, status, "{model}: {text}");
-            let own = if model == "qwen" { "qwen" } else { "deepseek-ai/R1" };
+            let own = if model == "qwen" {
+                "qwen"
+            } else {
+                "deepseek-ai/R1"
+            };
             assert!(text.contains(&format!("\"model\":\"{own}\"")), "{text}");
         }
     }
@@ -77,9 +81,17 @@ async fn a_name_that_is_none_is_refused_with_the_nearest() {
     ))
     .await;
     let (status, error_of) = error(&chat(&gateway, &"DeepSeek-R2".into(), false).await);
-    assert_eq!((status, &error_of["code"]), (404, &"model_not_found".into()));
+    assert_eq!(
+        (status, &error_of["code"]),
+        (404, &"model_not_found".into())
+    );
     assert_eq!(error_of["param"], "model");
-    assert!(error_of["message"].as_str().unwrap().contains("DeepSeek-R1"));
+    assert!(
+        error_of["message"]
+            .as_str()
+            .unwrap()
+            .contains("DeepSeek-R1")
+    );
     let (status, error_of) = error(&chat(&gateway, &Value::Null, false).await);
     assert_eq!((status, &error_of["code"]), (400, &"missing_model".into()));
     let long = "m".repeat(1 << 20);
@@ -117,7 +129,10 @@ async fn an_endpoint_may_have_a_name_of_its_own_for_the_model_also_on_the_second
     let (first, second) = (serving("one").await, serving("two").await);
     let endpoints = [
         format!("{{ url: \"{}\", model: one }}", first.authority()),
-        format!("{{ url: \"{}\", model: two, backup: true }}", second.authority()),
+        format!(
+            "{{ url: \"{}\", model: two, backup: true }}",
+            second.authority()
+        ),
     ];
     let gateway = Gateway::start(&format!(
         "{}\nmodels: {{ public: {{}} }}",
@@ -132,7 +147,10 @@ async fn an_endpoint_may_have_a_name_of_its_own_for_the_model_also_on_the_second
         let body = inferences.last().unwrap().body.clone().unwrap();
         serde_json::from_slice::<Value>(&body).unwrap()["model"].clone()
     };
-    assert_eq!((model(&first), model(&second)), ("one".into(), "two".into()));
+    assert_eq!(
+        (model(&first), model(&second)),
+        ("one".into(), "two".into())
+    );
     gateway.finish().await;
 }
 
@@ -185,9 +203,15 @@ async fn a_form_names_its_model_too() {
     assert_eq!(gateway.ask(&form(&["whisper"])).await.status, 200);
     let sent = puppet.requests().pop().unwrap().1;
     let sent = String::from_utf8(sent).unwrap();
-    assert!(sent.contains("name=\"model\"\r\n\r\nopenai/whisper-large\r\n--XX"), "{sent}");
+    assert!(
+        sent.contains("name=\"model\"\r\n\r\nopenai/whisper-large\r\n--XX"),
+        "{sent}"
+    );
     assert!(sent.contains("RIFF"));
-    assert_eq!(gateway.ask(&form(&["whisper", "whisper"])).await.status, 400);
+    assert_eq!(
+        gateway.ask(&form(&["whisper", "whisper"])).await.status,
+        400
+    );
     assert_eq!(gateway.ask(&form(&["nothing"])).await.status, 404);
     assert_eq!(gateway.ask(&form(&[])).await.status, 400);
     gateway.finish().await;
@@ -214,7 +238,7 @@ async fn what_cannot_be_read_never_reaches_an_engine() {
     let coded = post("/v1/chat/completions", body(&"qwen".into(), false));
     let coded = coded.field("Content-Encoding: gzip");
     assert_eq!(gateway.ask(&coded).await.status, 400);
-    for (field, value) in [("n", 17), ("best_of", 100), ("n", 1 << 40)] {
+    for (field, value) in [("n", 17), ("best_of", 100), ("n", 1_u64 << 40)] {
         let mut many: Value = serde_json::from_str(&body(&"qwen".into(), false)).unwrap();
         many[field] = value.into();
         let answer = gateway
@@ -225,10 +249,14 @@ async fn what_cannot_be_read_never_reaches_an_engine() {
         assert!(error_of["message"].as_str().unwrap().contains("limits.n"));
     }
     let steering = json!({ "model": "qwen", "kv_transfer_params": {}, "messages": [] }).to_string();
-    let (status, error_of) =
-        error(&gateway.ask(&post("/v1/chat/completions", steering)).await);
+    let (status, error_of) = error(&gateway.ask(&post("/v1/chat/completions", steering)).await);
     assert_eq!(status, 400);
-    assert!(error_of["message"].as_str().unwrap().contains("kv_transfer_params"));
+    assert!(
+        error_of["message"]
+            .as_str()
+            .unwrap()
+            .contains("kv_transfer_params")
+    );
     assert_eq!(engine.inferences().len(), 0);
     assert_eq!(gateway.ask(&get("/v1/models")).await.status, 200);
     gateway.finish().await;

@@ -62,7 +62,13 @@ async fn a_stream_is_counted_and_the_client_sees_what_it_asked_for() {
         assert_eq!(text.contains("\"usage\""), wants, "{asked}: {text}");
         assert_eq!(received(&engine)["stream_options"]["include_usage"], true);
         gateway.quiet().await;
-        assert_eq!(tokens(&gateway, "completion"), 17.0, "{asked}");
+        // What the engine gives where nobody says how much.
+        let most = if path == "/v1/completions" {
+            16.0
+        } else {
+            17.0
+        };
+        assert_eq!(tokens(&gateway, "completion"), most, "{asked}");
         assert!(tokens(&gateway, "prompt") >= 3.0);
         gateway.finish().await;
     }
@@ -96,7 +102,8 @@ async fn what_the_client_asked_for_passes_byte_for_byte() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whole_answers_are_counted_in_every_shape() {
-    let cached = r#"{"prompt_tokens":9,"completion_tokens":4,"prompt_tokens_details":{"cached_tokens":3}}"#;
+    let cached =
+        r#"{"prompt_tokens":9,"completion_tokens":4,"prompt_tokens_details":{"cached_tokens":3}}"#;
     let responses =
         r#"{"input_tokens":9,"output_tokens":4,"input_tokens_details":{"cached_tokens":3}}"#;
     let anthropic = r#"{"input_tokens":6,"output_tokens":4,"cache_read_input_tokens":3}"#;
@@ -125,7 +132,13 @@ async fn whole_answers_are_counted_in_every_shape() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stream_the_client_left_is_counted_as_far_as_it_came() {
-    for (asked, exact) in [(json!({}), false), (json!({ "include_usage": true, "continuous_usage_stats": true }), true)] {
+    for (asked, exact) in [
+        (json!({}), false),
+        (
+            json!({ "include_usage": true, "continuous_usage_stats": true }),
+            true,
+        ),
+    ] {
         let slow = Script {
             itl: Duration::from_secs(20),
             ..Script::default()
@@ -178,7 +191,8 @@ async fn times_between_events_are_counted_for_streams_alone() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn counts_that_are_none_do_no_harm() {
     for usage in ["-1", "\"many\"", "null", "1e300", "[]"] {
-        let answer = format!("{{\"usage\":{{\"prompt_tokens\":{usage},\"completion_tokens\":{usage}}}}}");
+        let answer =
+            format!("{{\"usage\":{{\"prompt_tokens\":{usage},\"completion_tokens\":{usage}}}}}");
         let head = format!(
             "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{answer}",
             answer.len()

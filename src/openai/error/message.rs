@@ -8,9 +8,7 @@ impl fmt::Display for ApiError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::InvalidValue { problem, .. } => f.write_str(problem),
-            Self::InvalidJson { problem } => {
-                write!(f, "The request body is not valid JSON: {problem}.")
-            }
+            Self::InvalidJson { problem } => f.write_str(problem),
             Self::MissingModel => f.write_str(
                 "The request names no model. Name one as `model` in its body; GET /v1/models lists them.",
             ),
@@ -39,7 +37,6 @@ impl fmt::Display for ApiError {
                 }
             }
             Self::RateLimitExceeded { limit, .. } => {
-                let seconds = self.retry_after().unwrap_or(1);
                 match limit {
                     RateLimit::Requests(most) => {
                         write!(f, "The API key has had its {most} requests a minute.")
@@ -51,8 +48,16 @@ impl fmt::Display for ApiError {
                         f,
                         "The API key has as many requests in flight as it may have, {most}."
                     ),
+                    RateLimit::OneRequest { limit, asked } => write!(
+                        f,
+                        "Request too large for the API key's tokens a minute: Limit {limit}, Requested {asked}. \
+                         Shorten the prompt or lower `max_tokens` (1024 are counted where there is none)."
+                    ),
                 }?;
-                write!(f, " Send the request again in {seconds} s.")
+                match self.retry_after() {
+                    Some(seconds) => write!(f, " Send the request again in {seconds} s."),
+                    None => Ok(()),
+                }
             }
             Self::NotAllowedHere { address, key } => write!(
                 f,

@@ -237,6 +237,12 @@ fn a_429_says_which_limit_and_how_long() {
         said(RateLimit::InFlight(64), 1000),
         "The API key has as many requests in flight as it may have, 64. Send the request again in 1 s."
     );
+    let (limit, asked) = (1000, 1040);
+    assert_eq!(
+        said(RateLimit::OneRequest { limit, asked }, 0),
+        "Request too large for the API key's tokens a minute: Limit 1000, Requested 1040. Shorten the prompt or lower \
+         `max_tokens` (1024 are counted where there is none)."
+    );
 }
 
 #[test]

@@ -41,8 +41,10 @@ pub enum BodyFault {
         field: &'static str,
         limit: usize,
     },
-    /// A top-level key is `model` but for its case: some readers (Go's) take it for the model.
+    /// A top-level field is `model` but for its case: some readers (Go's) take it for the model.
     ModelInOtherCase { at: usize },
+    /// The Content-Type of a multipart body names no boundary (RFC 2046 §5.1.1) or an odd one.
+    Boundary { problem: &'static str },
     /// A multipart body that cannot be read in exactly one way; `problem` says how to mend it.
     Form { at: usize, problem: &'static str },
 }
@@ -55,6 +57,7 @@ impl BodyFault {
             | Self::WrongType { .. }
             | Self::TooLong { .. }
             | Self::ModelInOtherCase { .. }
+            | Self::Boundary { .. }
             | Self::Form { .. } => "invalid_value",
             _ => "invalid_json",
         }
@@ -135,8 +138,14 @@ impl fmt::Display for BodyFault {
             ),
             Self::ModelInOtherCase { at } => write!(
                 f,
-                "The key at byte {at} is `model` in another case: write it as `model`."
+                "The field at byte {at} is `model` in another case: write it as `model`."
             ),
+            Self::Boundary { problem } => {
+                write!(
+                    f,
+                    "The Content-Type of the multipart body cannot be used: {problem}."
+                )
+            }
             Self::Form { at, problem } => {
                 write!(
                     f,

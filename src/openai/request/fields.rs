@@ -161,6 +161,12 @@ fn steering(key: &[u8]) -> Option<Field> {
     u8::try_from(index).ok().map(Steering)
 }
 
+/// The field of [`STEERING`] that `name`, decoded, is.
+pub(super) fn steering_field(name: &[u8]) -> Option<&'static str> {
+    let mut names = STEERING.iter().map(|(known, _)| *known);
+    names.find(|known| known.as_bytes() == name)
+}
+
 /// Whether a top-level key that is no field could still be read as the model by somebody.
 pub(super) fn is_model_in_other_case(key: &[u8]) -> bool {
     key.len() == 5 && key.eq_ignore_ascii_case(b"model")

@@ -6,8 +6,8 @@
 //! what stands in all other strings is the engine's to judge. Its memory does not grow with the body.
 //! Where a key stands twice the last one counts, as in Python's `json`, which the engines use.
 //!
-//! [`Edit`] and [`apply`] change single values and share every other byte. [`multipart`] does the
-//! same for audio uploads.
+//! [`Edit`] and [`apply`] change single values and share every other byte. [`multipart`] reads the
+//! forms of audio uploads in the same way.
 //!
 //! What the engines take leniently (pydantic: `"stream": "yes"`, `"n": "2"`, `16.0`) is read the way
 //! they read it; what they would refuse anyway is a [`BodyFault`].
@@ -15,6 +15,7 @@
 mod edit;
 mod fault;
 mod fields;
+pub mod multipart;
 mod scan;
 mod steering;
 mod tokens;
@@ -30,5 +31,8 @@ pub use value::TEXT_LIMIT;
 #[cfg(any(test, fuzzing))]
 #[path = "../../../tests/fuzz/src/bodies.rs"]
 pub mod bodies;
+#[cfg(any(test, fuzzing))]
+#[path = "../../../tests/fuzz/src/forms.rs"]
+pub mod forms;
 #[cfg(test)]
 mod tests;

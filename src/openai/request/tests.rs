@@ -581,7 +581,7 @@ fn edits_share_the_bytes_that_stay() {
     let body = Bytes::from_static(br#"{"stream":true,"model":"a"}"#);
     let peeked = scan([&*body]).unwrap();
     let edits = [peeked.rename("b").unwrap(), peeked.ask_for_usage().unwrap()];
-    let (pieces, _) = apply(&[body.clone()], &edits);
+    let (pieces, _) = apply(std::slice::from_ref(&body), &edits);
     assert_eq!(pieces.len(), 5);
     for (piece, offset) in [(0, 0), (2, 1), (4, 26)] {
         assert_eq!(pieces[piece].as_ptr(), body[offset..].as_ptr());

@@ -1,7 +1,7 @@
 //! One JSON body, read by our scanner and by serde_json.
 //!
 //! Whatever the cutting, the scanner says the same. It takes a body exactly if serde_json takes it
-//! with the insides of its strings blanked, but for [`STRICTER`]. Where serde_json takes the body as
+//! with the insides of its strings blanked, but for what README.md lists. Where serde_json takes the body as
 //! it is, both read the same values, and what our edits make of it reads as it should.
 
 use bytes::Bytes;
@@ -9,16 +9,6 @@ use serde::de::IgnoredAny;
 use serde_json::{Map, Value, json};
 
 use super::{BodyFault, MAX_DEPTH, Peeked, STEERING, Scanner, TEXT_LIMIT, apply};
-
-/// What we refuse and serde_json takes: the fault and the reason. `README.md` has them, too.
-pub const STRICTER: &[(&str, &str)] = &[
-    ("NotAnObject", "no inference call takes anything else"),
-    ("TooDeep", "engines parse recursively"),
-    ("ModelInOtherCase", "Go's readers take it for the model"),
-    ("WrongType", "the engine would answer 400"),
-    ("TooLong", "no model, response or number is that long"),
-    ("NotUnicode", "a name that has no one spelling"),
-];
 
 /// What the two do not agree on, if anything.
 pub fn disagreement(body: &[u8]) -> Option<String> {
