@@ -30,6 +30,7 @@ struct Shared {
     accepts: AtomicU64,
     health: AtomicU16,
     probes: AtomicU64,
+    questions: AtomicU64,
     /// The models it says that it serves; 404 where it says nothing.
     catalog: Mutex<Option<String>>,
     is_deaf: AtomicBool,
@@ -117,8 +118,14 @@ impl Puppet {
         self.shared.requests.lock().expect("no panic").clone()
     }
 
+    /// Connections, but those of [`Self::questions`].
     pub fn accepts(&self) -> u64 {
-        self.shared.accepts.load(Relaxed)
+        self.shared.accepts.load(Relaxed) - self.questions()
+    }
+
+    /// How often the gateway asked what it serves.
+    pub fn questions(&self) -> u64 {
+        self.shared.questions.load(Relaxed)
     }
 
     pub fn probes(&self) -> u64 {
@@ -227,6 +234,7 @@ async fn serve(mut wire: Wire, shared: Arc<Shared>, outbox: mpsc::UnboundedSende
             continue;
         }
         if is_asked_by_the_gateway(&head) {
+            shared.questions.fetch_add(1, Relaxed);
             let catalog = shared.catalog.lock().expect("no panic").clone();
             let answer = match catalog {
                 Some(json) => json_answer(&json),
