@@ -60,17 +60,72 @@ impl Of {
 
 /// Path, methods it knows (as the `allow` field has them), whose it is, and what it is.
 const ROUTES: &[(&str, &str, Of, Route)] = &[
-    ("/v1/chat/completions", "POST", Of::Text, Route::Inference(Api::Chat)),
-    ("/v1/completions", "POST", Of::Text, Route::Inference(Api::Completions)),
-    ("/v1/messages", "POST", Of::VllmText, Route::Inference(Api::Messages)),
-    ("/v1/messages/count_tokens", "POST", Of::VllmText, Route::CountTokens),
-    ("/v1/responses", "POST", Of::VllmText, Route::Inference(Api::Responses)),
-    ("/v1/embeddings", "POST", Of::VllmVectors, Route::Inference(Api::Embeddings)),
-    ("/v1/score", "POST", Of::VllmVectors, Route::Inference(Api::Score)),
-    ("/score", "POST", Of::VllmVectors, Route::Inference(Api::Score)),
-    ("/v2/rerank", "POST", Of::VllmVectors, Route::Inference(Api::Rerank)),
-    ("/v1/rerank", "POST", Of::VllmVectors, Route::Inference(Api::Rerank)),
-    ("/rerank", "POST", Of::VllmVectors, Route::Inference(Api::Rerank)),
+    (
+        "/v1/chat/completions",
+        "POST",
+        Of::Text,
+        Route::Inference(Api::Chat),
+    ),
+    (
+        "/v1/completions",
+        "POST",
+        Of::Text,
+        Route::Inference(Api::Completions),
+    ),
+    (
+        "/v1/messages",
+        "POST",
+        Of::VllmText,
+        Route::Inference(Api::Messages),
+    ),
+    (
+        "/v1/messages/count_tokens",
+        "POST",
+        Of::VllmText,
+        Route::CountTokens,
+    ),
+    (
+        "/v1/responses",
+        "POST",
+        Of::VllmText,
+        Route::Inference(Api::Responses),
+    ),
+    (
+        "/v1/embeddings",
+        "POST",
+        Of::VllmVectors,
+        Route::Inference(Api::Embeddings),
+    ),
+    (
+        "/v1/score",
+        "POST",
+        Of::VllmVectors,
+        Route::Inference(Api::Score),
+    ),
+    (
+        "/score",
+        "POST",
+        Of::VllmVectors,
+        Route::Inference(Api::Score),
+    ),
+    (
+        "/v2/rerank",
+        "POST",
+        Of::VllmVectors,
+        Route::Inference(Api::Rerank),
+    ),
+    (
+        "/v1/rerank",
+        "POST",
+        Of::VllmVectors,
+        Route::Inference(Api::Rerank),
+    ),
+    (
+        "/rerank",
+        "POST",
+        Of::VllmVectors,
+        Route::Inference(Api::Rerank),
+    ),
     ("/tokenize", "POST", Of::All, Route::Tokenize),
     ("/detokenize", "POST", Of::All, Route::Detokenize),
     ("/v1/models", "GET", Of::All, Route::Models),
@@ -151,7 +206,9 @@ pub(super) async fn answer(
         return Ok(end);
     }
     match route {
-        Route::Inference(api) => inference(connection, responder, api, request, script, fault).await,
+        Route::Inference(api) => {
+            inference(connection, responder, api, request, script, fault).await
+        }
         Route::Health => {
             match script.health {
                 Health::Ok => responder.empty(&mut out, 200),

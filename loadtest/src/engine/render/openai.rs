@@ -199,7 +199,9 @@ impl OpenAi {
 
     fn details(&self) -> &'static str {
         match self.kind {
-            Kind::Chat => r#","prompt_tokens_details":{"cached_tokens":0,"created_cache_tokens":0}"#,
+            Kind::Chat => {
+                r#","prompt_tokens_details":{"cached_tokens":0,"created_cache_tokens":0}"#
+            }
             Kind::Completions => r#","prompt_tokens_details":{"cached_tokens":0}"#,
         }
     }

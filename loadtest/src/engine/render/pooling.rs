@@ -53,8 +53,10 @@ impl Numbers {
                 let one = |(index, prompt): (usize, &Prompt)| {
                     let vector = vector(&prompt.ids, *dimensions);
                     let value = if *base64 {
-                        let bytes: Vec<u8> =
-                            vector.iter().flat_map(|value| value.to_le_bytes()).collect();
+                        let bytes: Vec<u8> = vector
+                            .iter()
+                            .flat_map(|value| value.to_le_bytes())
+                            .collect();
                         Value::from(encode_base64(&bytes))
                     } else {
                         json!(vector)
@@ -137,8 +139,7 @@ fn likeness(one: Option<&Prompt>, other: Option<&Prompt>) -> f32 {
 
 /// Base64 with padding (RFC 4648, section 4).
 fn encode_base64(bytes: &[u8]) -> String {
-    const ALPHABET: &[u8; 64] =
-        b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut out = String::with_capacity(bytes.len().div_ceil(3) * 4);
     for three in bytes.chunks(3) {
         let byte = |at: usize| u32::from(three.get(at).copied().unwrap_or(0));
@@ -175,10 +176,19 @@ mod tests {
 
     #[test]
     fn vectors_have_length_one_and_those_of_like_texts_are_near() {
-        let (same, near, far) = ([100, 101, 102, 103], [100, 101, 102, 110], [200, 201, 202, 203]);
+        let (same, near, far) = (
+            [100, 101, 102, 103],
+            [100, 101, 102, 110],
+            [200, 201, 202, 203],
+        );
         let of = |ids: &[u32]| vector(ids, 256);
         let dot = |ids: &[u32]| -> f32 { of(&same).iter().zip(of(ids)).map(|(a, b)| a * b).sum() };
         assert!((dot(&same) - 1.0).abs() < 1e-4);
-        assert!(dot(&near) > 0.5 && dot(&far) < 0.5, "{} {}", dot(&near), dot(&far));
+        assert!(
+            dot(&near) > 0.5 && dot(&far) < 0.5,
+            "{} {}",
+            dot(&near),
+            dot(&far)
+        );
     }
 }

@@ -48,7 +48,9 @@ impl Fields<'_> {
         }
         if let Some(previous) = self.text("previous_response_id")? {
             let before = store.conversation(previous);
-            turns.extend(before.ok_or_else(|| ErrorAnswer::no_response(self.script.flavour, previous))?);
+            turns.extend(
+                before.ok_or_else(|| ErrorAnswer::no_response(self.script.flavour, previous))?,
+            );
         }
         turns.extend(new);
         let said = turns
