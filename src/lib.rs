@@ -16,6 +16,8 @@ pub mod routing;
 
 pub mod telemetry;
 
+pub mod admission;
+
 pub mod snapshot;
 
 pub mod listener;
@@ -33,6 +35,8 @@ pub mod server;
 pub mod run;
 
 pub mod import;
+
+pub mod key;
 
 pub mod ready;
 

@@ -6,6 +6,8 @@
 pub mod nginx;
 mod yaml;
 
+pub(crate) use yaml::quoted;
+
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;

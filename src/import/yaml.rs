@@ -98,7 +98,7 @@ fn block_value(out: &mut String, value: &Yaml, used: usize, depth: usize) {
 }
 
 /// As a YAML scalar that reads back as this text and nothing else.
-fn quoted(text: &str) -> String {
+pub(crate) fn quoted(text: &str) -> String {
     let is_safe = |c: char| c.is_ascii_alphanumeric() || "_-./:@+".contains(c);
     // What follows a colon directly is no value to YAML, and a word that begins with a letter or a
     // slash is no number. The words that are more than words are few.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::support::{
     Client, Engine, Gateway, H2, Puppet, Script, chat, chat_body, engine, engine_with, h2_post,
-    in_turn, noise, pool, post, until,
+    in_turn, letters, noise, padded, pool, post, sse_head, until,
 };
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,6 +84,34 @@ async fn in_the_middle_of_a_stream() {
     }
 }
 
+/// An event in pieces goes another way than one that is whole; the client is watched on both.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn behind_an_event_in_pieces() {
+    for how in EVERY_WAY {
+        let mut puppet = Puppet::start().await;
+        let gateway = Gateway::start(&pool(&[format!("\"{}\"", puppet.authority())], "")).await;
+        let mut client = Client::connect(gateway.address).await;
+        client.send(chat(true).bytes()).await;
+        let mut exchange = puppet.next().await;
+        exchange.write(sse_head()).await;
+        let event = r#"{"choices":[{"index":0,"delta":{"content":"a"}}]}"#;
+        exchange.event(event).await;
+        client.head().await;
+        client.piece().await.unwrap();
+        exchange.write("6\r\ndata: \r\n").await;
+        exchange
+            .write(format!("{:x}\r\n{event}\n\n\r\n", event.len() + 2))
+            .await;
+        client.piece().await.unwrap();
+        let _client = leave(client, how).await;
+        // Nothing is written any more, so nothing but the watch can tell.
+        exchange.gone().await;
+        gateway.quiet().await;
+        assert_eq!(gateway.faults(0), 0, "{how:?}");
+        gateway.finish().await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn while_connecting() {
     for how in EVERY_WAY {
@@ -113,7 +141,7 @@ async fn while_its_body_is_passed_to_an_engine_that_does_not_read() {
         puppet.stop_reading();
         let mut client = Client::connect(gateway.address).await;
         client
-            .send(post("/v1/completions", vec![b' '; 16 << 20]).bytes())
+            .send(post("/v1/completions", padded(16 << 20)).bytes())
             .await;
         until("a lease", || gateway.endpoint(0).in_flight() == 1).await;
         let _client = leave(client, how).await;
@@ -129,7 +157,7 @@ async fn in_the_middle_of_its_body_no_engine_hears_of_it() {
         for chunked in [false, true] {
             let (engine, gateway) = one(Script::default()).await;
             let mut client = Client::connect(gateway.address).await;
-            let request = post("/v1/completions", noise(300_000, 5));
+            let request = post("/v1/completions", letters(300_000, 5));
             let bytes = if chunked {
                 request.chunked(5_000).bytes()
             } else {

@@ -162,8 +162,9 @@ impl World {
         let exchange = Exchange {
             call: Call {
                 repeatable: true,
-                dialect: Dialect::Chat,
+                dialect: crate::openai::Dialect::Chat,
                 prefix: "",
+                body: crate::openai::BodyKind::Json,
             },
             is_head: false,
             body: &[],
@@ -171,6 +172,7 @@ impl World {
             memory: &self.memory,
             client: None,
             usage: UsageAsked::default(),
+            rename: None,
         };
         let Ok(answer) = attempt(&lease, &exchange, HEAD, &self.metrics).await else {
             panic!("a request failed");
