@@ -13,7 +13,7 @@ pub fn verify(command: &str, file: &str, place: &str) -> Result<(), String> {
         of_test(&text, place).ok_or_else(|| format!("{file} has no test {place}"))?
     } else {
         let starts = |by: &&str| code(by).is_ok_and(|script| occurs(&script, file));
-        if !STARTED.contains(&file) && !STARTED.iter().any(|by| starts(by)) {
+        if !STARTED.contains(&file) && !STARTED.iter().any(starts) {
             return Err(format!("none of {STARTED:?} starts {file}"));
         }
         of_function(&text, place).ok_or_else(|| format!("{file} calls no {place}"))?

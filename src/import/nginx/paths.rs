@@ -196,11 +196,15 @@ fn about_shut(shut: &Shut<'_>, has_root: bool, notes: &mut Notes) {
     let at = shut.location.directive;
     let is_guard = shut.role == Role::Closed;
     if is_inference(shut.location) {
-        let why = "clients reach this path now: the inference paths cannot be shut";
-        if is_guard {
-            notes.unguarded(at, why);
-        } else {
-            notes.not_carried(at, why);
+        match shut.role {
+            Role::Closed => notes.unguarded(
+                at,
+                "clients reach this path now: the inference paths cannot be shut",
+            ),
+            _ => notes.differs(
+                at,
+                "the endpoints get such requests: the inference paths cannot be shut",
+            ),
         }
         return;
     }

@@ -64,19 +64,6 @@ fn inference_calls_are_exposed_with_their_dialect() {
 }
 
 #[test]
-fn a_body_is_read_where_it_names_a_model() {
-    for (method, path, body) in [
-        ("POST", "/v1/chat/completions", BodyKind::Json),
-        ("POST", "/embeddings", BodyKind::Json),
-        ("POST", "/v1/audio/transcriptions", BodyKind::Form),
-        ("GET", "/v1/models", BodyKind::Any),
-        ("POST", "/v1/responses/resp_12/cancel", BodyKind::Any),
-    ] {
-        assert_eq!(call(&inference(), method, path).body, body, "{path}");
-    }
-}
-
-#[test]
 fn administration_of_the_engines_is_not_exposed() {
     for path in [
         "/",
@@ -305,4 +292,20 @@ proptest! {
             prop_assert!(!decoded.split('/').any(|segment| segment == ".."), "{path}");
         }
     }
+}
+
+#[test]
+fn what_a_body_is_goes_by_the_path() {
+    for (method, path, body) in [
+        ("POST", "/v1/chat/completions", BodyKind::Json),
+        ("POST", "/embeddings", BodyKind::Json),
+        ("POST", "/v1/audio/transcriptions", BodyKind::Form),
+        ("POST", "/v1/audio/speech", BodyKind::Json),
+        ("POST", "/v1/responses/resp_1/cancel", BodyKind::Any),
+        ("GET", "/v1/models", BodyKind::Any),
+    ] {
+        assert_eq!(call(&inference(), method, path).body, body, "{path}");
+        assert_eq!(call(&Expose::All, method, path).body, body, "{path}");
+    }
+    assert_eq!(call(&Expose::All, "POST", "/pause").body, BodyKind::Any);
 }
