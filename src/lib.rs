@@ -14,6 +14,8 @@ pub mod balance;
 
 pub mod routing;
 
+pub mod admission;
+
 pub mod telemetry;
 
 pub mod snapshot;
@@ -33,6 +35,8 @@ pub mod server;
 pub mod run;
 
 pub mod import;
+
+pub mod key;
 
 pub mod ready;
 

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::config::{self, Config, similar};
+use crate::openai::ApiError;
 
 /// The label of requests whose model's name is not in the configuration.
 pub const OTHER: &str = "other";
@@ -72,6 +73,16 @@ pub enum NoRoute {
     },
     /// `None`: it names no model, which needs a key for all of them.
     NotAllowed { model: Option<String> },
+}
+
+impl From<NoRoute> for ApiError {
+    fn from(why: NoRoute) -> Self {
+        match why {
+            NoRoute::Missing => Self::MissingModel,
+            NoRoute::Unknown { model, suggestions } => Self::model_not_found(&model, suggestions),
+            NoRoute::NotAllowed { model } => Self::model_not_allowed(model.as_deref()),
+        }
+    }
 }
 
 impl Routes {
@@ -167,6 +178,13 @@ impl Routes {
     /// The public names in the order of the file, aliases last.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.names.iter().map(|name| &**name)
+    }
+
+    /// Every pool and label that a route may have, some of them more than once.
+    pub fn targets(&self) -> impl Iterator<Item = (usize, &Arc<str>)> {
+        let unnamed = self.others.iter().chain(&self.unnamed);
+        let all = self.named.values().chain(unnamed);
+        all.map(|target| (target.pool, &target.label))
     }
 
     fn near(&self, model: &str, may: &dyn Fn(&str) -> bool) -> Vec<String> {

@@ -55,7 +55,7 @@ fn from_file(section: &Section<'_>, models: &Models) -> Vec<Key> {
     const FILE_FORM: &str = "write the path of a file that holds a list of keys";
     let reader = section.reader;
     let Some(field) = section.written("file") else {
-        section.require("file", FILE_FORM);
+        section.require("file", FORM);
         return Vec::new();
     };
     let Ok(Some(path)) = reader.scalar(&field, FILE_FORM, |text| file_path(reader, text)) else {
@@ -211,6 +211,17 @@ fn written_name(section: &Section<'_>) -> String {
     match section.written("name").map(|field| &field.node.value) {
         Some(Value::Scalar(scalar)) => quoted(&scalar.text),
         _ => section.path.clone(),
+    }
+}
+
+/// Whether a key may have the name `text`.
+///
+/// # Errors
+/// What is wrong with it, as in `is longer than 64 characters`.
+pub fn check_key_name(text: &str) -> Result<(), String> {
+    match key_name(text) {
+        Ok(_) => Ok(()),
+        Err(fault) => Err(fault.what),
     }
 }
 

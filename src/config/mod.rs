@@ -32,8 +32,9 @@ mod weak;
 
 pub use check::{LookUp, look_up};
 pub use diagnostic::{Diagnostic, Diagnostics, Severity};
+pub use keys::check_key_name;
 pub use reader::{Places, Remarks};
-pub use reload::restart_needed;
+pub use reload::{changed_names, restart_needed};
 pub use source::{from_command_line, load, parse_str};
 
 pub(crate) use diagnostic::shown;

@@ -33,6 +33,13 @@ fn names_are_free(section: &str) -> bool {
 }
 
 fn remedy(section: &'static str, name: &str) -> String {
+    let whole = schema::names(section).find(|own| {
+        let rest = own.strip_prefix(name);
+        rest.is_some_and(|rest| rest.starts_with('_'))
+    });
+    if let Some(whole) = whole {
+        return format!("did you mean {whole}?");
+    }
     if let Some((_, here)) = HABITS.iter().find(|(habit, _)| *habit == name) {
         return format!("here it is called {here}");
     }
@@ -102,6 +109,14 @@ mod tests {
         assert_eq!(
             remedy("", "proxy_send_timeout"),
             "here it is called timeouts.send"
+        );
+        assert_eq!(
+            remedy("models.*", "upstream"),
+            "did you mean upstream_model?"
+        );
+        assert_eq!(
+            remedy("keys[]", "upstream_model"),
+            "upstream_model belongs in models.NAME"
         );
         assert!(remedy("log", "zzz").contains("level, format"));
     }

@@ -8,6 +8,8 @@ pub mod litellm;
 pub mod nginx;
 mod yaml;
 
+pub(crate) use yaml::quoted;
+
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;

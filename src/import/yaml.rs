@@ -45,7 +45,7 @@ impl Yaml {
     fn flow(&self, room: usize) -> Option<String> {
         let line = match self {
             Self::Plain(text) => text.clone(),
-            Self::Text(text) => scalar(&escape(text)),
+            Self::Text(text) => quoted(text),
             Self::Variable(name) => format!("\"${{{name}}}\""),
             Self::List(items) => {
                 let items: Option<Vec<_>> = items.iter().map(|item| item.flow(room)).collect();
@@ -119,7 +119,12 @@ fn block_value(out: &mut String, value: &Yaml, used: usize, depth: usize) {
     }
 }
 
-/// A YAML scalar that reads back as this text and nothing else.
+/// As a YAML scalar that reads back, in a configuration, as this text and nothing else.
+pub(crate) fn quoted(text: &str) -> String {
+    scalar(&escape(text))
+}
+
+/// A YAML scalar that is this text and nothing else.
 fn scalar(text: &str) -> String {
     let is_safe = |c: char| c.is_ascii_alphanumeric() || "_-./:@+".contains(c);
     // What follows a colon directly is no value to YAML, and a word that begins with a letter or a

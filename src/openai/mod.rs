@@ -1,14 +1,16 @@
-//! What the gateway knows of the APIs it carries: which paths are inference, what an error looks
-//! like, and what the events of a streamed answer mean. Pure: bytes in, facts out.
+//! What the gateway knows of the APIs it carries: which paths are inference, what a request's body
+//! asks for, what an error looks like, and what the events of a streamed answer mean. Pure: bytes
+//! in, facts out.
 
 pub mod error;
 pub mod paths;
 pub mod rename;
+pub mod request;
 pub mod sse;
 pub mod usage;
 
-pub use error::ApiError;
-pub use paths::{Call, Verdict};
+pub use error::{ApiError, RateLimit};
+pub use paths::{BodyKind, Call, Verdict};
 pub use rename::Rename;
 pub use usage::Usage;
 

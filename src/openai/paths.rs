@@ -29,6 +29,18 @@ pub struct Call {
     /// Goes before the path on its way to the engine: `/v1` where the client used the short form
     /// that LiteLLM also serves and engines do not, else empty. Always empty for `expose: all`.
     pub prefix: &'static str,
+    pub body: BodyKind,
+}
+
+/// What a call's body is, and so whether it can be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BodyKind {
+    /// None, or anything: it passes unread.
+    Any,
+    /// A JSON object.
+    Json,
+    /// `multipart/form-data`.
+    Form,
 }
 
 /// Judges a call by its method and its raw path (the bytes up to `?`, undecoded).
@@ -105,6 +117,7 @@ fn unlisted(method: &str) -> Call {
         ),
         dialect: Dialect::Other,
         prefix: "",
+        body: BodyKind::Any,
     }
 }
 
@@ -113,6 +126,7 @@ struct Row {
     shape: Shape,
     dialect: Dialect,
     prefix: &'static str,
+    body: BodyKind,
 }
 
 impl Row {
@@ -121,6 +135,7 @@ impl Row {
             repeatable: true,
             dialect: self.dialect,
             prefix: self.prefix,
+            body: self.body,
         }
     }
 }
@@ -180,16 +195,23 @@ const fn row(methods: Methods, shape: Shape, dialect: Dialect) -> Row {
         shape,
         dialect,
         prefix: "",
+        body: match methods {
+            Get => BodyKind::Any,
+            Post => BodyKind::Json,
+        },
     }
+}
+
+/// A call whose body is a form with a file in it, or nothing.
+const fn with_body(body: BodyKind, row: Row) -> Row {
+    Row { body, ..row }
 }
 
 /// A short form of LiteLLM's: the engine is asked for `/v1` + the path.
 const fn short(methods: Methods, shape: Shape, dialect: Dialect) -> Row {
     Row {
-        methods,
-        shape,
-        dialect,
         prefix: "/v1",
+        ..row(methods, shape, dialect)
     }
 }
 
@@ -209,14 +231,23 @@ const TABLE: &[Row] = &[
     short(Get, Model("/models/"), Other),
     row(Post, Is("/v1/messages/count_tokens"), Other),
     row(Get, Id("/v1/responses/", ""), Responses),
-    row(Post, Id("/v1/responses/", "/cancel"), Other),
+    with_body(
+        BodyKind::Any,
+        row(Post, Id("/v1/responses/", "/cancel"), Other),
+    ),
     row(Post, Is("/v1/score"), Other),
     row(Post, Is("/score"), Other),
     row(Post, Is("/v1/rerank"), Other),
     row(Post, Is("/v2/rerank"), Other),
     row(Post, Is("/rerank"), Other),
-    row(Post, Is("/v1/audio/transcriptions"), Other),
-    row(Post, Is("/v1/audio/translations"), Other),
+    with_body(
+        BodyKind::Form,
+        row(Post, Is("/v1/audio/transcriptions"), Other),
+    ),
+    with_body(
+        BodyKind::Form,
+        row(Post, Is("/v1/audio/translations"), Other),
+    ),
     row(Post, Is("/v1/audio/speech"), Other),
     row(Post, Is("/tokenize"), Other),
     row(Post, Is("/v1/tokenize"), Other),

@@ -27,6 +27,8 @@ pub struct Endpoint {
     /// Only used when no other is left.
     pub backup: bool,
     pub api_key: Option<Secret>,
+    /// What it calls the model, where that is a name of its own.
+    pub model: Option<Arc<str>>,
     /// Filled at its first use.
     pub metrics: OnceLock<EndpointMetrics>,
 }

@@ -9,7 +9,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::config::Limits;
 use crate::openai::sse::ErrorEvent;
-use crate::openai::{Call, Dialect};
+use crate::openai::{BodyKind, Call, Rename};
 use crate::pool::{Fault, Lease};
 use crate::telemetry::metrics::EndpointMetrics;
 use crate::upstream::{ConnectError, Connection, HeadLimits, ReadError, RequestKind, ResponseHead};
@@ -21,6 +21,7 @@ use super::memory::{BodyMemory, Charge};
 const HEAD_FIELDS: usize = 256;
 
 /// What a try needs to know of the request.
+#[derive(Clone, Copy)]
 pub struct Exchange<'a> {
     pub call: Call,
     pub is_head: bool,
@@ -30,6 +31,8 @@ pub struct Exchange<'a> {
     pub client: Option<IpAddr>,
     /// Whose wish the count of tokens in a stream is.
     pub usage: UsageAsked,
+    /// Gives the model the name that the client used.
+    pub rename: Option<&'a Rename>,
 }
 
 /// An answer that has begun well: the next thing is to show it.
@@ -182,6 +185,9 @@ async fn run(
         hold_until_content(lease, exchange, &mut answer, deadline).await?;
     } else if must_be_whole(exchange, &answer) {
         hold_until_whole(lease, exchange, &mut answer, timeouts.read).await?;
+        if let (true, Some(rename)) = (answer.is_whole, exchange.rename) {
+            answer.held = vec![rename.apply(&joined(&answer.held))];
+        }
     } else if let Some(piece) = answer.connection.buffered_body()? {
         answer.held.push(piece);
         answer.is_whole = answer.connection.body_is_done();
@@ -229,7 +235,7 @@ fn must_be_whole(exchange: &Exchange<'_>, answer: &Answer) -> bool {
         .content_length()
         .is_none_or(|length| length <= exchange.limits.answer as u64);
     fits && exchange.call.repeatable
-        && (is_failure || (is_json && exchange.call.dialect != Dialect::Other))
+        && (is_failure || (is_json && exchange.call.body == BodyKind::Json))
 }
 
 async fn hold_until_whole(
@@ -279,7 +285,12 @@ async fn hold_until_content(
     answer: &mut Answer,
     deadline: Instant,
 ) -> Result<(), Stopped> {
-    let mut events = Events::new(exchange.call.dialect, exchange.limits.event, exchange.usage);
+    let mut events = Events::new(
+        exchange.call.dialect,
+        exchange.limits.event,
+        exchange.usage,
+        exchange.rename.cloned(),
+    );
     let mut held = 0;
     loop {
         let piece = match answer.connection.buffered_body()? {

@@ -4,7 +4,7 @@
 use bytes::{Bytes, BytesMut};
 
 use crate::openai::sse::{Ending, Seen, Span, SseScanner};
-use crate::openai::{Dialect, Usage};
+use crate::openai::{Dialect, Rename, Usage};
 
 /// How an engine says in a stream that the rest will not come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +28,8 @@ pub struct Events {
     tail: BytesMut,
     /// The event that only counts tokens was the gateway's wish, and is kept from the client.
     hides_usage: bool,
+    /// Gives the model the name that the client used.
+    rename: Option<Rename>,
     /// Content events so far.
     content: u64,
 }
@@ -54,7 +56,7 @@ pub struct Passed {
 
 impl Events {
     /// `limit`: longest event in bytes; a longer one, and what follows it, is shown as it comes.
-    pub fn new(dialect: Dialect, limit: usize, asked: UsageAsked) -> Self {
+    pub fn new(dialect: Dialect, limit: usize, asked: UsageAsked, rename: Option<Rename>) -> Self {
         let mut scanner = SseScanner::new(dialect, limit);
         if asked == UsageAsked::InEveryEvent {
             scanner.read_each();
@@ -63,6 +65,7 @@ impl Events {
             scanner,
             tail: BytesMut::new(),
             hides_usage: asked == UsageAsked::ByGateway,
+            rename,
             content: 0,
         }
     }
@@ -79,6 +82,19 @@ impl Events {
 
     /// Takes the next piece.
     pub fn take(&mut self, piece: Bytes) -> Passed {
+        let mut passed = self.watch(piece);
+        passed.shown = self.renamed(passed.shown);
+        passed
+    }
+
+    fn renamed(&self, shown: Bytes) -> Bytes {
+        match &self.rename {
+            Some(rename) => rename.apply(&shown),
+            None => shown,
+        }
+    }
+
+    fn watch(&mut self, piece: Bytes) -> Passed {
         let seen = self.scanner.feed(&piece);
         let failed = failed(&seen);
         self.content += u64::from(seen.content_events);
@@ -136,7 +152,7 @@ impl Events {
         let tail = std::mem::take(&mut self.tail).freeze();
         match ending {
             Ending::Cut => (ending, Bytes::new()),
-            Ending::Whole | Ending::Unknown => (ending, tail),
+            Ending::Whole | Ending::Unknown => (ending, self.renamed(tail)),
         }
     }
 }
@@ -199,7 +215,7 @@ mod tests {
         cuts: &[usize],
         asked: UsageAsked,
     ) -> ((String, Option<Failed>, Option<Ending>), Option<Usage>) {
-        let mut events = Events::new(Dialect::Chat, 4096, asked);
+        let mut events = Events::new(Dialect::Chat, 4096, asked, None);
         let mut shown = Vec::new();
         let mut from = 0;
         for to in cuts.iter().copied().chain([stream.len()]) {
@@ -293,7 +309,7 @@ mod tests {
 
     #[test]
     fn what_is_too_long_to_be_read_is_shown_as_it_comes() {
-        let mut events = Events::new(Dialect::Chat, 16, UsageAsked::AsItComes);
+        let mut events = Events::new(Dialect::Chat, 16, UsageAsked::AsItComes, None);
         assert_eq!(events.take("data: 123".into()).shown, "");
         assert_eq!(
             events.take("4567890123".into()).shown,

@@ -75,6 +75,7 @@ fn whole(status: u16, content_type: &'static str, body: Bytes) -> Local {
         body,
         allow: None,
         retry_after: None,
+        www_authenticate: None,
     }
 }
 

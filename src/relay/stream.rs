@@ -11,12 +11,12 @@ use tokio::time::{Instant, Sleep};
 
 use crate::listener::Writes;
 use crate::openai::sse::Ending;
-use crate::openai::{ApiError, Dialect};
+use crate::openai::{ApiError, Dialect, Usage};
 use crate::pool::{Fault, Lease, Outcome};
 use crate::upstream::{Connection, ReadError};
 
 use super::attempt::{Answer, fault_of, joined};
-use super::ctx::{End, RequestCtx};
+use super::ctx::{End, RequestCtx, Tokens};
 use super::events::{Events, Failed};
 use super::respond::{self, Framing};
 
@@ -104,6 +104,9 @@ pub async fn pass(
     if events.is_some() {
         ctx.ttft = first_content.map(|at| at - ctx.started);
     }
+    if events.is_none() && is_whole && head.status < 300 {
+        ctx.tokens.usage = Usage::of_json(&joined(&held)).unwrap_or_default();
+    }
     let pace = Pace {
         // All requests of an h2 connection share its socket, and h2 has flushes of its own.
         client: ctx.connection.clone().filter(|_| !session.is_http2()),
@@ -138,8 +141,25 @@ pub async fn pass(
             .await
         }
     };
+    count_tokens(ctx, events.as_ref());
     let told_as = events.is_some().then_some(dialect);
     conclude(session, ctx, result, connection, lease, told_as).await
+}
+
+/// What a stream cost, however it ended: by the engine's count, else by its events, each of which has one
+/// token or more.
+fn count_tokens(ctx: &mut RequestCtx, events: Option<&Events>) {
+    let Some(events) = events else {
+        return;
+    };
+    let counted = events.usage();
+    ctx.tokens = Tokens {
+        usage: counted.unwrap_or(Usage {
+            completion: Some(events.content()),
+            ..Usage::default()
+        }),
+        is_estimated: counted.is_none(),
+    };
 }
 
 /// Settles with the endpoint and ends the answer in the one way that tells the client the truth.
@@ -222,9 +242,10 @@ fn framing(
     }
     match declared {
         _ if is_stream => Framing::Open,
-        Some(length) => Framing::Length(length),
-        None if is_whole => Framing::Length(held.iter().map(|piece| piece.len() as u64).sum()),
-        None => Framing::Open,
+        // What is held may have got another name for its model.
+        Some(length) if !is_whole => Framing::Length(length),
+        _ if is_whole => Framing::Length(held.iter().map(|piece| piece.len() as u64).sum()),
+        _ => Framing::Open,
     }
 }
 
@@ -265,6 +286,7 @@ async fn relay(
     let read_timeout = lease.pool().timeouts.read;
     let state = &lease.endpoint().state;
     let mut deadline = Instant::now() + read_timeout;
+    let mut last_content = ctx.ttft.map(|ttft| ctx.started + ttft);
     let alarm = tokio::time::sleep_until(deadline);
     tokio::pin!(alarm);
     loop {
@@ -301,6 +323,12 @@ async fn relay(
                 if passed.seen.data_events > 0 || passed.seen.overflow {
                     deadline = now + read_timeout;
                     state.progressed(now);
+                }
+                if passed.seen.content_events > 0 {
+                    if let Some(last) = last_content.replace(now) {
+                        let gap = now.saturating_duration_since(last);
+                        ctx.intervals.note(gap, passed.seen.content_events);
+                    }
                 }
                 piece = passed.shown;
                 failed = passed.failed;

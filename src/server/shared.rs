@@ -6,10 +6,13 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 
+use crate::admission::Tenant;
 use crate::pool::{Endpoint, Pool};
 use crate::relay::BodyMemory;
-use crate::snapshot::SnapshotCell;
-use crate::telemetry::metrics::{EndpointMetrics, EndpointSample, PoolMetrics, Sources};
+use crate::snapshot::{ModelScope, SnapshotCell};
+use crate::telemetry::metrics::{
+    EndpointMetrics, EndpointSample, KeyMetrics, ModelMetrics, PoolMetrics, Sources,
+};
 use crate::telemetry::{AccessLog, Metrics};
 
 /// The state of the process: one of each.
@@ -48,6 +51,18 @@ impl Shared {
         endpoint
             .metrics
             .get_or_init(|| self.metrics.endpoint(&pool.name, &endpoint.name))
+    }
+
+    pub fn model_metrics<'a>(&self, scope: &'a ModelScope) -> &'a ModelMetrics {
+        scope
+            .metrics
+            .get_or_init(|| self.metrics.model(&scope.pool, &scope.model))
+    }
+
+    pub fn key_metrics<'a>(&self, tenant: &'a Tenant) -> &'a KeyMetrics {
+        tenant
+            .metrics
+            .get_or_init(|| self.metrics.key(&tenant.name))
     }
 
     /// From now on every answer closes its connection.

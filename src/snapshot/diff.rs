@@ -69,6 +69,8 @@ impl Diff {
                 }
             }
             diff.globals(&previous.config, &next.config);
+            diff.changes
+                .extend(config::changed_names(&previous.config, &next.config));
         }
         diff
     }

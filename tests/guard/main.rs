@@ -192,6 +192,7 @@ fn readme_has_every_metric_and_no_other() {
     for path in [
         "README.md",
         "docs/guide.md",
+        "docs/models-and-keys.md",
         "docs/operations.md",
         "docs/tuning.md",
     ] {
@@ -286,6 +287,7 @@ fn every_key_that_is_named_exists() {
     for path in [
         "README.md",
         "docs/guide.md",
+        "docs/models-and-keys.md",
         "docs/operations.md",
         "docs/from-nginx.md",
         "docs/tuning.md",
@@ -308,6 +310,7 @@ fn every_configuration_that_is_shown_is_valid() {
         "README.md",
         "docs/from-nginx.md",
         "docs/guide.md",
+        "docs/models-and-keys.md",
         "docs/operations.md",
     ] {
         for block in read(path).split("```yaml\n").skip(1) {

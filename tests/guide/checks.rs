@@ -107,6 +107,10 @@ pub const CHECKS: &[(&str, Check)] = &[
         "sluicegate import /etc/nginx/nginx.conf > sluicegate.yaml",
         Runs("worker_processes"),
     ),
+    (
+        "sluicegate key --name team-a",
+        Runs("- { name: team-a, sha256: "),
+    ),
     ("cd conf/gateway", Runs("")),
     ("editor config/sluicegate.yaml", Not(Editor)),
     ("docker compose up -d --build", Not(Docker)),

@@ -164,6 +164,7 @@ impl World {
                 repeatable: true,
                 dialect: Dialect::Chat,
                 prefix: "",
+                body: crate::openai::BodyKind::Json,
             },
             is_head: false,
             body: &[],
@@ -171,6 +172,7 @@ impl World {
             memory: &self.memory,
             client: None,
             usage: UsageAsked::default(),
+            rename: None,
         };
         let Ok(answer) = attempt(&lease, &exchange, HEAD, &self.metrics).await else {
             panic!("a request failed");

@@ -1,5 +1,6 @@
 //! What is counted for a model of a pool, and for a key.
 
+use std::fmt;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -56,6 +57,12 @@ pub struct KeyMetrics {
     tokens: Tokens,
     requests: IntCounterVec,
     complete: OnceLock<IntCounter>,
+}
+
+impl fmt::Debug for KeyMetrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeyMetrics").finish_non_exhaustive()
+    }
 }
 
 struct Tokens([IntCounter; KINDS.len()]);
