@@ -232,6 +232,16 @@ pub const CHECKS: &[(&str, Check)] = &[
         "./target/dist/loadtest compare --gateway nginx --gateway sluicegate=./target/dist/sluicegate --plans short,token --against base.json",
         RunBy("loadtest/tests/compare.rs", "\"--against\""),
     ),
+    // docs/from-litellm.md
+    (
+        "sluicegate import config.yaml > sluicegate.yaml",
+        RunBy("tests/process/from_litellm.rs", "\"import\""),
+    ),
+    ("editor .env config/sluicegate.llm.yaml", Not(Editor)),
+    (
+        "docker compose -f docker-compose.llm.yml up -d --build",
+        Not(Docker),
+    ),
     // docs/high-availability.md
     ("apt-get install keepalived", Not(Host)),
     (

@@ -162,13 +162,12 @@ impl<'a> Settings<'a> {
                 self.say_time(&field, notes);
             }
         }
-        for field in [
+        let others = [
             self.litellm("request_timeout"),
             self.router("stream_timeout"),
-        ] {
-            if let Some(field) = field {
-                self.say_time(&field, notes);
-            }
+        ];
+        for field in others.into_iter().flatten() {
+            self.say_time(&field, notes);
         }
     }
 

@@ -100,6 +100,12 @@ pub fn cases() -> Vec<Case> {
     let text = format!(
         r#"{{"id":"cmpl-1","object":"text_completion","created":1,"model":"{MODEL}","choices":[{{"index":0,"text":" there","finish_reason":"length","logprobs":null}}],"usage":{{"prompt_tokens":1,"completion_tokens":1,"total_tokens":2}}}}"#
     );
+    let message = format!(
+        r#"{{"id":"msg_1","type":"message","role":"assistant","model":"{MODEL}","content":[{{"type":"text","text":"Hello"}}],"stop_reason":"end_turn","stop_sequence":null,"usage":{{"input_tokens":7,"output_tokens":3}}}}"#
+    );
+    let response = format!(
+        r#"{{"id":"resp_1","object":"response","created_at":1,"status":"completed","model":"{MODEL}","output":[{{"id":"msg_1","type":"message","role":"assistant","status":"completed","content":[{{"type":"output_text","text":"Hello","annotations":[]}}]}}],"parallel_tool_calls":true,"tool_choice":"auto","tools":[],"usage":{{"input_tokens":7,"output_tokens":3,"total_tokens":10,"input_tokens_details":{{"cached_tokens":0}},"output_tokens_details":{{"reasoning_tokens":0}}}}}}"#
+    );
     let models = format!(r#"{{"object":"list","data":[{{"id":"{MODEL}","object":"model"}}]}}"#);
     let r1 = |rest: &str| format!(r#"{{"model":"DeepSeek-R1",{hi}{rest}}}"#);
     vec![
@@ -109,7 +115,7 @@ pub fn cases() -> Vec<Case> {
         call(
             "chat with everything",
             CHAT,
-            &r1(r#","max_tokens":5,"temperature":0.5,"top_p":0.9,"n":1,"seed":7,"stop":["x"],"presence_penalty":0.1,"top_k":3,"chat_template_kwargs":{"thinking":false},"logit_bias":{"1":2},"response_format":{"type":"json_object"}"#),
+            &r1(r#","max_tokens":5,"temperature":0.5,"top_p":0.9,"n":1,"seed":7,"stop":["x"],"presence_penalty":0.1,"top_k":3,"chat_template_kwargs":{"thinking":false},"logit_bias":{"1":2},"response_format":{"type":"json_object"},"user":"u1""#),
         ),
         call("chat without v1", "/chat/completions", &r1("")),
         call(
@@ -121,6 +127,12 @@ pub fn cases() -> Vec<Case> {
             "alias",
             CHAT,
             &format!(r#"{{"model":"r1",{hi}}}"#),
+        ),
+        post(
+            "fields",
+            CHAT,
+            &format!("{}X-Own: 1\r\n", bearer(KEY)),
+            &r1(""),
         ),
         post("x-api-key", CHAT, &format!("x-api-key: {KEY}\r\n"), &r1("")),
         call(
@@ -164,7 +176,20 @@ pub fn cases() -> Vec<Case> {
             "the engine's own name",
             CHAT,
             &format!(r#"{{"model":"openai/{MODEL}",{hi}}}"#),
-        ),
+        )
+        .json(CHAT, &hello),
+        call(
+            "responses",
+            "/v1/responses",
+            r#"{"model":"DeepSeek-R1","input":"Hi"}"#,
+        )
+        .json("/v1/responses", &response),
+        call(
+            "messages of Anthropic",
+            "/v1/messages",
+            r#"{"model":"DeepSeek-R1","max_tokens":5,"messages":[{"role":"user","content":"Hi"}]}"#,
+        )
+        .json("/v1/messages", &message),
         call("no json", CHAT, "{\"model\": DeepSeek-R1}"),
         get("liveliness", "/health/liveliness", ""),
         get(
