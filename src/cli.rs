@@ -83,8 +83,7 @@ enum Command {
     /// One simulated engine of the demo
     #[command(hide = true)]
     DemoEngine(demo::DemoEngine),
-    /// Write the manual pages and the completions of shells
-    #[command(hide = true)]
+    /// Write the manual pages and the completions of shells, for a package
     Generate(Generate),
 }
 

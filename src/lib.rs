@@ -14,9 +14,9 @@ pub mod balance;
 
 pub mod routing;
 
-pub mod admission;
-
 pub mod telemetry;
+
+pub mod admission;
 
 pub mod snapshot;
 

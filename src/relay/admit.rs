@@ -72,13 +72,10 @@ pub fn resolve<'a>(
 
 /// Whether the request is within the limits, its key's among them.
 pub fn admit(ctx: &mut RequestCtx, config: &Config, call: Call, asked: &Asked) -> Result<(), Stop> {
-    if let Some(read) = asked.json() {
-        if read.completions > config.limits.n {
-            return Err(Stop::Refused(ApiError::too_many_completions(
-                read.completions,
-                config.limits.n,
-            )));
-        }
+    let completions = asked.json().map_or(1, |read| read.completions);
+    if completions > config.limits.n {
+        let error = ApiError::too_many_completions(completions, config.limits.n);
+        return Err(Stop::Refused(error));
     }
     if let (Some(field), Expose::Inference { .. }) = (asked.steering(), &config.expose) {
         return Err(Stop::Refused(ApiError::steering_field(field)));

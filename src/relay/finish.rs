@@ -161,7 +161,10 @@ fn settle(ctx: &mut RequestCtx) {
     // Whoever left before the engine counted has cost it the prompt all the same.
     let is_begun = ctx.is_stream.is_some() && ctx.status.is_none_or(|status| status < 400);
     let prompt = prompt.unwrap_or(if is_begun { ctx.body.len as u64 / 4 } else { 0 });
-    permit.settle(prompt + completion.unwrap_or(0), Instant::now());
+    permit.settle(
+        prompt.saturating_add(completion.unwrap_or(0)),
+        Instant::now(),
+    );
 }
 
 fn protocol(version: Version) -> &'static str {

@@ -324,11 +324,11 @@ async fn relay(
                     deadline = now + read_timeout;
                     state.progressed(now);
                 }
-                if passed.seen.content_events > 0 {
-                    if let Some(last) = last_content.replace(now) {
-                        let gap = now.saturating_duration_since(last);
-                        ctx.intervals.note(gap, passed.seen.content_events);
-                    }
+                if passed.seen.content_events > 0
+                    && let Some(last) = last_content.replace(now)
+                {
+                    let gap = now.saturating_duration_since(last);
+                    ctx.intervals.note(gap, passed.seen.content_events);
                 }
                 piece = passed.shown;
                 failed = passed.failed;

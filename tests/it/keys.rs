@@ -1,7 +1,5 @@
 //! Keys: who may ask, for what and how much, and that no client's key goes further than the gateway.
 
-use std::time::Duration;
-
 use serde_json::{Value, json};
 
 use crate::support::{
@@ -202,30 +200,16 @@ async fn requests_at_the_same_time_are_limited_and_given_back_however_they_end()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn ten_thousand_wrong_keys_leave_nothing_behind() {
+async fn wrong_keys_leave_nothing_behind() {
     let (engine, gateway) = guarded(KEYS).await;
     let series = || gateway.shared().metrics.render().lines().count();
-    let mut client = Client::connect(gateway.address).await;
     let wrong = |n: u32| with(&format!("sk-wrong-{n}"), chat("DeepSeek-R1"));
-    assert_eq!(client.ask(&wrong(0)).await.status, 401);
+    assert_eq!(gateway.ask(&wrong(0)).await.status, 401);
     let before = series();
-    for n in 1..2000 {
-        if client
-            .ask(&wrong(n))
-            .await
-            .fields
-            .iter()
-            .any(|(name, value)| {
-                name.eq_ignore_ascii_case("connection") && value.eq_ignore_ascii_case("close")
-            })
-        {
-            client = Client::connect(gateway.address).await;
-        }
+    for n in 1..300 {
+        assert_eq!(gateway.ask(&wrong(n)).await.status, 401);
     }
     assert_eq!(series(), before);
     assert_eq!(engine.inferences().len(), 0);
-    tokio::time::timeout(Duration::from_secs(10), gateway.quiet())
-        .await
-        .unwrap();
     gateway.finish().await;
 }

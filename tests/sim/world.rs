@@ -513,6 +513,7 @@ fn pool(
         connections: 256,
     };
     let endpoints = order.iter().map(|&index| Endpoint {
+        model: None,
         state: Arc::clone(&engines[index].state),
         name: Arc::from(format!("node{index}:8000")),
         weight: engines[index].weight,

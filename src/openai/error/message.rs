@@ -37,23 +37,7 @@ impl fmt::Display for ApiError {
                 }
             }
             Self::RateLimitExceeded { limit, .. } => {
-                match limit {
-                    RateLimit::Requests(most) => {
-                        write!(f, "The API key has had its {most} requests a minute.")
-                    }
-                    RateLimit::Tokens(most) => {
-                        write!(f, "The API key has had its {most} tokens a minute.")
-                    }
-                    RateLimit::InFlight(most) => write!(
-                        f,
-                        "The API key has as many requests in flight as it may have, {most}."
-                    ),
-                    RateLimit::OneRequest { limit, asked } => write!(
-                        f,
-                        "Request too large for the API key's tokens a minute: Limit {limit}, Requested {asked}. \
-                         Shorten the prompt or lower `max_tokens` (1024 are counted where there is none)."
-                    ),
-                }?;
+                limit.fmt(f)?;
                 match self.retry_after() {
                     Some(seconds) => write!(f, " Send the request again in {seconds} s."),
                     None => Ok(()),
@@ -108,6 +92,27 @@ impl fmt::Display for ApiError {
                 f,
                 "The inference server sent nothing for {after:?}. Send the request again, or raise `timeouts` in \
                  the gateway's configuration."
+            ),
+        }
+    }
+}
+
+/// That it is reached.
+impl fmt::Display for RateLimit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Requests(most) => {
+                write!(f, "The API key has had its {most} requests a minute.")
+            }
+            Self::Tokens(most) => write!(f, "The API key has had its {most} tokens a minute."),
+            Self::InFlight(most) => write!(
+                f,
+                "The API key has as many requests in flight as it may have, {most}."
+            ),
+            Self::OneRequest { limit, asked } => write!(
+                f,
+                "Request too large for the API key's tokens a minute: Limit {limit}, Requested {asked}. Shorten the \
+                 prompt or lower `max_tokens` (1024 are counted where there is none)."
             ),
         }
     }

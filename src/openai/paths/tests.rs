@@ -51,7 +51,8 @@ fn inference_calls_are_exposed_with_their_dialect() {
             Call {
                 repeatable: true,
                 dialect,
-                prefix
+                prefix,
+                body: call.body,
             },
             "{method} {path}"
         );
@@ -282,4 +283,20 @@ proptest! {
             prop_assert!(!decoded.split('/').any(|segment| segment == ".."), "{path}");
         }
     }
+}
+
+#[test]
+fn what_a_body_is_goes_by_the_path() {
+    for (method, path, body) in [
+        ("POST", "/v1/chat/completions", BodyKind::Json),
+        ("POST", "/embeddings", BodyKind::Json),
+        ("POST", "/v1/audio/transcriptions", BodyKind::Form),
+        ("POST", "/v1/audio/speech", BodyKind::Json),
+        ("POST", "/v1/responses/resp_1/cancel", BodyKind::Any),
+        ("GET", "/v1/models", BodyKind::Any),
+    ] {
+        assert_eq!(call(&inference(), method, path).body, body, "{path}");
+        assert_eq!(call(&Expose::All, method, path).body, body, "{path}");
+    }
+    assert_eq!(call(&Expose::All, "POST", "/pause").body, BodyKind::Any);
 }

@@ -162,7 +162,7 @@ impl World {
         let exchange = Exchange {
             call: Call {
                 repeatable: true,
-                dialect: Dialect::Chat,
+                dialect: crate::openai::Dialect::Chat,
                 prefix: "",
                 body: crate::openai::BodyKind::Json,
             },
