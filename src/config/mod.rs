@@ -200,6 +200,8 @@ pub struct Keepalive {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Pool {
     pub name: Arc<str>,
+    /// What its endpoints run; `None` = each is asked.
+    pub engine: Option<Engine>,
     pub endpoints: Vec<Endpoint>,
     pub policy: PolicyName,
     /// What its endpoints have that have no `max_in_flight` of their own.
@@ -210,6 +212,26 @@ pub struct Pool {
     pub tls: UpstreamTls,
     pub health: Health,
     pub timeouts: Timeouts,
+}
+
+/// What an endpoint runs: whose ways beyond OpenAI's API may be relied on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Engine {
+    Vllm,
+    Sglang,
+    /// Anything else that speaks OpenAI's API.
+    OpenAi,
+}
+
+impl Engine {
+    /// As the configuration and `/endpoints` write it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Vllm => "vllm",
+            Self::Sglang => "sglang",
+            Self::OpenAi => "openai",
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

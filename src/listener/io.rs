@@ -89,6 +89,40 @@ impl ClientIo {
         }
     }
 
+    /// Ready when the client has sent something, has closed its side, or is gone; a read then tells. May be
+    /// ready without cause.
+    pub fn poll_heard(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &self.socket {
+            ClientSocket::Tcp(s) => s.poll_read_ready(cx),
+            ClientSocket::Unix(s) => s.poll_read_ready(cx),
+        }
+    }
+
+    /// Whether bytes that the session wrote are still here, and must go first.
+    pub fn has_gathered(&self) -> bool {
+        !self.out.is_empty()
+    }
+
+    /// Sends what the socket takes of `bytes` now, behind the back of the session that owns it. Only while
+    /// [`Self::has_gathered`] is false.
+    ///
+    /// # Errors
+    /// `WouldBlock` when it takes nothing; [`Self::poll_sendable`] then waits.
+    pub fn try_send_past(&self, bytes: &[u8]) -> io::Result<usize> {
+        match &self.socket {
+            ClientSocket::Tcp(s) => s.try_write(bytes),
+            ClientSocket::Unix(s) => s.try_write(bytes),
+        }
+    }
+
+    /// Ready when [`Self::try_send_past`] may have room.
+    pub fn poll_sendable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &self.socket {
+            ClientSocket::Tcp(s) => s.poll_write_ready(cx),
+            ClientSocket::Unix(s) => s.poll_write_ready(cx),
+        }
+    }
+
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.sent < self.out.len() {
             let pending = &self.out[self.sent..];

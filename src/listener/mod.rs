@@ -5,12 +5,14 @@
 //! the fewest. Pingora's own listener is not used: it binds late, retries for thirty seconds, cannot
 //! be handed a socket, and serves a connection on another runtime than the one that polls it.
 
+mod bell;
 mod bind;
 mod connection;
 mod io;
 mod tls;
 mod worker;
 
+pub use bell::Bell;
 pub use bind::{BindError, Bound, SocketFile, bind};
 pub use connection::{ClientCounts, Connection, Phase, Role, Writes};
 pub use io::ClientIo;

@@ -1,8 +1,11 @@
 //! The worker threads: accept, limit, hand over, serve.
 
+use std::future::poll_fn;
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::task::Poll;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -16,6 +19,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::proxy::Gateway;
 
+use super::bell::Bell;
 use super::bind::{Bound, BoundSocket};
 use super::connection::{ClientClaim, ClientCounts, Connection, Role};
 use super::io::{ClientIo, ClientSocket};
@@ -345,14 +349,34 @@ impl Worker {
                 Ok(io) => io,
                 Err(e) => return warn!("a connection could not be set up: {e}"),
             };
-            tokio::select! {
-                biased;
-                () = serve_stream(io, acceptor, proxy, &draining, &connection) => {}
-                () = connection.outstayed() => {}
-                () = connection.drain_with(draining.clone()) => {}
-            }
+            let serving = serve_stream(io, acceptor, proxy, &draining, &connection);
+            unless(serving, async {
+                tokio::select! {
+                    biased;
+                    () = connection.outstayed() => {}
+                    () = connection.drain_with(draining.clone()) => {}
+                }
+            })
+            .await;
         });
     }
+}
+
+/// Runs `serving` until it is done or `end` is. The task is woken for every piece of an answer; `end` is polled
+/// only when one of its own wakers called.
+async fn unless(serving: impl Future<Output = ()>, end: impl Future<Output = ()>) {
+    let (mut serving, mut end) = (pin!(serving), pin!(end));
+    let mut bell = Bell::new();
+    poll_fn(|cx| {
+        if serving.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(());
+        }
+        match bell.has_rung(cx) {
+            Some(mut cx) => end.as_mut().poll(&mut cx),
+            None => Poll::Pending,
+        }
+    })
+    .await;
 }
 
 async fn serve_stream(

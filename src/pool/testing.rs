@@ -34,6 +34,7 @@ pub(crate) fn keepalive() -> Keepalive {
 pub(crate) fn pool_config(policy: PolicyName) -> config::Pool {
     config::Pool {
         name: Arc::from("default"),
+        engine: None,
         endpoints: Vec::new(),
         policy,
         max_in_flight: None,
@@ -86,6 +87,7 @@ pub(crate) fn endpoint(state: &Arc<EndpointState>) -> Endpoint {
         max_in_flight: None,
         backup: false,
         api_key: None,
+        model: None,
         metrics: std::sync::OnceLock::new(),
     }
 }

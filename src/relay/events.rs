@@ -82,7 +82,36 @@ impl Events {
 
     /// Takes the next piece.
     pub fn take(&mut self, piece: Bytes) -> Passed {
-        let mut passed = self.watch(piece);
+        let seen = self.read(&piece);
+        self.pass(seen, piece)
+    }
+
+    /// Reads the next piece, which then is either shown as it is, where [`Self::is_plain`], or given to
+    /// [`Self::pass`].
+    pub fn read(&mut self, piece: &[u8]) -> Seen {
+        let seen = self.scanner.feed(piece);
+        self.content += u64::from(seen.content_events);
+        seen
+    }
+
+    /// The piece that was read last is to be shown as it is: whole events, none of them a failure, and none
+    /// that the client is to see otherwise.
+    pub fn is_plain(&self, seen: &Seen) -> bool {
+        self.tail.is_empty()
+            && seen.incomplete == 0
+            && !seen.aborted
+            && seen.error.is_none()
+            && self.hidden(seen).is_none()
+            && self.rename.is_none()
+    }
+
+    fn hidden(&self, seen: &Seen) -> Option<Span> {
+        seen.extra.filter(|_| self.hides_usage)
+    }
+
+    /// What the piece that was read last comes to.
+    pub fn pass(&mut self, seen: Seen, piece: Bytes) -> Passed {
+        let mut passed = self.put_together(seen, piece);
         passed.shown = self.renamed(passed.shown);
         passed
     }
@@ -94,11 +123,9 @@ impl Events {
         }
     }
 
-    fn watch(&mut self, piece: Bytes) -> Passed {
-        let seen = self.scanner.feed(&piece);
+    fn put_together(&mut self, seen: Seen, piece: Bytes) -> Passed {
         let failed = failed(&seen);
-        self.content += u64::from(seen.content_events);
-        let hidden = seen.extra.filter(|_| self.hides_usage);
+        let hidden = self.hidden(&seen);
         if self.tail.is_empty() && seen.incomplete == 0 && failed.is_none() && hidden.is_none() {
             return Passed {
                 seen,

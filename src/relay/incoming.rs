@@ -165,7 +165,7 @@ async fn read_past(
 }
 
 /// The client's socket, where nothing stands between it and HTTP/1.
-fn socket_of(session: &ServerSession) -> Option<&ClientIo> {
+pub fn socket_of(session: &ServerSession) -> Option<&ClientIo> {
     match session {
         ServerSession::H1(session) => (**session.stream()).as_any().downcast_ref(),
         _ => None,

@@ -15,11 +15,13 @@ mod incoming;
 mod intake;
 mod local;
 mod memory;
+mod models;
 mod payload;
 mod peek;
 mod request;
 mod respond;
 mod retry;
+mod straight;
 mod stream;
 
 use std::cell::RefCell;
@@ -84,6 +86,12 @@ async fn answer(
     let snapshot = intake::snapshot(ctx);
     let call = intake::identify(session, ctx, &snapshot.config)?;
     admit::authenticate(ctx, &snapshot, &session.req_header().headers)?;
+    if let Some(own) = call.own {
+        let local = models::answer(&snapshot, session.req_header(), ctx, call, own)?;
+        return respond::write_local(session, ctx, local)
+            .await
+            .map_err(Stop::Failed);
+    }
     let asked = intake::read_body(shared, session, ctx, &snapshot.config, call).await?;
     let route = admit::resolve(ctx, &snapshot, call, &asked)?;
     ctx.model = snapshot.model(&route).cloned();

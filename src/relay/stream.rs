@@ -1,5 +1,7 @@
 //! Showing an answer: head, what was held, and every byte as it comes, to one of three ends.
 
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,9 +9,9 @@ use bytes::Bytes;
 use log::warn;
 use pingora::Result;
 use pingora_proxy::Session;
-use tokio::time::{Instant, Sleep};
+use tokio::time::Instant;
 
-use crate::listener::Writes;
+use crate::listener::{Bell, Writes};
 use crate::openai::sse::Ending;
 use crate::openai::{ApiError, Dialect, Usage};
 use crate::pool::{Fault, Lease, Outcome};
@@ -19,6 +21,7 @@ use super::attempt::{Answer, fault_of, joined};
 use super::ctx::{End, RequestCtx, Tokens};
 use super::events::{Events, Failed};
 use super::respond::{self, Framing};
+use super::straight::{self, Next, Patience};
 
 /// h2: RST_STREAM overtakes DATA that was just written, so the error event gets a moment to leave.
 const H2_RESET_DELAY: Duration = Duration::from_millis(20);
@@ -137,6 +140,7 @@ pub async fn pass(
                 events.as_mut(),
                 &lease,
                 &pace,
+                framing,
             )
             .await
         }
@@ -279,64 +283,86 @@ async fn relay(
     session: &mut Session,
     ctx: &mut RequestCtx,
     connection: &mut Connection,
-    mut events: Option<&mut Events>,
+    events: Option<&mut Events>,
     lease: &Lease,
     pace: &Pace,
+    framing: Framing,
 ) -> std::result::Result<(), Broken> {
     let read_timeout = lease.pool().timeouts.read;
-    let state = &lease.endpoint().state;
-    let mut deadline = Instant::now() + read_timeout;
-    let mut last_content = ctx.ttft.map(|ttft| ctx.started + ttft);
-    let alarm = tokio::time::sleep_until(deadline);
-    tokio::pin!(alarm);
+    let alarm = pin!(tokio::time::sleep(read_timeout));
+    let first_content = ctx.ttft.map(|ttft| ctx.started + ttft);
+    let engine = &lease.endpoint().state;
+    let mut patience = Patience::new(read_timeout, alarm, engine, first_content);
+    let relayed = pass_on(
+        session,
+        ctx,
+        connection,
+        events,
+        pace,
+        framing,
+        &mut patience,
+    )
+    .await;
+    ctx.intervals = patience.into_intervals();
+    relayed
+}
+
+async fn pass_on(
+    session: &mut Session,
+    ctx: &mut RequestCtx,
+    connection: &mut Connection,
+    mut events: Option<&mut Events>,
+    pace: &Pace,
+    framing: Framing,
+    patience: &mut Patience<'_>,
+) -> std::result::Result<(), Broken> {
+    let send_timeout = ctx.send_timeout();
+    let mut bell = Bell::new();
     loop {
-        let piece = {
-            let downstream = session.as_downstream_mut();
-            tokio::select! {
-                biased;
-                piece = connection.read_body() => piece,
-                left = downstream.read_body_or_idle(true) => return Err(Broken::Client(left_error(left))),
-                () = passed(alarm.as_mut(), deadline) => {
-                    return Err(Broken::Upstream {
-                        fault: Fault::ReadTimedOut,
-                        detail: format!("nothing came for {} s", read_timeout.as_secs()),
-                    });
-                }
-            }
-        };
-        let piece = match piece {
-            Ok(Some(piece)) => piece,
-            Ok(None) => return finish(session, ctx, events).await,
+        let mut next = Next::Heard;
+        if let Some(socket) = straight::socket(session, framing) {
+            next = straight::pass(
+                socket,
+                connection,
+                events.as_deref_mut(),
+                patience,
+                &mut bell,
+                &mut ctx.bytes_out,
+                send_timeout,
+            )
+            .await;
+        }
+        if matches!(next, Next::Heard) {
+            next = through_session(session, connection, patience).await;
+        }
+        let (mut piece, seen) = match next {
+            Next::Piece(piece, seen) => (piece, seen),
+            Next::End => return finish(session, ctx, events).await,
             // Whatever happens behind the end of a whole answer is no cut.
-            Err(e) => match events.map(Events::finish) {
+            Next::Broken(e) => match events.map(Events::finish) {
                 Some((Ending::Whole, _)) => return Ok(()),
                 _ => return Err(broken(&e)),
             },
+            Next::Silent => {
+                return Err(Broken::Upstream {
+                    fault: Fault::ReadTimedOut,
+                    detail: format!("nothing came for {} s", patience.timeout().as_secs()),
+                });
+            }
+            Next::Left(e) => return Err(Broken::Client(e)),
+            Next::Heard => continue,
         };
-        let now = Instant::now();
-        let mut piece = piece;
         let mut failed = None;
-        match events.as_deref_mut() {
-            // For a stream of events only content is progress: engines send comments while they hang.
-            Some(events) => {
-                let passed = events.take(piece);
-                if passed.seen.data_events > 0 || passed.seen.overflow {
-                    deadline = now + read_timeout;
-                    state.progressed(now);
-                }
-                if passed.seen.content_events > 0
-                    && let Some(last) = last_content.replace(now)
-                {
-                    let gap = now.saturating_duration_since(last);
-                    ctx.intervals.note(gap, passed.seen.content_events);
-                }
-                piece = passed.shown;
-                failed = passed.failed;
-            }
-            None => {
-                deadline = now + read_timeout;
-                state.progressed(now);
-            }
+        let mut progress = Some(0);
+        if let Some(events) = events.as_deref_mut() {
+            let seen = seen.unwrap_or_else(|| events.read(&piece));
+            let passed = events.pass(seen, piece);
+            progress = straight::progress(&passed.seen);
+            piece = passed.shown;
+            failed = passed.failed;
+        }
+        if let Some(content_events) = progress {
+            patience.progressed(content_events);
         }
         let is_last = connection.body_is_done() && failed.is_none();
         if is_last {
@@ -351,6 +377,25 @@ async fn relay(
         if let Some(failed) = failed {
             return Err(failed.into());
         }
+    }
+}
+
+/// Waits for the next piece, while the session watches the client.
+async fn through_session(
+    session: &mut Session,
+    connection: &mut Connection,
+    patience: &mut Patience<'_>,
+) -> Next {
+    let downstream = session.as_downstream_mut();
+    tokio::select! {
+        biased;
+        piece = connection.read_body() => match piece {
+            Ok(Some(piece)) => Next::Piece(piece, None),
+            Ok(None) => Next::End,
+            Err(e) => Next::Broken(e),
+        },
+        left = downstream.read_body_or_idle(true) => Next::Left(left_error(left)),
+        () = poll_fn(|cx| patience.poll_ended(cx)) => Next::Silent,
     }
 }
 
@@ -434,18 +479,6 @@ async fn end_unclean(session: &mut Session, ctx: &RequestCtx) -> Result<()> {
         }
     }
     Err(respond::unclean())
-}
-
-/// Resolves when `deadline` has passed. The timer is armed once and looked at again when it fires, in
-/// place of a new one for every piece.
-async fn passed(mut alarm: std::pin::Pin<&mut Sleep>, deadline: Instant) {
-    loop {
-        alarm.as_mut().await;
-        if Instant::now() >= deadline {
-            return;
-        }
-        alarm.as_mut().reset(deadline);
-    }
 }
 
 /// The error of a client that left, whichever way the session told it.

@@ -18,6 +18,7 @@ use super::connect::{Transport, connect};
 use super::decoder::{Decoder, Event, HeadLimits, RequestKind};
 use super::error::{ConnectError, ReadError};
 use super::idle_pool;
+use super::lent::{BACK, FRONT, Lent};
 use super::response_head::ResponseHead;
 use super::target::Target;
 
@@ -27,7 +28,7 @@ const SCRATCH: usize = 64 * 1024;
 const PIECES: usize = 16;
 
 thread_local! {
-    static READ_INTO: RefCell<Vec<u8>> = RefCell::new(vec![0; SCRATCH]);
+    static READ_INTO: RefCell<Vec<u8>> = RefCell::new(vec![0; FRONT + SCRATCH + BACK]);
 }
 
 /// A connection to an endpoint.
@@ -48,6 +49,16 @@ pub struct Connection {
     head: Option<ResponseHead>,
     /// Payload read, but not asked for yet.
     payload: Bytes,
+}
+
+/// The next piece of a body; see [`Connection::poll_lend`].
+#[derive(Debug)]
+pub enum Came<T> {
+    /// Lent, and taken.
+    Taken(T),
+    /// It was here already.
+    Kept(Bytes),
+    End,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -180,6 +191,29 @@ impl Connection {
         .await
     }
 
+    /// As [`read_body`](Self::read_body), in one poll and without a copy: `take` is lent what was read, and told
+    /// whether [`body_is_done`](Self::body_is_done) with it. It is not called when a piece is here already.
+    pub fn poll_lend<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut take: impl FnMut(Lent<'_>, bool) -> T,
+    ) -> Poll<Result<Came<T>, ReadError>> {
+        loop {
+            if let Some(piece) = self.buffered_body()? {
+                return Poll::Ready(Ok(Came::Kept(piece)));
+            }
+            if self.decoder.is_done() {
+                return Poll::Ready(Ok(Came::End));
+            }
+            let taken = ready!(self.poll_read_with(cx, |connection, lent| {
+                take(lent, connection.body_is_done())
+            }))?;
+            if let Some(taken) = taken {
+                return Poll::Ready(Ok(Came::Taken(taken)));
+            }
+        }
+    }
+
     /// Payload that is here already because it came in the same read as the head; no syscall. `None`
     /// does not mean the end.
     pub fn buffered_body(&mut self) -> Result<Option<Bytes>, ReadError> {
@@ -230,18 +264,39 @@ impl Connection {
     /// Reads once, waiting if need be, and decodes what came. The decoder remembers its failures, so
     /// they are reported after the payload that came before them.
     fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ReadError>> {
-        READ_INTO.with_borrow_mut(|scratch| {
-            let read = ready!(self.transport.poll_read(cx, scratch))?;
+        self.poll_read_with(cx, |connection, lent| {
+            connection.payload = Bytes::copy_from_slice(lent.payload());
+        })
+        .map_ok(|_| ())
+    }
+
+    /// Reads once; what came is decoded, and its payload, if any, given to `take`.
+    fn poll_read_with<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        take: impl FnOnce(&mut Self, Lent<'_>) -> T,
+    ) -> Poll<Result<Option<T>, ReadError>> {
+        READ_INTO.with_borrow_mut(|buffer| {
+            let read = ready!(
+                self.transport
+                    .poll_read(cx, &mut buffer[FRONT..FRONT + SCRATCH])
+            )?;
             if read == 0 {
-                return Poll::Ready(self.decoder.end_of_input().map_err(ReadError::from));
+                let ended = self.decoder.end_of_input().map(|()| None);
+                return Poll::Ready(ended.map_err(ReadError::from));
             }
             self.received_any = true;
-            self.absorb(&mut scratch[..read]);
-            Poll::Ready(Ok(()))
+            let payload = self.absorb(&mut buffer[FRONT..FRONT + read]);
+            if payload.is_empty() {
+                return Poll::Ready(Ok(None));
+            }
+            let payload = FRONT + payload.start..FRONT + payload.end;
+            Poll::Ready(Ok(Some(take(self, Lent::new(buffer, payload)))))
         })
     }
 
-    fn absorb(&mut self, bytes: &mut [u8]) {
+    /// Decodes what was read. Returns where the payload is, its parts moved together.
+    fn absorb(&mut self, bytes: &mut [u8]) -> Range<usize> {
         let (mut at, mut payload) = (0, 0..0);
         while let Ok((used, event)) = self.decoder.decode(&bytes[at..]) {
             match event {
@@ -251,9 +306,7 @@ impl Connection {
             }
             at += used;
         }
-        if !payload.is_empty() {
-            self.payload = Bytes::copy_from_slice(&bytes[payload]);
-        }
+        payload
     }
 
     /// Ready with the reason to stop sending once the peer has answered or gone. Interim answers

@@ -19,15 +19,17 @@ pub mod connection;
 pub mod decoder;
 pub mod error;
 pub mod idle_pool;
+pub mod lent;
 pub mod request_head;
 pub mod response_head;
 pub mod target;
 pub mod tls;
 
-pub use connection::Connection;
+pub use connection::{Came, Connection};
 pub use decoder::{HeadLimits, RequestKind};
 pub use error::{ConnectError, HeadError, ReadError};
 pub use idle_pool::{IdlePool, set_worker};
+pub use lent::Lent;
 pub use request_head::{RequestHead, connection_options, is_hop_by_hop};
 pub use response_head::ResponseHead;
 pub use target::{Address, Target};

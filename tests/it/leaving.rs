@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::support::{
     Client, Engine, Gateway, H2, Puppet, Script, chat, chat_body, engine, engine_with, h2_post,
-    in_turn, letters, noise, padded, pool, post, until,
+    in_turn, letters, noise, padded, pool, post, sse_head, until,
 };
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,6 +80,34 @@ async fn in_the_middle_of_a_stream() {
         let _client = leave(client, how).await;
         freed(&gateway, &engine).await;
         assert_eq!(engine.left(), 1, "{how:?}");
+        gateway.finish().await;
+    }
+}
+
+/// An event in pieces goes another way than one that is whole; the client is watched on both.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn behind_an_event_in_pieces() {
+    for how in EVERY_WAY {
+        let mut puppet = Puppet::start().await;
+        let gateway = Gateway::start(&pool(&[format!("\"{}\"", puppet.authority())], "")).await;
+        let mut client = Client::connect(gateway.address).await;
+        client.send(chat(true).bytes()).await;
+        let mut exchange = puppet.next().await;
+        exchange.write(sse_head()).await;
+        let event = r#"{"choices":[{"index":0,"delta":{"content":"a"}}]}"#;
+        exchange.event(event).await;
+        client.head().await;
+        client.piece().await.unwrap();
+        exchange.write("6\r\ndata: \r\n").await;
+        exchange
+            .write(format!("{:x}\r\n{event}\n\n\r\n", event.len() + 2))
+            .await;
+        client.piece().await.unwrap();
+        let _client = leave(client, how).await;
+        // Nothing is written any more, so nothing but the watch can tell.
+        exchange.gone().await;
+        gateway.quiet().await;
+        assert_eq!(gateway.faults(0), 0, "{how:?}");
         gateway.finish().await;
     }
 }

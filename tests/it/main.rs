@@ -8,6 +8,7 @@ mod support;
 
 mod access_log;
 mod bodies;
+mod catalog;
 mod choosing;
 mod client_timeouts;
 mod connection;

@@ -183,6 +183,66 @@ async fn an_event_in_pieces_passes_once_it_is_whole() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_falls_behind_gets_every_byte() {
+    let (mut puppet, gateway) = puppet().await;
+    let mut client = Client::slow_reader(gateway.address).await;
+    client.send(chat(true).bytes()).await;
+    let mut exchange = puppet.next().await;
+    exchange.write(sse_head()).await;
+    exchange.event(&token("first")).await;
+    client.head().await;
+    let first = client.piece().await.unwrap().unwrap();
+    // Far more than the sockets between hold, in events of many sizes.
+    let sent: Vec<_> = (0..3000)
+        .map(|n| token(&format!("{n}{}", "x".repeat(n % 5000))))
+        .collect();
+    let expected: String = sent
+        .iter()
+        .map(|event| format!("data: {event}\n\n"))
+        .collect();
+    let writing = tokio::spawn(async move {
+        for event in &sent {
+            exchange.event(event).await;
+        }
+        exchange.event(LAST).await;
+        exchange.last_chunk().await;
+    });
+    let (rest, end) = client.rest().await;
+    writing.await.unwrap();
+    assert_eq!(end, End::Framed);
+    assert_eq!(first, format!("data: {}\n\n", token("first")).as_bytes());
+    assert!(rest == format!("{expected}data: {LAST}\n\n").as_bytes());
+    gateway.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn events_pass_while_the_clients_next_request_waits() {
+    let (mut puppet, gateway) = puppet().await;
+    let mut client = Client::connect(gateway.address).await;
+    client.send(chat(true).bytes()).await;
+    for request in 0..3 {
+        let mut exchange = puppet.next().await;
+        exchange.write(sse_head()).await;
+        for n in 0..20 {
+            let event = token(&n.to_string());
+            exchange.event(&event).await;
+            if n == 0 {
+                client.head().await;
+            }
+            let piece = client.piece().await.unwrap().unwrap();
+            assert_eq!(piece, format!("data: {event}\n\n").as_bytes());
+            if n == 5 && request < 2 {
+                client.send(chat(true).bytes()).await;
+            }
+        }
+        exchange.event(LAST).await;
+        exchange.answer("0\r\n\r\n").await;
+        assert_eq!(client.rest().await.1, End::Framed);
+    }
+    gateway.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_events_in_one_segment_pass_unchanged() {
     let events: String = (0..200)
         .map(|n| format!("data: {}\n\n", token(&n.to_string())))

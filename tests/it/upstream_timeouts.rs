@@ -154,6 +154,27 @@ async fn silence_between_events_ends_the_stream_and_frees_the_engine() {
     gateway.finish().await;
 }
 
+/// An event in pieces goes another way than one that is whole; the time runs on both.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn silence_behind_an_event_in_pieces_ends_the_stream() {
+    let (_puppet, gateway, mut client, mut exchange) = streaming("timeouts: { read: 150ms }").await;
+    exchange.write("6\r\ndata: \r\n").await;
+    exchange
+        .write(format!("{:x}\r\n{TOKEN}\n\n\r\n", TOKEN.len() + 2))
+        .await;
+    client.piece().await.unwrap();
+    let begun = Instant::now();
+    let (rest, end) = client.rest().await;
+    assert_short(begun, "read");
+    let rest = String::from_utf8(rest).unwrap();
+    assert!(
+        rest.contains("\"code\":\"upstream_timeout\"") && end == End::Closed,
+        "{rest}"
+    );
+    exchange.gone().await;
+    gateway.finish().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn comments_are_no_progress() {
     let (_puppet, gateway, mut client, mut exchange) = streaming("timeouts: { read: 150ms }").await;

@@ -164,6 +164,7 @@ impl World {
                 repeatable: true,
                 dialect: crate::openai::Dialect::Chat,
                 prefix: "",
+                own: None,
                 body: crate::openai::BodyKind::Json,
             },
             is_head: false,

@@ -438,3 +438,54 @@ async fn a_connection_works_on_whichever_task_it_is() {
         connection.renew();
     }
 }
+
+#[tokio::test]
+async fn what_is_lent_is_the_body_and_then_its_end() {
+    let (mut connection, mut socket) = pair().await;
+    connection.send(QUESTION, &[]).await.unwrap();
+    socket.read_exact(&mut [0; QUESTION.len()]).await.unwrap();
+    let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n";
+    socket.write_all(head.as_bytes()).await.unwrap();
+    connection.read_head(LIMITS).await.unwrap();
+    let mut come = String::new();
+    let mut lasts = Vec::new();
+    let wires = [
+        "3\r\ncde\r\n2\r\nfg\r\n",
+        "1\r\nh",
+        "\r\n",
+        "1\r\ni\r\n0\r\n\r\n",
+    ];
+    let mut wires = wires.into_iter();
+    loop {
+        let came = poll_fn(|cx| {
+            let take = |lent: Lent<'_>, is_last| {
+                (
+                    String::from_utf8_lossy(lent.payload()).into_owned(),
+                    is_last,
+                )
+            };
+            connection.poll_lend(cx, take).map(Result::unwrap)
+        });
+        // All payload that was written has come before more of it is.
+        match came.await {
+            Came::Kept(piece) => come.push_str(std::str::from_utf8(&piece).unwrap()),
+            Came::Taken((piece, is_last)) => {
+                come.push_str(&piece);
+                lasts.push(is_last);
+            }
+            Came::End => break,
+        }
+        let next = match come.as_str() {
+            "ab" | "abcdefg" => 1,
+            "abcdefgh" => 2,
+            _ => 0,
+        };
+        for wire in wires.by_ref().take(next) {
+            socket.write_all(wire.as_bytes()).await.unwrap();
+        }
+    }
+    assert_eq!(come, "abcdefghi");
+    assert_eq!(lasts.last(), Some(&true));
+    assert!(lasts[..lasts.len() - 1].iter().all(|last| !last));
+    assert!(connection.reusable());
+}

@@ -1,19 +1,25 @@
-//! Answers as bytes: the events and bodies of chat and of completions.
-//!
-//! Everything that does not change from token to token is rendered once a stream.
+//! Chat and completions.
 
 use serde_json::Value;
 
-use super::generation::{Finish, Step};
-use super::request::{Api, Ask};
-use super::script::Flavour;
+use super::{Dialect, Usage, Whole, number, string};
+use crate::engine::errors::error_event;
+use crate::engine::generation::{Finish, Step};
+use crate::engine::request::{Api, Ask, Prompt};
+use crate::engine::script::{EngineError, Flavour};
 
 const FINGERPRINT: &str = "vllm-0.32.0-1a248562";
 
-/// What all events of one answer share, and what is shown in them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Chat,
+    Completions,
+}
+
+/// What all events of one answer share, rendered once, and what is shown in them.
 #[derive(Debug)]
-pub(super) struct Renderer {
-    api: Api,
+pub(super) struct OpenAi {
+    kind: Kind,
     flavour: Flavour,
     id: String,
     created: u64,
@@ -28,22 +34,7 @@ pub(super) struct Renderer {
     prefix: String,
 }
 
-/// Token counts of one answer.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Usage {
-    pub prompt: usize,
-    pub completion: usize,
-}
-
-/// One finished answer of a body that is not streamed.
-#[derive(Debug, Default)]
-pub(super) struct Whole {
-    pub text: String,
-    pub ids: Vec<u32>,
-    pub finish: Option<Finish>,
-}
-
-impl Renderer {
+impl OpenAi {
     /// `request` is the request's id, from the client or made here.
     pub(super) fn new(
         ask: &Ask,
@@ -53,9 +44,12 @@ impl Renderer {
         created: u64,
         details: bool,
     ) -> Self {
-        let (id, object) = match ask.api {
-            Api::Chat => (format!("chatcmpl-{request}"), "chat.completion.chunk"),
-            Api::Completions => (format!("cmpl-{request}"), "text_completion"),
+        let (kind, id, object) = if ask.api == Api::Completions {
+            let id = format!("cmpl-{request}");
+            (Kind::Completions, id, "text_completion")
+        } else {
+            let id = format!("chatcmpl-{request}");
+            (Kind::Chat, id, "chat.completion.chunk")
         };
         let model = Value::from(model).to_string();
         let prefix = format!(
@@ -63,7 +57,7 @@ impl Renderer {
             Value::from(id.as_str())
         );
         Self {
-            api: ask.api,
+            kind,
             flavour,
             id,
             created,
@@ -78,7 +72,7 @@ impl Renderer {
     }
 
     /// The event that opens each choice of a chat, sent with its first token.
-    pub(super) fn role_event(&self, out: &mut Vec<u8>, index: usize, prompt_ids: &[u32]) {
+    fn role_event(&self, out: &mut Vec<u8>, index: usize, prompt_ids: &[u32]) {
         self.open(out, index);
         match self.flavour {
             Flavour::Vllm => {
@@ -100,15 +94,15 @@ impl Renderer {
     }
 
     /// Whether a token without text gets an event of its own.
-    pub(super) fn shows(&self, step: &Step) -> bool {
-        self.api == Api::Completions
+    fn shows(&self, step: &Step) -> bool {
+        self.kind == Kind::Completions
             || self.return_token_ids
             || step.finish.is_some()
             || !step.text.is_empty()
     }
 
     /// The event of one token. `prompt_ids` go into the first event of a completion.
-    pub(super) fn token_event(
+    fn token_event(
         &self,
         out: &mut Vec<u8>,
         index: usize,
@@ -117,8 +111,8 @@ impl Renderer {
         prompt_ids: Option<&[u32]>,
     ) {
         self.open(out, index);
-        match self.api {
-            Api::Chat => {
+        match self.kind {
+            Kind::Chat => {
                 let by_eos = matches!(step.finish, Some(Finish::Stop(None)));
                 if self.flavour == Flavour::Vllm
                     && step.text.is_empty()
@@ -135,7 +129,7 @@ impl Renderer {
                     stop_reason(out, step);
                 }
             }
-            Api::Completions => {
+            Kind::Completions => {
                 out.extend_from_slice(br#","text":"#);
                 string(out, &step.text);
                 out.extend_from_slice(br#","logprobs":null,"#);
@@ -178,7 +172,7 @@ impl Renderer {
     }
 
     /// The last event before `[DONE]` where the client asked for it.
-    pub(super) fn usage_event(&self, out: &mut Vec<u8>, usage: Usage) {
+    fn usage_event(&self, out: &mut Vec<u8>, usage: Usage) {
         out.extend_from_slice(self.prefix.as_bytes());
         out.push(b']');
         _ = std::io::Write::write_fmt(
@@ -204,9 +198,11 @@ impl Renderer {
     }
 
     fn details(&self) -> &'static str {
-        match self.api {
-            Api::Chat => r#","prompt_tokens_details":{"cached_tokens":0,"created_cache_tokens":0}"#,
-            Api::Completions => r#","prompt_tokens_details":{"cached_tokens":0}"#,
+        match self.kind {
+            Kind::Chat => {
+                r#","prompt_tokens_details":{"cached_tokens":0,"created_cache_tokens":0}"#
+            }
+            Kind::Completions => r#","prompt_tokens_details":{"cached_tokens":0}"#,
         }
     }
 
@@ -239,17 +235,17 @@ impl Renderer {
                 usage.completion
             ),
         );
-        if self.api == Api::Chat {
+        if self.kind == Kind::Chat {
             out.extend_from_slice(br#","completion_tokens_details":null"#);
         }
         out.push(b'}');
     }
 
     /// The body of an answer that is not streamed.
-    pub(super) fn body(&self, choices: &[Whole], prompt_ids: &[&[u32]], usage: Usage) -> Vec<u8> {
-        let object = match self.api {
-            Api::Chat => "chat.completion",
-            Api::Completions => "text_completion",
+    fn whole_body(&self, choices: &[Whole], prompt_ids: &[&[u32]], usage: Usage) -> Vec<u8> {
+        let object = match self.kind {
+            Kind::Chat => "chat.completion",
+            Kind::Completions => "text_completion",
         };
         let mut out = format!(
             r#"{{"id":{},"object":"{object}","created":{},"model":{},"choices":["#,
@@ -279,12 +275,12 @@ impl Renderer {
         self.ids(&mut shared, prompt_ids.first().copied().unwrap_or_default());
         let shared = String::from_utf8_lossy(&shared);
         out.extend_from_slice(
-            match (self.flavour, self.api) {
+            match (self.flavour, self.kind) {
                 (Flavour::Sglang, _) => format!(r#"],"usage":{usage}}},"metadata":{{"weight_version":"default"}}}}"#),
-                (Flavour::Vllm, Api::Chat) => format!(
+                (Flavour::Vllm, Kind::Chat) => format!(
                     r#"],"service_tier":null,"system_fingerprint":"{FINGERPRINT}","usage":{usage},"completion_tokens_details":null}},"prompt_logprobs":null,"prompt_token_ids":{shared},"prompt_text":null,"kv_transfer_params":null,"ec_transfer_params":null,"metrics":null}}"#
                 ),
-                (Flavour::Vllm, Api::Completions) => format!(
+                (Flavour::Vllm, Kind::Completions) => format!(
                     r#"],"service_tier":null,"system_fingerprint":"{FINGERPRINT}","usage":{usage},"completion_tokens_details":null}},"kv_transfer_params":null,"ec_transfer_params":null,"metrics":null}}"#
                 ),
             }
@@ -310,28 +306,23 @@ impl Renderer {
             String::from_utf8_lossy(&prompt),
         );
         out.extend_from_slice(
-            match (self.flavour, self.api) {
-                (Flavour::Vllm, Api::Chat) => format!(
+            match (self.flavour, self.kind) {
+                (Flavour::Vllm, Kind::Chat) => format!(
                     r#"{{"index":{index},"message":{{"role":"assistant","content":{text},"refusal":null,"annotations":null,"audio":null,"function_call":null,"reasoning":null}},"logprobs":null,"finish_reason":{finish},"stop_reason":{stop},"token_ids":{ids},"routed_experts":null}}"#
                 ),
-                (Flavour::Vllm, Api::Completions) => format!(
+                (Flavour::Vllm, Kind::Completions) => format!(
                     r#"{{"index":{index},"text":{text},"logprobs":null,"finish_reason":{finish},"stop_reason":{stop},"token_ids":{ids},"prompt_logprobs":null,"prompt_token_ids":{prompt},"routed_experts":null}}"#
                 ),
-                (Flavour::Sglang, Api::Chat) => format!(
+                (Flavour::Sglang, Kind::Chat) => format!(
                     r#"{{"index":{index},"message":{{"role":"assistant","content":{text},"reasoning_content":null,"tool_calls":null}},"logprobs":null,"finish_reason":{finish},"matched_stop":{stop}}}"#
                 ),
-                (Flavour::Sglang, Api::Completions) => format!(
+                (Flavour::Sglang, Kind::Completions) => format!(
                     r#"{{"index":{index},"text":{text},"logprobs":null,"finish_reason":{finish},"matched_stop":{stop}}}"#
                 ),
             }
             .as_bytes(),
         );
     }
-}
-
-fn string(out: &mut Vec<u8>, text: &str) {
-    // Writing to a Vec cannot fail.
-    _ = serde_json::to_writer(out, text);
 }
 
 fn finish_reason(out: &mut Vec<u8>, step: &Step) {
@@ -350,20 +341,44 @@ fn stop_reason(out: &mut Vec<u8>, step: &Step) {
     }
 }
 
-fn number(out: &mut Vec<u8>, value: usize) {
-    let mut digits = [0; 20];
-    let mut at = digits.len();
-    let mut rest = value;
-    loop {
-        at -= 1;
-        digits[at] = b'0' + (rest % 10) as u8;
-        rest /= 10;
-        if rest == 0 {
-            break;
+impl Dialect for OpenAi {
+    fn open(&mut self, out: &mut Vec<u8>, ask: &Ask) {
+        if self.kind == Kind::Chat {
+            let ids = ask.prompts.first().map_or(&[][..], |prompt| &prompt.ids);
+            (0..ask.n).for_each(|index| self.role_event(out, index, ids));
         }
     }
-    out.extend_from_slice(&digits[at..]);
+
+    fn token(
+        &mut self,
+        out: &mut Vec<u8>,
+        index: usize,
+        step: &Step,
+        usage: Usage,
+        prompt_ids: Option<&[u32]>,
+    ) {
+        if self.shows(step) {
+            self.token_event(out, index, step, usage, prompt_ids);
+        }
+    }
+
+    fn finish(&mut self, out: &mut Vec<u8>, usage: Usage) {
+        if self.include_usage {
+            self.usage_event(out, usage);
+        }
+        out.extend_from_slice(DONE);
+    }
+
+    fn error(&mut self, out: &mut Vec<u8>, error: EngineError) -> bool {
+        out.extend_from_slice(error_event(error).as_bytes());
+        out.extend_from_slice(DONE);
+        true
+    }
+
+    fn body(&mut self, answers: &[Whole], prompts: &[Prompt], usage: Usage) -> Vec<u8> {
+        let prompt_ids: Vec<_> = prompts.iter().map(|prompt| prompt.ids.as_slice()).collect();
+        self.whole_body(answers, &prompt_ids, usage)
+    }
 }
 
-pub(super) const DONE: &[u8] = b"data: [DONE]\n\n";
-pub(super) const COMMENT: &[u8] = b": keep-alive\n\n";
+const DONE: &[u8] = b"data: [DONE]\n\n";

@@ -1,0 +1,252 @@
+//! The middle of an answer straight from the engine's socket to the client's.
+//!
+//! A token costs one read and one send, and little else: it is read, looked at, framed and sent within one
+//! poll and without a copy. That is possible where nothing but chunks stands between the answer and the
+//! socket: HTTP/1.1 without TLS. All that is not one whole event after the other goes through the session.
+
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Version;
+use pingora::{Error, ErrorType};
+use pingora_proxy::Session;
+use tokio::time::{Instant, Sleep};
+
+use crate::listener::{Bell, ClientIo};
+use crate::openai::sse::Seen;
+use crate::pool::EndpointState;
+use crate::telemetry::metrics::Intervals;
+use crate::upstream::{Came, Connection, Lent, ReadError};
+
+use super::events::Events;
+use super::incoming;
+use super::respond::{self, Framing};
+
+/// How long an engine may be silent. The timer is armed once and looked at again when it fires, in place of a
+/// new one for every piece.
+pub struct Patience<'a> {
+    timeout: Duration,
+    deadline: Instant,
+    alarm: Pin<&'a mut Sleep>,
+    engine: &'a EndpointState,
+    /// Between the content events so far.
+    intervals: Intervals,
+    last_content: Option<Instant>,
+}
+
+impl<'a> Patience<'a> {
+    /// `alarm` is to fire after `timeout`. `first_content`: when a stream's first content event came.
+    pub fn new(
+        timeout: Duration,
+        alarm: Pin<&'a mut Sleep>,
+        engine: &'a EndpointState,
+        first_content: Option<Instant>,
+    ) -> Self {
+        Self {
+            timeout,
+            deadline: alarm.deadline(),
+            alarm,
+            engine,
+            intervals: Intervals::default(),
+            last_content: first_content,
+        }
+    }
+
+    pub fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
+    /// The times between the content events that came.
+    pub fn into_intervals(self) -> Intervals {
+        self.intervals
+    }
+
+    /// The engine went on, with so many content events.
+    pub fn progressed(&mut self, content_events: u32) {
+        let now = Instant::now();
+        self.deadline = now + self.timeout;
+        self.engine.progressed(now);
+        if content_events > 0
+            && let Some(last) = self.last_content.replace(now)
+        {
+            let gap = now.saturating_duration_since(last);
+            self.intervals.note(gap, content_events);
+        }
+    }
+
+    /// Ready when it has not gone on for too long.
+    pub fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            ready!(self.alarm.as_mut().poll(cx));
+            if Instant::now() >= self.deadline {
+                return Poll::Ready(());
+            }
+            self.alarm.as_mut().reset(self.deadline);
+        }
+    }
+}
+
+/// How many content events a piece brought, if it is progress: for a stream of events only data is, because
+/// engines send comments while they hang.
+pub fn progress(seen: &Seen) -> Option<u32> {
+    (seen.data_events > 0 || seen.overflow).then_some(seen.content_events)
+}
+
+/// What the session is needed for.
+pub enum Next {
+    /// The piece is to be written. What `Seen` is there for was read already.
+    Piece(Bytes, Option<Seen>),
+    /// The engine's body has ended.
+    End,
+    Broken(ReadError),
+    /// The engine was silent for too long.
+    Silent,
+    /// The client has sent something or has left.
+    Heard,
+    /// The client cannot be written to.
+    Left(Box<Error>),
+}
+
+/// The client's socket, if an answer with this framing can be sent past the session.
+pub fn socket(session: &Session, framing: Framing) -> Option<&ClientIo> {
+    let chunked = framing == Framing::Open && session.req_header().version == Version::HTTP_11;
+    incoming::socket_of(session.as_downstream()).filter(|_| chunked)
+}
+
+/// Passes events on for as long as nothing else happens.
+pub async fn pass(
+    socket: &ClientIo,
+    connection: &mut Connection,
+    mut events: Option<&mut Events>,
+    patience: &mut Patience<'_>,
+    bell: &mut Bell,
+    bytes_out: &mut u64,
+    send_timeout: Duration,
+) -> Next {
+    // The session may have polled what the bell is for with the task's own waker.
+    bell.ring();
+    loop {
+        let stop = poll_fn(|cx| {
+            let mut take =
+                |lent: Lent<'_>, is_last| send_one(socket, lent, is_last, events.as_deref_mut());
+            // Polled until it is pending, so that the engine's socket wakes the task. The bell does so for
+            // all else, and is looked at afterwards: what rings it now is seen now or in the next poll.
+            loop {
+                match connection.poll_lend(cx, &mut take) {
+                    Poll::Pending => break,
+                    Poll::Ready(Ok(Came::Taken(Ok(sent)))) => {
+                        *bytes_out += sent.bytes as u64;
+                        if let Some(content_events) = sent.progress {
+                            patience.progressed(content_events);
+                        }
+                        if !sent.rest.is_empty() {
+                            return Poll::Ready(Stop::Full(sent.rest));
+                        }
+                    }
+                    Poll::Ready(stopped) => {
+                        return Poll::Ready(Stop::Next(match stopped {
+                            Ok(Came::Taken(Err(next))) => next,
+                            Ok(Came::Kept(piece)) => Next::Piece(piece, None),
+                            Ok(_) => Next::End,
+                            Err(e) => Next::Broken(e),
+                        }));
+                    }
+                }
+            }
+            let Some(mut cx) = bell.has_rung(cx) else {
+                return Poll::Pending;
+            };
+            if socket.poll_heard(&mut cx).is_ready() {
+                return Poll::Ready(Stop::Next(Next::Heard));
+            }
+            let silent = patience.poll_ended(&mut cx);
+            silent.map(|()| Stop::Next(Next::Silent))
+        })
+        .await;
+        match stop {
+            Stop::Next(next) => return next,
+            Stop::Full(rest) => {
+                let sent = async { send(socket, &rest).await.map_err(left) };
+                if let Err(e) = respond::in_time(send_timeout, sent).await {
+                    return Next::Left(e);
+                }
+            }
+        }
+    }
+}
+
+enum Stop {
+    Next(Next),
+    /// The client's socket is full; this is to be sent first.
+    Full(Bytes),
+}
+
+/// A piece that was sent.
+struct Sent {
+    /// Of payload.
+    bytes: usize,
+    /// Content events, if the engine went on.
+    progress: Option<u32>,
+    /// What the socket did not take, framing included.
+    rest: Bytes,
+}
+
+fn send_one(
+    socket: &ClientIo,
+    lent: Lent<'_>,
+    is_last: bool,
+    events: Option<&mut Events>,
+) -> Result<Sent, Next> {
+    let bytes = lent.payload().len();
+    let mut progress = Some(0);
+    // The last bytes leave together with the end of the answer, which the session writes.
+    let mut for_session = is_last || socket.has_gathered();
+    let mut seen = None;
+    if let Some(events) = events {
+        let read = events.read(lent.payload());
+        progress = self::progress(&read);
+        for_session |= !events.is_plain(&read);
+        seen = Some(read);
+    }
+    if for_session {
+        return Err(Next::Piece(Bytes::copy_from_slice(lent.payload()), seen));
+    }
+    let chunk = lent.into_chunk();
+    let taken = match socket.try_send_past(chunk) {
+        Ok(taken) => taken,
+        Err(e) if e.kind() == io::ErrorKind::WouldBlock => 0,
+        Err(e) => return Err(Next::Left(left(e))),
+    };
+    let rest = if taken == chunk.len() {
+        Bytes::new()
+    } else {
+        Bytes::copy_from_slice(&chunk[taken..])
+    };
+    Ok(Sent {
+        bytes,
+        progress,
+        rest,
+    })
+}
+
+/// Sends what a socket that was full has not taken.
+async fn send(socket: &ClientIo, mut rest: &[u8]) -> io::Result<()> {
+    while !rest.is_empty() {
+        poll_fn(|cx| socket.poll_sendable(cx)).await?;
+        match socket.try_send_past(rest) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(sent) => rest = &rest[sent..],
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
+}
+
+fn left(error: io::Error) -> Box<Error> {
+    Error::because(ErrorType::WriteError, "while writing body", error)
+}
