@@ -5,10 +5,11 @@ use super::tree::Field;
 /// Mistakes beyond these are only counted.
 const MOST_MISTAKES: usize = 100;
 
-/// How soon it has to be read: what clients may do that LiteLLM kept them from comes first.
+/// How soon it has to be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Rank {
-    Security,
+    /// Clients can do more than before.
+    Opens,
     Rest,
 }
 
@@ -33,10 +34,9 @@ impl Notes {
         self.say(Rank::Rest, of, &format!("not carried: {}", why.as_ref()));
     }
 
-    /// A protection that the result does not have.
-    pub fn unprotected(&mut self, of: &Field<'_>, why: impl AsRef<str>) {
-        let what = format!("not carried: security: {}", why.as_ref());
-        self.say(Rank::Security, of, &what);
+    /// As [`Self::not_carried`], of what kept clients out or held them back.
+    pub fn unguarded(&mut self, of: &Field<'_>, why: impl AsRef<str>) {
+        self.say(Rank::Opens, of, &format!("not carried: {}", why.as_ref()));
     }
 
     /// The result does something else in its place.
@@ -79,7 +79,7 @@ impl Notes {
         Some(lines)
     }
 
-    /// A line for each: first what concerns security, then the rest, both in the order of the file.
+    /// A line for each: first what clients can do more than before, then the rest, both in the order of the files.
     pub fn lines(self) -> Vec<String> {
         lines(self.notes)
     }

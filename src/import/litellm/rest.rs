@@ -112,7 +112,7 @@ fn one(place: Place, field: &Field<'_>, notes: &mut Notes) {
             }
         }
         Fate::Not(why) => notes.not_carried(field, why),
-        Fate::Unprotected(why) => notes.unprotected(field, why),
+        Fate::Unguarded(why) => notes.unguarded(field, why),
     }
 }
 
@@ -127,7 +127,7 @@ fn callbacks(field: &Field<'_>, notes: &mut Notes) {
                 &name,
                 "metrics are at /metrics with names of their own: docs/monitoring.md has them",
             ),
-            Some(guard) if GUARDS.contains(&guard) => notes.unprotected(
+            Some(guard) if GUARDS.contains(&guard) => notes.unguarded(
                 &name,
                 "prompts and answers are not looked at: what it refuses or masks reaches engines and clients; keep LiteLLM, or check in the clients",
             ),

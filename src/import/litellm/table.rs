@@ -21,11 +21,11 @@ pub(super) enum Fate {
     Same(&'static [&'static str], &'static str),
     /// Why not.
     Not(&'static str),
-    /// A protection that is lost, and what to do about it.
-    Unprotected(&'static str),
+    /// What kept clients out or held them back is lost; what to do about it.
+    Unguarded(&'static str),
 }
 
-use Fate::{Carried, Not, Same, Unprotected};
+use Fate::{Carried, Not, Same, Unguarded};
 
 /// The fate of a key; of one that has no entry, by how it begins, and by where it stands.
 pub(super) fn fate(place: Place, key: &str) -> Fate {
@@ -103,9 +103,9 @@ const TOP: &[(&str, Fate)] = &[
         Not("credentials stand at each endpoint: write them into api_key"),
     ),
     ("callback_settings", Not(CALLBACKS)),
-    ("guardrails", Unprotected(GUARDRAILS)),
-    ("policies", Unprotected(GUARDRAILS)),
-    ("policy_attachments", Unprotected(GUARDRAILS)),
+    ("guardrails", Unguarded(GUARDRAILS)),
+    ("policies", Unguarded(GUARDRAILS)),
+    ("policy_attachments", Unguarded(GUARDRAILS)),
     ("mcp_servers", Not(MCP)),
     ("mcp_*", Not(MCP)),
     ("search_tools", Not(STORES)),
@@ -209,18 +209,16 @@ const PARAMS: &[(&str, Fate)] = &[
     ("cache_read_*", Not(PRICES)),
     (
         "max_budget",
-        Unprotected(
-            "the gateway counts tokens, not money: bound a key by keys[].tokens_per_minute",
-        ),
+        Unguarded("the gateway counts tokens, not money: bound a key by keys[].tokens_per_minute"),
     ),
     ("budget_duration", Not(PRICES)),
     (
         "default_api_key_rpm_limit",
-        Unprotected("write it into each key: keys[].requests_per_minute"),
+        Unguarded("write it into each key: keys[].requests_per_minute"),
     ),
     (
         "default_api_key_tpm_limit",
-        Unprotected("write it into each key: keys[].tokens_per_minute"),
+        Unguarded("write it into each key: keys[].tokens_per_minute"),
     ),
     ("tags", Not(TAGS)),
     ("tag_regex", Not(TAGS)),
@@ -236,7 +234,7 @@ const PARAMS: &[(&str, Fate)] = &[
     ),
     ("mock_response", Not("every answer is an engine's")),
     ("model_info", Carried),
-    ("guardrails", Unprotected(GUARDRAILS)),
+    ("guardrails", Unguarded(GUARDRAILS)),
     (
         "use_in_pass_through",
         Not("paths beyond the inference paths are opened by expose, for all endpoints"),
@@ -306,15 +304,15 @@ const INFO: &[(&str, Fate)] = &[
     ),
     (
         "access_groups",
-        Unprotected("keys name models, not groups of them: list the models in keys[].models"),
+        Unguarded("keys name models, not groups of them: list the models in keys[].models"),
     ),
     (
         "access_windows",
-        Unprotected("a model is served at all times"),
+        Unguarded("a model is served at all times"),
     ),
     (
         "team_id",
-        Unprotected(
+        Unguarded(
             "there are no teams: list the model in keys[].models of those who may use it, and leave it out of the others'",
         ),
     ),
@@ -427,7 +425,7 @@ const ROUTER: &[(&str, Fate)] = &[
     ("plugins", Not("there are no plugins")),
     (
         "provider_budget_config",
-        Unprotected("the gateway counts tokens, not money: bound keys by keys[].tokens_per_minute"),
+        Unguarded("the gateway counts tokens, not money: bound keys by keys[].tokens_per_minute"),
     ),
     ("alerting_config", Not(ALERTS)),
     (
@@ -457,7 +455,7 @@ const ROUTER: &[(&str, Fate)] = &[
         Not("assistants are not among the inference paths"),
     ),
     ("search_tools", Not(STORES)),
-    ("guardrail_list", Unprotected(GUARDRAILS)),
+    ("guardrail_list", Unguarded(GUARDRAILS)),
     ("fallback_*", Not(FALLBACKS)),
     (
         "auto_router_*",
@@ -486,11 +484,11 @@ const LITELLM: &[(&str, Fate)] = &[
     ("service_callback*", Not(CALLBACKS)),
     (
         "audit_log_callbacks",
-        Unprotected("who changed what is not kept: the configuration is a file; keep it in git"),
+        Unguarded("who changed what is not kept: the configuration is a file; keep it in git"),
     ),
     (
         "store_audit_logs",
-        Unprotected("who changed what is not kept: the configuration is a file; keep it in git"),
+        Unguarded("who changed what is not kept: the configuration is a file; keep it in git"),
     ),
     (
         "turn_off_message_logging",
@@ -548,24 +546,24 @@ const LITELLM: &[(&str, Fate)] = &[
     ),
     (
         "max_budget",
-        Unprotected("the gateway counts tokens, not money: bound keys by keys[].tokens_per_minute"),
+        Unguarded("the gateway counts tokens, not money: bound keys by keys[].tokens_per_minute"),
     ),
     ("budget_duration", Not(PRICES)),
     (
         "max_internal_user_budget",
-        Unprotected("there are no users but the keys: bound them by keys[].tokens_per_minute"),
+        Unguarded("there are no users but the keys: bound them by keys[].tokens_per_minute"),
     ),
     (
         "max_user_budget",
-        Unprotected("there are no users but the keys: bound them by keys[].tokens_per_minute"),
+        Unguarded("there are no users but the keys: bound them by keys[].tokens_per_minute"),
     ),
     (
         "max_end_user_budget",
-        Unprotected("there are no users but the keys: bound them by keys[].tokens_per_minute"),
+        Unguarded("there are no users but the keys: bound them by keys[].tokens_per_minute"),
     ),
     (
         "max_end_user_budget_id",
-        Unprotected("there are no users but the keys: bound them by keys[].tokens_per_minute"),
+        Unguarded("there are no users but the keys: bound them by keys[].tokens_per_minute"),
     ),
     ("default_internal_user_params", Not(DATABASE)),
     ("default_team_*", Not(DATABASE)),
@@ -578,18 +576,18 @@ const LITELLM: &[(&str, Fate)] = &[
         "key_generation_settings",
         Not("`sluicegate key` makes keys; what each may do stands in `keys`"),
     ),
-    ("guardrails", Unprotected(GUARDRAILS)),
-    ("post_call_rules", Unprotected(GUARDRAILS)),
-    ("pre_call_rules", Unprotected(GUARDRAILS)),
-    ("banned_keywords_list", Unprotected(GUARDRAILS)),
+    ("guardrails", Unguarded(GUARDRAILS)),
+    ("post_call_rules", Unguarded(GUARDRAILS)),
+    ("pre_call_rules", Unguarded(GUARDRAILS)),
+    ("banned_keywords_list", Unguarded(GUARDRAILS)),
     (
         "blocked_user_list",
-        Unprotected("users within a key are not told apart: give each a key of its own"),
+        Unguarded("users within a key are not told apart: give each a key of its own"),
     ),
-    ("llamaguard_*", Unprotected(GUARDRAILS)),
-    ("google_moderation_*", Unprotected(GUARDRAILS)),
-    ("openai_moderations_*", Unprotected(GUARDRAILS)),
-    ("presidio_*", Unprotected(GUARDRAILS)),
+    ("llamaguard_*", Unguarded(GUARDRAILS)),
+    ("google_moderation_*", Unguarded(GUARDRAILS)),
+    ("openai_moderations_*", Unguarded(GUARDRAILS)),
+    ("presidio_*", Unguarded(GUARDRAILS)),
     ("public_model_groups*", Not(UI)),
     (
         "model_group_settings",
@@ -638,49 +636,49 @@ const GENERAL: &[(&str, Fate)] = &[
     ),
     (
         "allowed_ips",
-        Unprotected(
+        Unguarded(
             "clients are not told apart by address: every address may send requests with a key; keep others out by a firewall",
         ),
     ),
     (
         "custom_auth*",
-        Unprotected("clients are known by their key alone: write one for each into `keys`"),
+        Unguarded("clients are known by their key alone: write one for each into `keys`"),
     ),
     (
         "enable_jwt_auth",
-        Unprotected("clients are known by their key alone: write one for each into `keys`"),
+        Unguarded("clients are known by their key alone: write one for each into `keys`"),
     ),
     (
         "litellm_jwtauth",
-        Unprotected("clients are known by their key alone: write one for each into `keys`"),
+        Unguarded("clients are known by their key alone: write one for each into `keys`"),
     ),
     (
         "enable_oauth2*",
-        Unprotected("clients are known by their key alone: write one for each into `keys`"),
+        Unguarded("clients are known by their key alone: write one for each into `keys`"),
     ),
     (
         "oauth2_config_mappings",
-        Unprotected("clients are known by their key alone: write one for each into `keys`"),
+        Unguarded("clients are known by their key alone: write one for each into `keys`"),
     ),
     (
         "allow_user_auth",
-        Unprotected("clients are known by their key alone: write one for each into `keys`"),
+        Unguarded("clients are known by their key alone: write one for each into `keys`"),
     ),
     (
         "enforce_rbac",
-        Unprotected("there are no roles: what a key may do is models and admin"),
+        Unguarded("there are no roles: what a key may do is models and admin"),
     ),
     (
         "role_permissions",
-        Unprotected("there are no roles: what a key may do is models and admin"),
+        Unguarded("there are no roles: what a key may do is models and admin"),
     ),
     (
         "allowed_routes",
-        Unprotected("a key may use every inference path"),
+        Unguarded("a key may use every inference path"),
     ),
     (
         "admin_only_routes",
-        Unprotected(
+        Unguarded(
             "a key may use every inference path; what changes the gateway is on the admin listener",
         ),
     ),
@@ -690,11 +688,11 @@ const GENERAL: &[(&str, Fate)] = &[
     ),
     (
         "enforced_params",
-        Unprotected("requests are not required to have a field"),
+        Unguarded("requests are not required to have a field"),
     ),
     (
         "enforce_user_param",
-        Unprotected("requests are not required to have a field"),
+        Unguarded("requests are not required to have a field"),
     ),
     ("reject_clientside_metadata_tags", Not(TAGS)),
     (
@@ -703,15 +701,15 @@ const GENERAL: &[(&str, Fate)] = &[
     ),
     (
         "global_max_parallel_requests",
-        Unprotected("write max_in_flight at the pools or the endpoints"),
+        Unguarded("write max_in_flight at the pools or the endpoints"),
     ),
     (
         "max_parallel_requests",
-        Unprotected("write it into each key: keys[].max_in_flight"),
+        Unguarded("write it into each key: keys[].max_in_flight"),
     ),
     (
         "max_in_flight_requests_per_worker",
-        Unprotected("write max_in_flight at the pools or the endpoints"),
+        Unguarded("write max_in_flight at the pools or the endpoints"),
     ),
     (
         "max_queued_requests_per_worker",
@@ -731,7 +729,7 @@ const GENERAL: &[(&str, Fate)] = &[
     ),
     (
         "user_url_*",
-        Unprotected(
+        Unguarded(
             "addresses within a prompt (image_url) are the engine's to look up, or to refuse",
         ),
     ),
