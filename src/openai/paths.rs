@@ -64,6 +64,13 @@ pub fn model_of(raw_path: &[u8]) -> Option<String> {
     String::from_utf8(name[..length].to_vec()).ok()
 }
 
+/// The id in the path of a response that an engine keeps; `None` for any other path.
+pub fn response_of(raw_path: &[u8]) -> Option<&str> {
+    let id = raw_path.strip_prefix(b"/v1/responses/")?;
+    let id = id.strip_suffix(b"/cancel").unwrap_or(id);
+    std::str::from_utf8(id).ok()
+}
+
 /// Judges a call by its method and its raw path (the bytes up to `?`, undecoded).
 pub fn lookup(expose: &Expose, method: &str, raw_path: &[u8]) -> Verdict {
     let row = TABLE.iter().find(|row| row.shape.matches(raw_path));

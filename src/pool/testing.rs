@@ -80,7 +80,6 @@ pub(crate) fn state(now: Instant) -> Arc<EndpointState> {
 
 pub(crate) fn endpoint(state: &Arc<EndpointState>) -> Endpoint {
     Endpoint {
-        model: None,
         state: Arc::clone(state),
         name: Arc::clone(&state.settings().name),
         weight: 1,

@@ -99,7 +99,7 @@ pub fn progress(seen: &Seen) -> Option<u32> {
 /// What the session is needed for.
 pub enum Next {
     /// The piece is to be written. What `Seen` is there for was read already.
-    Piece(Bytes, Option<Seen>),
+    Piece(Bytes, Option<Box<Seen>>),
     /// The engine's body has ended.
     End,
     Broken(ReadError),
@@ -213,7 +213,8 @@ fn send_one(
         seen = Some(read);
     }
     if for_session {
-        return Err(Next::Piece(Bytes::copy_from_slice(lent.payload()), seen));
+        let piece = Bytes::copy_from_slice(lent.payload());
+        return Err(Next::Piece(piece, seen.map(Box::new)));
     }
     let chunk = lent.into_chunk();
     let taken = match socket.try_send_past(chunk) {

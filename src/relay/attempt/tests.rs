@@ -174,6 +174,7 @@ impl World {
             client: None,
             usage: UsageAsked::default(),
             rename: None,
+            only: None,
         };
         let Ok(answer) = attempt(&lease, &exchange, HEAD, &self.metrics).await else {
             panic!("a request failed");
