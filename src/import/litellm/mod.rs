@@ -1,12 +1,13 @@
 //! LiteLLM's configuration as ours.
 //!
 //! In the order of the work: `source` reads the files into places of a `tree`; `settings` is what holds
-//! for all, `deployments` (with `provider`) what can be an endpoint, `pools` (with `weights`) makes pools
-//! and models of them; `rest` says by `table` what became of every other key. What LiteLLM does was read
+//! for all, `deployments` (with `provider`) what can be an endpoint, `pool` (with `weights`) and `pools` make
+//! pools and models of them; `rest` says by `table` what became of every other key. What LiteLLM does was read
 //! in LiteLLM 1.106.2 and tried with it.
 
 mod deployments;
 mod notes;
+mod pool;
 mod pools;
 mod provider;
 mod rest;

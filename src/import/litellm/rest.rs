@@ -5,6 +5,7 @@ use crate::config::is_variable;
 
 use super::notes::Notes;
 use super::source::Section;
+use super::table::why::{CALLBACKS, GUARDRAILS};
 use super::table::{Fate, Place, fate};
 use super::tree::{Field, Word};
 
@@ -127,14 +128,8 @@ fn callbacks(field: &Field<'_>, notes: &mut Notes) {
                 &name,
                 "metrics are at /metrics with names of their own: docs/monitoring.md has them",
             ),
-            Some(guard) if GUARDS.contains(&guard) => notes.unguarded(
-                &name,
-                "prompts and answers are not looked at: what it refuses or masks reaches engines and clients; keep LiteLLM, or check in the clients",
-            ),
-            _ => notes.not_carried(
-                &name,
-                "nothing is sent anywhere: metrics are at /metrics, and the access log has a line for each request",
-            ),
+            Some(guard) if GUARDS.contains(&guard) => notes.unguarded(&name, GUARDRAILS),
+            _ => notes.not_carried(&name, CALLBACKS),
         }
     }
 }

@@ -2,10 +2,10 @@
 
 use super::deployments::Deployment;
 use super::notes::Notes;
+use super::table::why::RPM;
 
 const LARGEST: u64 = 1000;
 const KEYS: [&str; 3] = ["weight", "rpm", "tpm"];
-const LIMIT: &str = "an endpoint has no limit of requests or tokens a minute: max_in_flight bounds its requests at the same time, keys[].requests_per_minute and keys[].tokens_per_minute what a key may ask for";
 
 /// What an endpoint has of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,9 +50,9 @@ pub(super) fn weights(
                 (0, false) => {}
                 (_, true) => notes.differs(
                     &field,
-                    format!("it is the endpoint's weight, as in LiteLLM; {LIMIT}"),
+                    format!("it is the endpoint's weight, as in LiteLLM; {RPM}"),
                 ),
-                (_, false) => notes.not_carried(&field, LIMIT),
+                (_, false) => notes.not_carried(&field, RPM),
             }
         }
     }
