@@ -12,6 +12,7 @@ use crate::config::{self, Config, Diagnostics, look_up};
 use crate::demo;
 use crate::generate;
 use crate::import::Import;
+use crate::key::Key;
 use crate::ready::Question;
 use crate::run;
 use crate::tasks::supervisor::Signals;
@@ -75,13 +76,14 @@ enum Command {
     Demo(demo::Demo),
     /// Print the sluicegate.yaml that does what an nginx.conf does, and list what it could not carry over
     Import(Import),
+    /// Make an API key: print it, and on the next line the entry of `keys` that holds its hash
+    Key(Key),
     /// Exit 0 when the gateway at URL is ready, else 1
     Ready(Ready),
     /// One simulated engine of the demo
     #[command(hide = true)]
     DemoEngine(demo::DemoEngine),
-    /// Write the manual pages and the completions of shells
-    #[command(hide = true)]
+    /// Write the manual pages and the completions of shells, for a package
     Generate(Generate),
 }
 
@@ -119,6 +121,7 @@ impl Cli {
             Some(Command::Demo(demo)) => return demo.run(signals),
             Some(Command::DemoEngine(engine)) => return engine.run(),
             Some(Command::Import(import)) => return import.run(),
+            Some(Command::Key(key)) => return key.run(),
             Some(Command::Ready(ready)) => return ready.ask(),
             Some(Command::Generate(generate)) => {
                 return generate::write(Self::command(), &generate.directory);
@@ -127,7 +130,8 @@ impl Cli {
         }
         let loaded = if self.signal.is_some() {
             // Only `pid_file` is asked for: secrets are in the environment of the service, not in this one.
-            let known = |name: &str| environment(name).or_else(|| Some("unset".to_owned()));
+            // Each is another, as no two keys may have the same.
+            let known = |name: &str| environment(name).or_else(|| Some(format!("unset-{name}")));
             config::load(&self.config, &known)
         } else if self.listen.is_empty() {
             config::load(&self.config, &environment)

@@ -1,6 +1,6 @@
 //! `sluicegate generate`: the manual pages and the completions of shells, out of the command line itself.
 //!
-//! Packages are built with it. It is hidden, because it is of no use in operation.
+//! Packages are built with it; in operation it is of no use.
 
 use std::fs;
 use std::io;
@@ -21,7 +21,7 @@ const DESCRIPTION: &str = "Without a command the gateway runs, in the foreground
 const FILES: [(&str, &str); 5] = [
     (
         "/etc/sluicegate/sluicegate.yaml",
-        "The configuration. Every key with its default: /usr/share/doc/sluicegate/reference.yaml.",
+        "The configuration. Every key with its default: /usr/share/doc/sluicegate/conf/reference.yaml.",
     ),
     (
         "/etc/sluicegate/sluicegate.env",
@@ -135,7 +135,7 @@ fn of_the_daemon() -> Roff {
         }
     }
     roff.control("SH", ["SEE ALSO"]);
-    roff.text([roman("/usr/share/doc/sluicegate/operations.md")]);
+    roff.text([roman("/usr/share/doc/sluicegate/docs/operations.md")]);
     roff
 }
 

@@ -12,7 +12,11 @@ pub mod pool;
 
 pub mod balance;
 
+pub mod routing;
+
 pub mod telemetry;
+
+pub mod admission;
 
 pub mod snapshot;
 
@@ -31,6 +35,8 @@ pub mod server;
 pub mod run;
 
 pub mod import;
+
+pub mod key;
 
 pub mod ready;
 

@@ -17,6 +17,9 @@ use crate::telemetry::logging;
 /// Runs the gateway until a signal ends it. `file` is what HUP reads again.
 pub fn run(config: Config, file: Option<&Path>, signals: Signals) -> ExitCode {
     logging::start(config.log.level, config.log.format);
+    for remark in config.remarks.iter() {
+        warn!("{remark}");
+    }
     raise_file_limit();
     let runtime = match runtime() {
         Ok(runtime) => runtime,

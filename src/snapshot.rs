@@ -8,6 +8,7 @@
 mod build;
 mod diff;
 mod resolved;
+mod scopes;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -22,11 +23,15 @@ use tokio::time::Instant;
 pub use build::BuildError;
 pub use diff::Diff;
 pub use resolved::{Resolved, names};
+pub use scopes::ModelScope;
 
+use crate::admission::Keyring;
 use crate::config::Config;
 use crate::pool::{EndpointState, Pool, Settings};
+use crate::routing::{Route, Routes};
 use crate::upstream::TlsClient;
 use build::{Builder, Identity, TlsKey};
+use scopes::Scopes;
 
 /// The configuration and the pools made of it.
 pub struct Snapshot {
@@ -37,8 +42,13 @@ pub struct Snapshot {
     pub config: Arc<Config>,
     /// In the configuration's order, at least one.
     pub pools: Vec<Arc<Pool>>,
+    /// Which pool serves which model.
+    pub routes: Routes,
+    /// `None`: no keys are configured, everybody may ask.
+    pub keyring: Option<Keyring>,
     /// What the names of `config` resolve to, as far as is known.
     pub resolved: Resolved,
+    scopes: Scopes,
     /// Every endpoint of `pools` once, with the settings its health goes by: those of the first
     /// pool that names it.
     endpoints: Vec<(Arc<EndpointState>, Arc<Settings>)>,
@@ -72,9 +82,19 @@ impl Snapshot {
         Ok((snapshot, diff))
     }
 
-    /// The one that models without a pool of their own go to.
+    /// The first one, for what belongs to none.
     pub fn default_pool(&self) -> &Arc<Pool> {
         &self.pools[0]
+    }
+
+    /// What is counted for the model of a route.
+    pub fn model(&self, route: &Route<'_>) -> Option<&Arc<ModelScope>> {
+        self.scopes.find(route.pool, route.label)
+    }
+
+    /// Every model that something is counted for.
+    pub fn models(&self) -> impl Iterator<Item = &Arc<ModelScope>> {
+        self.scopes.all()
     }
 
     /// Every endpoint once, in however many pools it is.
@@ -91,6 +111,9 @@ impl Snapshot {
     fn take_effect(&self, now: Instant) {
         for (state, settings) in &self.endpoints {
             state.configure(settings, now);
+        }
+        if let Some(keyring) = &self.keyring {
+            keyring.take_effect(now);
         }
         for (pool, config) in self.pools.iter().zip(&self.config.pools) {
             pool.retry_budget.configure(&config.retry_budget);

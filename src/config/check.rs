@@ -12,6 +12,7 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::diagnostic::{Diagnostic, Diagnostics, Severity};
+use super::models::WILDCARD;
 use super::validate::{endpoint_path, listener_path};
 use super::{Config, ListenAddress, ListenTls, Pool, Url};
 
@@ -39,13 +40,14 @@ impl Config {
     pub fn check(&self, now: SystemTime, look_up: &LookUp<'_>) -> Diagnostics {
         let mut findings = Findings {
             config: self,
-            list: Vec::new(),
+            list: self.remarks.iter().cloned().collect(),
         };
         findings.certificates(now);
         findings.authorities();
         findings.admin_addresses();
         findings.trusted_proxies();
         findings.log_directory();
+        findings.models();
         findings.names(look_up);
         Diagnostics::new(findings.list, 0)
     }
@@ -226,6 +228,35 @@ impl Findings<'_> {
                 message,
                 "make it, writable for the gateway's user",
             );
+        }
+    }
+
+    fn models(&mut self) {
+        let config = self.config;
+        if !config.models.is_configured() {
+            return;
+        }
+        let mut served = vec![0_usize; config.pools.len()];
+        for model in config.models.list.iter().chain(&config.models.wildcard) {
+            if let Some(count) = served.get_mut(model.pool) {
+                // The wildcard stands for any number of models.
+                *count += if *model.name == *WILDCARD { 2 } else { 1 };
+            }
+        }
+        for (pool, served) in config.pools.iter().zip(served) {
+            if served == 0 {
+                let path = format!("pools.{}", pool.name);
+                let help = "give a model this pool, or remove it";
+                self.warn(&path, "no model is served by this pool", help);
+            }
+            for (i, endpoint) in pool.endpoints.iter().enumerate() {
+                if endpoint.model.is_some() && served > 1 {
+                    let path = endpoint_path(&pool.name, i, &|p| self.config.places.has(p));
+                    let message = "every request to this endpoint names this model, whichever of the pool's models it was for";
+                    let help = "give each model a pool of its own";
+                    self.warn(&format!("{path}.model"), message, help);
+                }
+            }
         }
     }
 

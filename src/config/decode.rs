@@ -13,7 +13,8 @@ use super::schema::MOST_LISTENERS;
 use super::section::{Named, Section, file_path};
 use super::{
     AccessLog, AccessLogFormat, ClientTimeouts, Config, Expose, Keepalive, Limits, Listen,
-    ListenAddress, ListenTls, Log, LogFormat, Places, Timeouts, expose, pools,
+    ListenAddress, ListenTls, Log, LogFormat, Places, Remarks, Timeouts, expose, keys, models,
+    pools,
 };
 
 /// Reads every key. After a mistake the result holds defaults in its place and is not to be used.
@@ -22,6 +23,9 @@ pub(super) fn config(root: &Section<'_>) -> Config {
     let client = root.section("client");
     let keepalive = root.section("keepalive");
     let inherited = timeouts(&root.section("timeouts"), None);
+    let pools = pools::pools(root, &inherited);
+    let models = models::models(root, &pools);
+    let keys = keys::keys(root, &models);
     Config {
         file: None,
         listen: listeners(root),
@@ -44,6 +48,7 @@ pub(super) fn config(root: &Section<'_>) -> Config {
             answer: limits.size("answer"),
             event: limits.size("event"),
             body_memory: limits.size("body_memory"),
+            n: limits.count("n"),
         },
         client: ClientTimeouts {
             header_timeout: client.duration("header_timeout"),
@@ -55,8 +60,11 @@ pub(super) fn config(root: &Section<'_>) -> Config {
             idle: keepalive.duration("idle"),
             connections: keepalive.count("connections"),
         },
-        pools: pools::pools(root, &inherited),
+        pools,
+        models,
+        keys,
         places: Places::default(),
+        remarks: Remarks::default(),
     }
 }
 

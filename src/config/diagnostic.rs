@@ -57,7 +57,7 @@ impl fmt::Display for Diagnostic {
     }
 }
 
-/// Everything wrong with a configuration, by position. `Display` writes a line for each.
+/// Everything wrong with a configuration, by file and position. `Display` writes a line for each.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Diagnostics {
     list: Vec<Diagnostic>,
@@ -70,7 +70,10 @@ impl Diagnostics {
     pub(super) const LIMIT: usize = 1000;
 
     pub(super) fn new(mut list: Vec<Diagnostic>, more: usize) -> Self {
-        list.sort_by(|a, b| (a.line, a.column, &a.path).cmp(&(b.line, b.column, &b.path)));
+        list.sort_by(|a, b| {
+            let place = |d: &Diagnostic| (d.line, d.column);
+            (&a.file, place(a), &a.path).cmp(&(&b.file, place(b), &b.path))
+        });
         Self { list, more }
     }
 
@@ -173,7 +176,7 @@ pub(super) fn quoted(text: &str) -> String {
 }
 
 /// `text` escaped, so that a message has one line, and no longer than a line of a log should be.
-pub(super) fn shown(text: &str) -> String {
+pub(crate) fn shown(text: &str) -> String {
     const LONGEST: usize = 80;
     let mut shown: String = text
         .chars()

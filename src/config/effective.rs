@@ -5,7 +5,7 @@ use std::fmt::{Display, Write};
 use super::environment;
 use super::section::Named;
 use super::units::{show_duration, show_size};
-use super::{Config, Endpoint, Expose, Listen, Pool};
+use super::{Config, Endpoint, Expose, KeyModels, Listen, Pool};
 
 impl Config {
     /// The effective configuration as YAML that reads back as the same. Secrets are `***`, and
@@ -42,6 +42,8 @@ impl Config {
         for pool in &self.pools {
             one_pool(&mut yaml, pool);
         }
+        self.models(&mut yaml);
+        self.keys(&mut yaml);
         yaml.0
     }
 
@@ -87,6 +89,7 @@ impl Config {
         ] {
             yaml.key(1, key, show_size(bytes as u64));
         }
+        yaml.key(1, "n", limits.n);
         let client = &self.client;
         yaml.section(0, "client");
         for (key, duration) in [
@@ -102,10 +105,53 @@ impl Config {
         yaml.key(1, "idle", show_duration(&self.keepalive.idle));
         yaml.key(1, "connections", self.keepalive.connections);
     }
+
+    fn models(&self, yaml: &mut Yaml) {
+        let models = &self.models;
+        if !models.is_configured() {
+            return;
+        }
+        yaml.section(0, "models");
+        for model in models.list.iter().chain(&models.wildcard) {
+            yaml.section(1, &in_quotes(&model.name));
+            let pool = self.pools.get(model.pool).map(|pool| text(&pool.name));
+            yaml.key(2, "pool", or_null(pool));
+            let upstream = model.upstream_model.as_ref().map(text);
+            yaml.key(2, "upstream_model", or_null(upstream));
+            yaml.key(2, "rename_response", model.rename_response);
+        }
+        for alias in &models.aliases {
+            let target = models.list.get(alias.model).map(|model| text(&model.name));
+            yaml.key(1, &in_quotes(&alias.name), or_null(target));
+        }
+    }
+
+    fn keys(&self, yaml: &mut Yaml) {
+        let Some(keys) = &self.keys else {
+            return;
+        };
+        yaml.section(0, "keys");
+        for (i, key) in keys.iter().enumerate() {
+            yaml.line(1, format_args!("- name: {}", text(&key.name)));
+            // A weak secret can be found from its hash. No two keys may have the same.
+            yaml.key(2, "key", text(format_args!("***{i}")));
+            let models: Vec<String> = match &key.models {
+                KeyModels::All => vec![text("*")],
+                KeyModels::Some(names) => names.iter().map(text).collect(),
+            };
+            yaml.key(2, "models", format_args!("[{}]", models.join(", ")));
+            let limit = |limit: Option<u64>| or_null(limit.map(number));
+            yaml.key(2, "requests_per_minute", limit(key.requests_per_minute));
+            yaml.key(2, "tokens_per_minute", limit(key.tokens_per_minute));
+            yaml.key(2, "max_in_flight", or_null(key.max_in_flight.map(number)));
+            yaml.key(2, "admin", key.admin);
+        }
+    }
 }
 
 fn one_pool(yaml: &mut Yaml, pool: &Pool) {
     yaml.section(1, &pool.name);
+    yaml.key(2, "engine", name(pool.engine));
     yaml.section(2, "endpoints");
     for endpoint in &pool.endpoints {
         one_endpoint(yaml, endpoint);
@@ -161,6 +207,7 @@ fn one_endpoint(yaml: &mut Yaml, endpoint: &Endpoint) {
     yaml.key(4, "backup", endpoint.backup);
     let api_key = endpoint.api_key.as_ref().map(|_| text("***"));
     yaml.key(4, "api_key", or_null(api_key));
+    yaml.key(4, "model", or_null(endpoint.model.as_ref().map(text)));
 }
 
 #[derive(Default)]
@@ -203,10 +250,14 @@ fn name<T: Named + PartialEq>(value: T) -> &'static str {
 
 /// In double quotes, with YAML's escapes, and the environment kept out.
 fn text(value: impl Display) -> String {
-    let value = value.to_string();
+    in_quotes(&environment::escape(&value.to_string()))
+}
+
+/// In double quotes, with YAML's escapes. A mapping's keys are not looked at for variables.
+fn in_quotes(value: &str) -> String {
     let mut quoted = String::with_capacity(value.len() + 2);
     quoted.push('"');
-    for c in environment::escape(&value).chars() {
+    for c in value.chars() {
         match c {
             '"' | '\\' => quoted.extend(['\\', c]),
             ' '..='~' => quoted.push(c),

@@ -13,27 +13,35 @@ mod effective;
 mod endpoint_url;
 mod environment;
 mod expose;
+mod keys;
 mod listen;
-mod parse;
+mod models;
+pub(crate) mod other_file;
+pub(crate) mod parse;
 mod pools;
 mod reader;
 mod reload;
 mod schema;
 mod section;
+mod similar;
 mod source;
 mod units;
 mod unknown_key;
 mod validate;
+mod weak;
 
 pub use check::{LookUp, look_up};
 pub use diagnostic::{Diagnostic, Diagnostics, Severity};
-pub use reader::Places;
-pub use reload::restart_needed;
+pub use keys::check_key_name;
+pub use reader::{Places, Remarks};
+pub use reload::{changed_names, restart_needed};
 pub use source::{from_command_line, load, parse_str};
 
+pub(crate) use diagnostic::shown;
 pub(crate) use endpoint_url::is_endpoint;
-pub(crate) use environment::escape;
+pub(crate) use environment::{escape, is_name as is_variable};
 pub(crate) use expose::is_extra_path;
+pub(crate) use similar::similar;
 pub(crate) use units::{show_duration, show_size};
 
 use std::net::SocketAddr;
@@ -71,10 +79,15 @@ pub struct Config {
     pub client: ClientTimeouts,
     /// Idle upstream connections, per endpoint.
     pub keepalive: Keepalive,
-    /// At least one; exactly one until `models` exists.
+    /// At least one; exactly one where `models` is not configured.
     pub pools: Vec<Pool>,
+    pub models: Models,
+    /// Whom requests are taken from; `None` = from everybody. Never an empty list.
+    pub keys: Option<Vec<Key>>,
     /// Where the file has what, for messages; empty when there was no file. Any two are equal.
     pub places: Places,
+    /// What reading it found worth a word and no mistake. Any two are equal.
+    pub remarks: Remarks,
 }
 
 /// One listening address.
@@ -153,6 +166,8 @@ pub struct Limits {
     pub answer: usize,
     pub event: usize,
     pub body_memory: usize,
+    /// Completions that one request may ask for.
+    pub n: u64,
 }
 
 /// nginx: `client_header_timeout`, `client_body_timeout`, `send_timeout`, `keepalive_timeout`.
@@ -185,6 +200,8 @@ pub struct Keepalive {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Pool {
     pub name: Arc<str>,
+    /// What its endpoints run; `None` = each is asked.
+    pub engine: Option<Engine>,
     pub endpoints: Vec<Endpoint>,
     pub policy: PolicyName,
     /// What its endpoints have that have no `max_in_flight` of their own.
@@ -195,6 +212,26 @@ pub struct Pool {
     pub tls: UpstreamTls,
     pub health: Health,
     pub timeouts: Timeouts,
+}
+
+/// What an endpoint runs: whose ways beyond OpenAI's API may be relied on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Engine {
+    Vllm,
+    Sglang,
+    /// Anything else that speaks OpenAI's API.
+    OpenAi,
+}
+
+impl Engine {
+    /// As the configuration and `/endpoints` write it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Vllm => "vllm",
+            Self::Sglang => "sglang",
+            Self::OpenAi => "openai",
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -220,6 +257,8 @@ pub struct Endpoint {
     pub backup: bool,
     /// Sent as `Authorization: Bearer` in place of the client's.
     pub api_key: Option<Secret>,
+    /// What the engine calls the model, where it differs from what the others of its pool do.
+    pub model: Option<Arc<str>>,
 }
 
 /// Where an endpoint is. `Display` gives the normal form: `http://host:8000`, `unix:/path`.
@@ -252,6 +291,82 @@ pub struct Health {
     pub rise: u32,
     pub eject_after: u32,
     pub eject_for: Duration,
+}
+
+/// Which model is served where. All of it empty: not configured, and every model goes to the only pool.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Models {
+    /// As they stand in the file, without `"*"`.
+    pub list: Vec<Model>,
+    pub aliases: Vec<Alias>,
+    /// `"*"`: where every other name goes. Its own name is `*`.
+    pub wildcard: Option<Model>,
+}
+
+impl Models {
+    pub fn is_configured(&self) -> bool {
+        !(self.list.is_empty() && self.wildcard.is_none())
+    }
+}
+
+/// One public name. No other model and no alias has it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Model {
+    pub name: Arc<str>,
+    /// Index into [`Config::pools`].
+    pub pool: usize,
+    /// What the engines call it, where that differs from its name. An endpoint's own
+    /// [`Endpoint::model`] comes before it.
+    pub upstream_model: Option<Arc<str>>,
+    /// Whether answers name it as the client did.
+    pub rename_response: bool,
+}
+
+/// A second public name of a model.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Alias {
+    pub name: Arc<str>,
+    /// Index into [`Models::list`].
+    pub model: usize,
+}
+
+/// Who may send requests, and how many. The secret itself is not kept.
+#[derive(Clone, PartialEq)]
+pub struct Key {
+    /// Unique; shown in logs and metrics.
+    pub name: Arc<str>,
+    /// SHA-256 of the secret (FIPS 180-4). No two keys have the same.
+    pub hash: [u8; 32],
+    pub models: KeyModels,
+    pub requests_per_minute: Option<u64>,
+    pub tokens_per_minute: Option<u64>,
+    /// Requests at the same time.
+    pub max_in_flight: Option<u32>,
+    /// May do what changes the gateway's state.
+    pub admin: bool,
+}
+
+impl std::fmt::Debug for Key {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // A weak secret can be found from its hash.
+        f.debug_struct("Key")
+            .field("name", &self.name)
+            .field("models", &self.models)
+            .field("requests_per_minute", &self.requests_per_minute)
+            .field("tokens_per_minute", &self.tokens_per_minute)
+            .field("max_in_flight", &self.max_in_flight)
+            .field("admin", &self.admin)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The models that a key is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KeyModels {
+    /// `"*"`: every model, and what names none.
+    All,
+    /// Names of models and aliases, in the order of the file, each once.
+    Some(Vec<String>),
 }
 
 /// A value that is never shown.

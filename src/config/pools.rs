@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use super::diagnostic::{Fault, shown};
-use super::parse::{Node, Position, Value};
+use super::parse::{NOTHING, Value};
 use super::reader::Field;
 use super::schema::{MOST_ENDPOINTS, MOST_POOLS};
 use super::section::{Named, Section};
 use super::{
-    Endpoint, Health, PolicyName, Pool, RetryBudget, Secret, Timeouts, UpstreamTls, Url, decode,
-    endpoint_url,
+    Endpoint, Engine, Health, PolicyName, Pool, RetryBudget, Secret, Timeouts, UpstreamTls, Url,
+    decode, endpoint_url, models,
 };
 
 /// The pool that a file without `pools` has.
@@ -47,10 +47,6 @@ pub(super) fn pools(root: &Section<'_>, inherited: &Timeouts) -> Vec<Pool> {
 }
 
 fn shorthand(root: &Section<'_>, inherited: &Timeouts) -> Option<Pool> {
-    static NOTHING: Node = Node {
-        at: Position::NOWHERE,
-        value: Value::Map(Vec::new()),
-    };
     let field = root.written("endpoints")?;
     let pool = (root.reader).section(&NOTHING, "pools.*", format!("pools.{DEFAULT}"));
     let mut pool = without_endpoints(&pool, DEFAULT, inherited);
@@ -69,12 +65,17 @@ fn named(root: &Section<'_>, inherited: &Timeouts) -> Vec<Pool> {
             "write { default: { endpoints: [node0:8000, node1:8000] } }",
         );
     }
-    if let Some(second) = entries.get(1) {
+    if let Some(second) = entries.get(1)
+        && !root.has("models")
+    {
+        let name = shown(&second.key);
         reader.problem(
             second.at,
-            &all.path_of(&shown(&second.key)),
-            "is a second pool, and which model goes where is not supported yet",
-            "keep one pool, and run a gateway for each of the others",
+            &all.path_of(&name),
+            "is a second pool, and nothing says which model goes where",
+            format!(
+                "write models: {{ NAME: {{ pool: {name} }} }} with every model, or keep one pool"
+            ),
         );
     }
     let mut pools = Vec::new();
@@ -119,6 +120,7 @@ fn without_endpoints(section: &Section<'_>, name: &str, inherited: &Timeouts) ->
     let health = section.section("health");
     Pool {
         name: Arc::from(name),
+        engine: section.choice("engine").unwrap_or_default(),
         endpoints: Vec::new(),
         policy: (section.choice("policy")).unwrap_or(PolicyName::LeastInflight),
         max_in_flight: section.count_or_none("max_in_flight"),
@@ -188,6 +190,7 @@ fn plain(url: Url, max_in_flight: Option<u32>) -> Endpoint {
         max_in_flight,
         backup: false,
         api_key: None,
+        model: None,
     }
 }
 
@@ -220,12 +223,14 @@ fn endpoint(section: &Section<'_>, item: &Field<'_>, cap: Option<u32>) -> Option
     let max_in_flight = section.count_or_none("max_in_flight").or(cap);
     let backup = section.switch("backup").unwrap_or(false);
     let api_key = section.nullable("api_key", "write it as \"${ENGINE_KEY}\"", api_key);
+    let model = section.nullable("model", models::UPSTREAM_FORM, models::name);
     Some(Endpoint {
         url: url?,
         weight,
         max_in_flight,
         backup,
         api_key,
+        model,
     })
 }
 
@@ -262,6 +267,21 @@ fn server_name(text: &str) -> Result<String, Fault> {
         Ok(_) => Ok(text.to_ascii_lowercase()),
         Err(_) => Err(Fault::new("is neither a host name nor an address")),
     }
+}
+
+impl Named for Option<Engine> {
+    const NAMES: &'static [(&'static str, Self)] = &[
+        ("auto", None),
+        ("vllm", Some(Engine::Vllm)),
+        ("sglang", Some(Engine::Sglang)),
+        ("openai", Some(Engine::OpenAi)),
+    ];
+    const OTHERS: &'static [(&'static str, &'static str)] = &[
+        ("ollama", "is called openai here"),
+        ("llama.cpp", "is called openai here"),
+        ("tgi", "is called openai here"),
+        ("tensorrt-llm", "is called openai here"),
+    ];
 }
 
 impl Named for PolicyName {

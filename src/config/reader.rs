@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::diagnostic::{Diagnostic, Diagnostics, Fault, Severity, quoted};
 use super::environment;
+use super::other_file::ReadOther;
 use super::parse::{Node, Position, Value};
 use super::schema;
 use super::section::Section;
@@ -19,9 +20,28 @@ pub(super) struct Reader<'a> {
     /// Where relative paths begin.
     pub base: &'a Path,
     pub env: &'a dyn Fn(&str) -> Option<String>,
+    pub read_other: &'a ReadOther<'a>,
     problems: RefCell<Vec<Diagnostic>>,
     unlisted: RefCell<usize>,
     places: RefCell<Places>,
+    remarks: RefCell<Remarks>,
+}
+
+/// What is worth a word and no mistake. Two configurations do not differ by it.
+#[derive(Debug, Clone, Default)]
+pub struct Remarks(Vec<Diagnostic>);
+
+impl PartialEq for Remarks {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Remarks {
+    /// All of them warnings, as they were found.
+    pub fn iter(&self) -> std::slice::Iter<'_, Diagnostic> {
+        self.0.iter()
+    }
 }
 
 /// Where keys were written. Two configurations do not differ by it.
@@ -55,11 +75,18 @@ impl Places {
 }
 
 impl<'a> Reader<'a> {
-    pub fn new(file: &'a str, base: &'a Path, env: &'a dyn Fn(&str) -> Option<String>) -> Self {
+    pub fn new(
+        file: &'a str,
+        base: &'a Path,
+        env: &'a dyn Fn(&str) -> Option<String>,
+        read_other: &'a ReadOther<'a>,
+    ) -> Self {
         Self {
             file,
             base,
             env,
+            read_other,
+            remarks: RefCell::default(),
             problems: RefCell::default(),
             unlisted: RefCell::default(),
             places: RefCell::default(),
@@ -73,20 +100,57 @@ impl<'a> Reader<'a> {
         message: impl Into<String>,
         help: impl Into<String>,
     ) {
-        let mut problems = self.problems.borrow_mut();
-        if problems.len() >= Diagnostics::LIMIT {
+        if self.is_full() {
             *self.unlisted.borrow_mut() += 1;
             return;
         }
-        problems.push(Diagnostic {
-            severity: Severity::Error,
+        let problem = self.diagnostic(Severity::Error, at, path, message.into(), help.into());
+        self.problems.borrow_mut().push(problem);
+    }
+
+    /// Whether further mistakes are only counted.
+    pub fn is_full(&self) -> bool {
+        self.problems.borrow().len() >= Diagnostics::LIMIT
+    }
+
+    /// Notes what is no mistake.
+    pub fn remark(&self, at: Position, path: &str, message: impl Into<String>, help: &str) {
+        let Remarks(remarks) = &mut *self.remarks.borrow_mut();
+        if remarks.len() < Diagnostics::LIMIT {
+            let help = help.to_owned();
+            remarks.push(self.diagnostic(Severity::Warning, at, path, message.into(), help));
+        }
+    }
+
+    fn diagnostic(
+        &self,
+        severity: Severity,
+        at: Position,
+        path: &str,
+        message: String,
+        help: String,
+    ) -> Diagnostic {
+        Diagnostic {
+            severity,
             file: self.file.to_owned(),
             line: at.line,
             column: at.column,
             path: path.to_owned(),
-            message: message.into(),
-            help: help.into(),
-        });
+            message,
+            help,
+        }
+    }
+
+    /// Takes over what was noted in reading another file, but for its places.
+    pub fn take_over(&self, other: Reader<'_>) {
+        let mut problems = self.problems.borrow_mut();
+        let found = other.problems.into_inner();
+        let room = Diagnostics::LIMIT.saturating_sub(problems.len());
+        *self.unlisted.borrow_mut() +=
+            other.unlisted.into_inner() + found.len().saturating_sub(room);
+        problems.extend(found.into_iter().take(room));
+        let Remarks(remarks) = &mut *self.remarks.borrow_mut();
+        remarks.extend(other.remarks.into_inner().0);
     }
 
     /// Notes a mistake in the key at `path`, wherever that was written.
@@ -107,11 +171,11 @@ impl<'a> Reader<'a> {
         self.places.borrow_mut().0.insert(path.to_owned(), at);
     }
 
-    /// The places where everything was written, if there was no mistake.
-    pub fn finish(self) -> Result<Places, Diagnostics> {
+    /// Where everything was written and what was remarked, if there was no mistake.
+    pub fn finish(self) -> Result<(Places, Remarks), Diagnostics> {
         let problems = self.problems.into_inner();
         if problems.is_empty() {
-            Ok(self.places.into_inner())
+            Ok((self.places.into_inner(), self.remarks.into_inner()))
         } else {
             Err(Diagnostics::new(problems, self.unlisted.into_inner()))
         }
@@ -279,7 +343,8 @@ fn fits(fix: &str) -> bool {
     fix.len() <= 250 && !fix.contains(char::is_control)
 }
 
-fn what(node: &Node) -> &'static str {
+/// What kind of value it is, for a message.
+pub(super) fn what(node: &Node) -> &'static str {
     match &node.value {
         Value::List(_) => "a list",
         Value::Map(_) => "a mapping",

@@ -125,6 +125,7 @@ pub(super) static KEYS: &[Key] = &[
     key("limits.answer", Size(0, GIB), "1MiB"),
     key("limits.event", Size(4 * KIB, GIB), "4MiB"),
     key("limits.body_memory", Size(MIB, 1024 * GIB), "1GiB"),
+    key("limits.n", Count(1, 1_000_000), "16"),
     key("client", Section, "{}"),
     time("client.header_timeout", HOUR, "60s"),
     time("client.body_timeout", HOUR, "60s"),
@@ -152,6 +153,8 @@ pub(super) static KEYS: &[Key] = &[
     )),
     key("pools.*.endpoints[].backup", Value, "false"),
     or_null(key("pools.*.endpoints[].api_key", Secret, "null")),
+    or_null(key("pools.*.endpoints[].model", Value, "null")),
+    key("pools.*.engine", Value, "auto"),
     key("pools.*.policy", Value, "least_inflight"),
     or_null(key("pools.*.max_in_flight", Count(1, 1_000_000), "null")),
     key("pools.*.retries", Count(0, 10), "3"),
@@ -175,6 +178,33 @@ pub(super) static KEYS: &[Key] = &[
     key("pools.*.health.eject_after", Count(1, 1000), "3"),
     time("pools.*.health.eject_for", HOUR, "10s"),
     key("pools.*.timeouts", Overrides("timeouts"), "{}"),
+    // Without it every model goes to the only pool.
+    given("models", Section),
+    given("models.*", Section),
+    // The only one, where there is but one.
+    given("models.*.pool", Value),
+    or_null(key("models.*.upstream_model", Value, "null")),
+    key("models.*.rename_response", Value, "false"),
+    // Without it nobody needs a key.
+    given("keys", Value),
+    given("keys.file", Value),
+    given("keys[].name", Value),
+    // One of these two.
+    given("keys[].key", Secret),
+    given("keys[].sha256", Secret),
+    key("keys[].models", Value, "[\"*\"]"),
+    or_null(key(
+        "keys[].requests_per_minute",
+        Count(1, 1_000_000_000),
+        "null",
+    )),
+    or_null(key(
+        "keys[].tokens_per_minute",
+        Count(1, 1_000_000_000_000),
+        "null",
+    )),
+    or_null(key("keys[].max_in_flight", Count(1, 1_000_000), "null")),
+    key("keys[].admin", Value, "false"),
 ];
 
 /// Addresses of `listen`, and of `admin`. They are compared with each other.
@@ -182,25 +212,26 @@ pub(super) const MOST_LISTENERS: usize = 256;
 pub(super) const MOST_POOLS: usize = 256;
 /// Of one pool.
 pub(super) const MOST_ENDPOINTS: usize = 4096;
+/// Models and aliases.
+pub(super) const MOST_MODELS: usize = 10_000;
+pub(super) const MOST_KEYS: usize = 10_000;
 
 /// Keys of versions to come: written today they get this answer, not a guess at what was meant.
 pub(super) static LATER: &[&str] = &[
-    "models",
-    "keys",
     "tracing",
-    "limits.n",
-    "pools.*.engine",
+    "keys[].priority",
+    "keys[].weight",
     "pools.*.queue",
     "pools.*.heartbeat",
     "pools.*.drain_timeout",
     "pools.*.continue_streams",
     "pools.*.health.stall",
     "pools.*.endpoints[].drain",
-    "pools.*.endpoints[].model",
 ];
 
 /// What nginx and LiteLLM call it, and where it is here.
 pub(super) static HABITS: &[(&str, &str)] = &[
+    ("api_keys", "keys"),
     ("client_body_timeout", "client.body_timeout"),
     ("client_header_timeout", "client.header_timeout"),
     ("client_max_body_size", "limits.body"),
@@ -209,7 +240,11 @@ pub(super) static HABITS: &[(&str, &str)] = &[
     ("keepalive_timeout", "client.idle_timeout"),
     ("large_client_header_buffers", "limits.header"),
     ("max_conns", "max_in_flight of an endpoint"),
+    ("master_key", "keys"),
     ("max_fails", "health.eject_after"),
+    ("max_parallel_requests", "max_in_flight of a key"),
+    ("model_group_alias", "models"),
+    ("model_list", "models"),
     ("num_retries", "retries"),
     ("pid", "pid_file"),
     ("proxy_connect_timeout", "timeouts.connect"),
@@ -219,10 +254,12 @@ pub(super) static HABITS: &[(&str, &str)] = &[
     ),
     ("proxy_send_timeout", "timeouts.send"),
     ("routing_strategy", "policy"),
+    ("rpm", "requests_per_minute of a key"),
     ("send_timeout", "client.send_timeout"),
     ("server", "endpoints"),
     ("servers", "endpoints"),
     ("set_real_ip_from", "trusted_proxies"),
+    ("tpm", "tokens_per_minute of a key"),
     ("upstream", "pools"),
     ("upstreams", "pools"),
     ("worker_connections", "limits.connections"),

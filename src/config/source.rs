@@ -5,6 +5,7 @@ use std::io::Read;
 use std::path::Path;
 
 use super::diagnostic::{Diagnostic, Diagnostics, Severity};
+use super::other_file::{self, ReadOther};
 use super::parse::{self, Entry, LARGEST_FILE, Mistake, Node, Position, Scalar, Value};
 use super::reader::Reader;
 use super::{Config, decode, validate};
@@ -21,17 +22,18 @@ pub fn load(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Config,
     // The gateway may be started from another directory than it is reloaded in.
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let base = absolute.parent().unwrap_or(Path::new("/"));
-    let mut config = parse_bytes(bytes, &name, base, env)?;
+    let mut config = parse_bytes(bytes, &name, base, env, &other_file::read)?;
     config.file = Some(path.to_owned());
     Ok(config)
 }
 
-/// [`parse_str`] of what a file holds.
+/// [`parse_with`] of what a file holds.
 pub(super) fn parse_bytes(
     bytes: Vec<u8>,
     file: &str,
     base: &Path,
     env: &dyn Fn(&str) -> Option<String>,
+    read_other: &ReadOther<'_>,
 ) -> Result<Config, Diagnostics> {
     let text = String::from_utf8(bytes).map_err(|error| {
         let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
@@ -39,11 +41,11 @@ pub(super) fn parse_bytes(
         let help = "save the file as UTF-8".to_owned();
         whole(file, at, "is not UTF-8 here".to_owned(), help)
     })?;
-    parse_str(&text, file, base, env)
+    parse_with(&text, file, base, env, read_other)
 }
 
-/// Reads a configuration from `text`. `file` is how messages name it, `base` where relative paths
-/// begin.
+/// Reads a configuration from `text`, and the file of keys that it may name. `file` is how messages
+/// name it, `base` where relative paths begin.
 ///
 /// # Errors
 /// Everything that is wrong with it.
@@ -53,7 +55,18 @@ pub fn parse_str(
     base: &Path,
     env: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Config, Diagnostics> {
-    let reader = Reader::new(file, base, env);
+    parse_with(text, file, base, env, &other_file::read)
+}
+
+/// [`parse_str`] with the files that it names read by `read_other`.
+pub(super) fn parse_with(
+    text: &str,
+    file: &str,
+    base: &Path,
+    env: &dyn Fn(&str) -> Option<String>,
+    read_other: &ReadOther<'_>,
+) -> Result<Config, Diagnostics> {
+    let reader = Reader::new(file, base, env, read_other);
     let (root, twice) = parse::tree(text)
         .map_err(|mistake| whole(file, mistake.at, mistake.message, mistake.help))?;
     for Mistake {
@@ -123,7 +136,7 @@ pub fn from_command_line(
     entries.push(entry("endpoints", list(endpoints)));
     // Relative socket paths are the shell's.
     let base = std::env::current_dir().unwrap_or_default();
-    let reader = Reader::new("command line", &base, &|_| None);
+    let reader = Reader::new("command line", &base, &|_| None, &other_file::read);
     read_tree(reader, &node(Value::Map(entries))).map_err(as_options)
 }
 
@@ -143,7 +156,7 @@ fn as_options(mistakes: Diagnostics) -> Diagnostics {
 fn read_tree(reader: Reader<'_>, root: &Node) -> Result<Config, Diagnostics> {
     let mut config = decode::config(&reader.root(root));
     validate::validate(&config, &reader);
-    config.places = reader.finish()?;
+    (config.places, config.remarks) = reader.finish()?;
     Ok(config)
 }
 

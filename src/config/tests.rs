@@ -8,6 +8,9 @@ use super::parse::{self, Node, Value};
 use super::schema::{self, KEYS};
 use super::*;
 
+/// Of `secret`.
+const HASH: &str = "2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b";
+
 fn no_env(_: &str) -> Option<String> {
     None
 }
@@ -30,6 +33,22 @@ fn reference() -> String {
     std::fs::read_to_string(path).expect("conf/reference.yaml")
 }
 
+/// The sections of the reference that have no default and stand in comments.
+fn commented_sections() -> String {
+    let reference = reference();
+    let mut text = String::new();
+    let mut within = false;
+    for line in reference.lines() {
+        let content = line.strip_prefix("# ");
+        within = content.is_some_and(|c| within || c == "models:" || c == "keys:");
+        if let (true, Some(content)) = (within, content) {
+            text.push_str(content);
+            text.push('\n');
+        }
+    }
+    text
+}
+
 /// The schema's paths of every key beneath `node`.
 fn paths(node: &Node, schema: &str, found: &mut BTreeSet<String>) {
     match &node.value {
@@ -42,7 +61,7 @@ fn paths(node: &Node, schema: &str, found: &mut BTreeSet<String>) {
         Value::Map(entries) => {
             for entry in entries {
                 let name = match schema {
-                    "pools" => "*",
+                    "pools" | "models" => "*",
                     _ => &*entry.key,
                 };
                 let path = match schema {
@@ -80,9 +99,11 @@ fn two_lines_are_a_whole_configuration() {
 #[test]
 fn the_reference_has_every_key_and_no_other() {
     let text = reference();
-    let (tree, _) = parse::tree(&text).expect("YAML");
     let mut found = BTreeSet::new();
-    paths(&tree, "", &mut found);
+    for text in [&text, &commented_sections()] {
+        let (tree, _) = parse::tree(text).expect("YAML");
+        paths(&tree, "", &mut found);
+    }
     for key in KEYS {
         let name = schema::split(key.path).1;
         // What has no default can only be shown in a comment.
@@ -106,8 +127,55 @@ fn the_reference_holds_the_defaults() {
 }
 
 #[test]
+fn what_the_reference_has_in_comments_is_valid_and_holds_the_defaults() {
+    let sections = commented_sections();
+    let config = config(&format!("{}\n{sections}", reference()));
+    let models = &config.models;
+    assert_eq!((models.list.len(), models.aliases.len()), (1, 1));
+    assert!(models.wildcard.is_some());
+    let keys = config.keys.as_deref().expect("keys");
+    assert_eq!(keys.len(), 2);
+    assert_eq!(keys[0].models, KeyModels::All);
+    // What is shown of a key or a model and has a default, has that.
+    let (tree, _) = parse::tree(&sections).expect("YAML");
+    let Value::Map(sections) = &tree.value else {
+        panic!("no mapping")
+    };
+    let first = |node: &Node| match &node.value {
+        Value::Map(entries) => entries[0].node.clone(),
+        Value::List(items) => items[0].clone(),
+        Value::Scalar(_) => panic!("a scalar"),
+    };
+    let mut compared = 0;
+    for (section, schema) in sections.iter().zip(["models.*", "keys[]"]) {
+        let Value::Map(entries) = first(&section.node).value else {
+            panic!("no mapping")
+        };
+        for entry in entries {
+            let key = schema::find(schema, &entry.key).expect("a key");
+            if let Some(default) = schema::default_node(key) {
+                let shown = |node: &Node| format!("{:?}", node.value);
+                let (written, wanted) = (shown(&entry.node), shown(default));
+                assert_eq!(places_removed(&written), places_removed(&wanted));
+                compared += 1;
+            }
+        }
+    }
+    assert_eq!(compared, 7);
+}
+
+/// A tree as text, without where everything stands.
+fn places_removed(tree: &str) -> String {
+    let mut parts = tree.split("at: Position {");
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |text, part| {
+        text + part.split_once('}').map_or("", |(_, rest)| rest)
+    })
+}
+
+#[test]
 fn the_reference_explains_every_key() {
-    let text = reference();
+    let text = format!("{}\n{}", reference(), commented_sections());
     let mut above = false;
     for line in text.lines() {
         let content = line.trim();
@@ -137,14 +205,14 @@ log: { level: debug, format: json }
 access_log: { path: 'log "x" $${HOME} ä 	é.log', format: combined }
 expose: ["GET /version", /x, "/internal/*"]
 limits: { connections: 10, connections_per_client: 5, header: 1KiB, body: 1025B, response_header: 2KiB,
-          answer: 0, event: 4KiB, body_memory: 1MiB }
+          answer: 0, event: 4KiB, body_memory: 1MiB, n: 3 }
 client: { header_timeout: 1ms, body_timeout: 61s, send_timeout: 2m, idle_timeout: 1h }
 timeouts: { connect: 1s, read: 3s }
 keepalive: { idle: 1s, connections: 0 }
 pools:
   big:
     endpoints:
-      - { url: "https://Node0", weight: 7, max_in_flight: 9, backup: true, api_key: "${KEY}" }
+      - { url: "https://Node0", weight: 7, max_in_flight: 9, backup: true, api_key: "${KEY}", model: "own $${x}" }
       - "[::1]:9000"
       - { url: unix:/run/a.sock, api_key: plain-secret }
     policy: round_robin
@@ -154,6 +222,18 @@ pools:
     tls: { ca: ca.pem, verify: false, server_name: Engines.internal }
     health: { path: "/x?y=1", interval: 1s, timeout: 500ms, fall: 1, rise: 1, eject_after: 1, eject_for: 1s }
     timeouts: { read: 4s, send: 5s }
+  small: { endpoints: [node9:8000] }
+models:
+  DeepSeek-R1: { pool: big, upstream_model: "deepseek-ai/${OWNER}", rename_response: true }
+  "${x} \"ü\"": { pool: small }
+  r1: DeepSeek-R1
+  "second: name": "$${x} \"ü\""
+  "*": { pool: small, upstream_model: any }
+keys:
+  - { name: "Team A", key: "${KEY}", models: [r1, anything], requests_per_minute: 1, tokens_per_minute: 2,
+      max_in_flight: 3 }
+  - { name: "2", sha256: "sha256:2BB80D537B1DA3E38BD30361AA855686BDE0EACD7162FEF6A25FE97BF527A25B", models: "*" }
+  - { name: admins, key: another-plain-secret, models: [], admin: true }
 "##;
 
 #[test]
@@ -179,6 +259,10 @@ fn the_effective_configuration_reads_back_as_the_same() {
         {
             endpoint.api_key.clone_from(&was.api_key);
         }
+        let keys = again.keys.iter_mut().flatten();
+        for (key, was) in keys.zip(original.keys.iter().flatten()) {
+            key.hash = was.hash;
+        }
         assert_eq!(again, original, "{shown}");
         assert_eq!(again.to_yaml(), shown);
     }
@@ -194,6 +278,10 @@ fn the_effective_configuration_has_every_key() {
         if key.path.starts_with("timeouts") || key.path == "endpoints" {
             continue;
         }
+        // Keys are shown in place of their file, and no secret by its hash.
+        if matches!(key.path, "keys.file" | "keys[].sha256") {
+            continue;
+        }
         assert!(found.contains(key.path), "{}", key.path);
     }
 }
@@ -202,16 +290,21 @@ fn the_effective_configuration_has_every_key() {
 fn secrets_appear_nowhere() {
     let config = config(EVERYTHING);
     for shown in [config.to_yaml(), format!("{config:?}")] {
-        assert!(
-            !shown.contains("plain-secret") && !shown.contains("value-of-KEY"),
-            "{shown}"
-        );
+        for secret in ["plain-secret", "value-of-KEY", &HASH[..16]] {
+            assert!(!shown.contains(secret), "{shown}");
+        }
     }
     for text in [
         "endpoints: [{ url: a:1, api_key: plain secret }]",
         "endpoints: [{ url: a:1, api_key: [plain secret] }]",
         "endpoints: [{ url: a:1, api_key: \"plain secret ${NONE}\" }]",
         "endpoints: [\"http://me:plain secret@a:1/\"]",
+        "endpoints: [a:1]\nkeys: [{ name: a, key: plain secret }]",
+        "endpoints: [a:1]\nkeys: [{ name: a, sha256: plain secret }]",
+        "endpoints: [a:1]\nkeys: [{ name: a, key: \"plain secret ${NONE}\" }]",
+        "endpoints: [a:1]\nkeys: [{ name: a, key: { plain secret: x } }]",
+        "endpoints: [a:1]\nkeys: [plain secret]",
+        "endpoints: [a:1]\nkeys: plain secret",
         "endpoints: [\"grpc://me:plain secret@a:1/\"]",
     ] {
         assert!(
@@ -313,6 +406,133 @@ fn a_reload_names_what_needs_a_restart() {
 }
 
 #[test]
+fn a_reload_names_the_models_and_keys_that_changed() {
+    let with = |rest: &str| {
+        config(&format!(
+            "pools: {{ a: {{ endpoints: [a:1] }}, b: {{ endpoints: [b:1] }} }}\n{rest}"
+        ))
+    };
+    let old = with(
+        "models: { m: { pool: a }, n: { pool: a }, o: { pool: b }, p: m }\n\
+         keys: [{ name: x, key: secret-x }, { name: y, key: secret-y }, { name: z, key: secret-z }]",
+    );
+    let new = with(
+        "models: { o: { pool: b }, m: { pool: b }, p: o, q: { pool: a }, \"*\": { pool: a } }\n\
+         keys: [{ name: z, key: secret-z }, { name: y, key: other }, { name: w, key: secret-w }]",
+    );
+    assert_eq!(
+        changed_names(&old, &new),
+        [
+            "+model q", "+model *", "-model n", "model m", "model p", "+key w", "-key x", "key y"
+        ]
+    );
+    assert!(changed_names(&old, &old).is_empty());
+    let open = config("endpoints: [a:1]");
+    assert_eq!(
+        changed_names(
+            &open,
+            &config("endpoints: [a:1]\nkeys: [{ name: x, key: secret-x }]")
+        ),
+        ["keys: nobody without one may send requests", "+key x"]
+    );
+    let many = |count: usize| {
+        let models: Vec<String> = (0..count).map(|i| format!("m{i}: {{ pool: a }}")).collect();
+        with(&format!("models: {{ {} }}", models.join(", ")))
+    };
+    let changes = changed_names(&many(1), &many(1001));
+    assert_eq!(changes.len(), 17);
+    assert_eq!(changes[16], "+984 more models");
+    assert_eq!(
+        changed_names(&old, &many(1)).last().map(String::as_str),
+        Some("keys: everybody may send requests")
+    );
+}
+
+#[test]
+fn the_order_of_pools_changes_no_model() {
+    let of = |pools: &str| {
+        config(&format!(
+            "pools: {{ {pools} }}\nmodels: {{ m: {{ pool: b }} }}"
+        ))
+    };
+    let (a, b) = ("a: { endpoints: [a:1] }", "b: { endpoints: [b:1] }");
+    let old = of(&format!("{a}, {b}"));
+    let new = of(&format!("{b}, {a}"));
+    assert_ne!(old.models, new.models);
+    assert!(changed_names(&old, &new).is_empty());
+}
+
+#[test]
+fn keys_are_kept_by_their_hash_alone() {
+    let keys = config(EVERYTHING).keys.expect("keys");
+    let hex = |hash: [u8; 32]| {
+        hash.iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect::<String>()
+    };
+    // Of "value-of-KEY".
+    assert_eq!(
+        hex(keys[0].hash),
+        "39df1c8a6183813d4a86578f63c16cac1c217db7cf799e59113f54bb69bb02d1"
+    );
+    assert_eq!(hex(keys[1].hash), HASH);
+    assert_eq!(
+        keys[0].models,
+        KeyModels::Some(vec!["r1".to_owned(), "anything".to_owned()])
+    );
+    assert_eq!(keys[1].models, KeyModels::All);
+    assert_eq!(keys[2].models, KeyModels::Some(Vec::new()));
+    let limits = (keys[0].requests_per_minute, keys[0].tokens_per_minute);
+    assert_eq!(
+        (limits, keys[0].max_in_flight),
+        ((Some(1), Some(2)), Some(3))
+    );
+    assert!(keys[2].admin && !keys[0].admin);
+}
+
+#[test]
+fn models_and_aliases_are_found_in_their_pools() {
+    let models = config(EVERYTHING).models;
+    let told: Vec<_> = (models.list.iter().chain(&models.wildcard))
+        .map(|model| (&*model.name, model.pool, model.upstream_model.as_deref()))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            ("DeepSeek-R1", 0, Some("deepseek-ai/value-of-OWNER")),
+            ("${x} \"ü\"", 1, None),
+            ("*", 1, Some("any")),
+        ]
+    );
+    let aliases: Vec<_> = (models.aliases.iter())
+        .map(|alias| (&*alias.name, alias.model))
+        .collect();
+    assert_eq!(aliases, [("r1", 0), ("second: name", 1)]);
+    assert!(models.list[0].rename_response && !models.list[1].rename_response);
+    let endpoint = &config(EVERYTHING).pools[0].endpoints[0];
+    assert_eq!(endpoint.model.as_deref(), Some("own ${x}"));
+}
+
+#[test]
+fn ten_thousand_keys_and_models_are_read() {
+    let hash = |i: usize| format!("{i:064x}");
+    let models: Vec<String> = (1..=10_000).map(|i| format!("  m{i}: {{}}\n")).collect();
+    let keys: Vec<String> = (1..=6_000)
+        .map(|i| format!("- {{name: k{i}, sha256: {}, models: m{i}}}\n", hash(i)))
+        .collect();
+    let whole =
+        |models: &str, keys: &str| format!("endpoints: [a:1]\nmodels:\n{models}keys:\n{keys}");
+    let config = config(&whole(&models.concat(), &keys.concat()));
+    assert_eq!(config.models.list.len(), 10_000);
+    assert_eq!(config.keys.map(|keys| keys.len()), Some(6_000));
+    let said = mistakes(&whole(&format!("{}  more: {{}}\n", models.concat()), "- 1"));
+    assert!(said.contains("models: has 10001 names; write at most 10000"));
+    // As many names that are wrong: each is looked for among all that exist.
+    let wrong = keys.concat().replace("models: m", "models: n");
+    assert!(mistakes(&whole(&models.concat(), &wrong)).ends_with("and 5000 more"));
+}
+
+#[test]
 fn a_file_of_mistakes_is_reported_within_bounds() {
     let mut text = String::new();
     for i in 0..20_000 {
@@ -336,7 +556,7 @@ fn unreadable_files_are_mistakes_with_a_place() {
             .to_owned()
     };
     assert!(said(b"listen: 80\n# \xc3\xa4\xff").starts_with(":2:4: is not UTF-8 here"));
-    assert!(said(&vec![b'#'; 2 << 20]).contains("a configuration may have"));
+    assert!(said(&vec![b'#'; 2 << 20]).contains("it may have 1048576"));
     assert!(said(b"").contains("there are no endpoints"));
     std::fs::write(&path, "endpoints: [unix:a.sock]").expect("a file");
     let config = load(&path, &no_env).expect("a configuration");
@@ -407,7 +627,7 @@ proptest! {
     fn no_mutation_of_the_reference_breaks_a_promise(
         edits in proptest::collection::vec((any::<prop::sample::Index>(), 0_usize..12, "[ -~\n]{0,6}"), 1..8)
     ) {
-        let mut text = reference().into_bytes();
+        let mut text = format!("{}\n{}", reference(), commented_sections()).into_bytes();
         for (at, cut, insert) in edits {
             let at = at.index(text.len());
             let end = (at + cut).min(text.len());

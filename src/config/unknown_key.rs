@@ -29,10 +29,17 @@ pub(super) fn check(reader: &Reader<'_>, entry: &Entry, section: &'static str, p
 
 /// Whether the operator chooses the names of the section's keys.
 fn names_are_free(section: &str) -> bool {
-    section == "pools"
+    matches!(section, "pools" | "models")
 }
 
 fn remedy(section: &'static str, name: &str) -> String {
+    let whole = schema::names(section).find(|own| {
+        let rest = own.strip_prefix(name);
+        rest.is_some_and(|rest| rest.starts_with('_'))
+    });
+    if let Some(whole) = whole {
+        return format!("did you mean {whole}?");
+    }
     if let Some((_, here)) = HABITS.iter().find(|(habit, _)| *habit == name) {
         return format!("here it is called {here}");
     }
@@ -49,7 +56,7 @@ fn remedy(section: &'static str, name: &str) -> String {
     match elsewhere {
         Some("") => format!("{name} belongs at the top of the file, without indentation"),
         Some(within) => {
-            let within = within.replace("pools.*", "pools.NAME").replace("[]", "");
+            let within = within.replace('*', "NAME").replace("[]", "");
             format!("{name} belongs in {within}")
         }
         None => {
@@ -102,6 +109,14 @@ mod tests {
         assert_eq!(
             remedy("", "proxy_send_timeout"),
             "here it is called timeouts.send"
+        );
+        assert_eq!(
+            remedy("models.*", "upstream"),
+            "did you mean upstream_model?"
+        );
+        assert_eq!(
+            remedy("keys[]", "upstream_model"),
+            "upstream_model belongs in models.NAME"
         );
         assert!(remedy("log", "zzz").contains("level, format"));
     }

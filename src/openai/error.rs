@@ -3,7 +3,6 @@
 //! A message says what to do about it. None holds an address of an engine; the log line does.
 
 use std::borrow::Cow;
-use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -12,6 +11,8 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::Dialect;
+
+mod message;
 
 /// How much of what a client sent is shown back to it, in characters.
 pub const ECHO_LIMIT: usize = 128;
@@ -24,8 +25,23 @@ pub enum ApiError {
         param: Option<&'static str>,
         problem: Cow<'static, str>,
     },
+    /// 400: `problem` says what is wrong with the body, and where.
+    InvalidJson { problem: Cow<'static, str> },
+    /// 400: where a model must be named.
+    MissingModel,
+    /// 401: there is none, or nobody has it.
+    InvalidApiKey { presented: bool },
+    /// 403: the key is not for `model`; `None` = the request names none, which takes a key for all.
+    ModelNotAllowed { model: Option<String> },
     /// 403: `key` is the configuration's list that would have to hold the client's `address`.
     NotAllowedHere { address: IpAddr, key: &'static str },
+    /// 404: `suggestions` are names that the client may use, the nearest first.
+    ModelNotFound {
+        model: String,
+        suggestions: Vec<String>,
+    },
+    /// 404: no engine has made this response, or not for this key.
+    ResponseNotFound { id: String },
     /// 404: not in the allow-list of paths.
     PathNotExposed { method: String, path: String },
     /// 405: `allow` is the value of the `Allow` field.
@@ -39,6 +55,11 @@ pub enum ApiError {
     RequestTooLarge { limit: usize },
     /// 431: `limit` in bytes.
     HeaderTooLarge { limit: usize },
+    /// 429: the key has used up what it may.
+    RateLimitExceeded {
+        limit: RateLimit,
+        retry_after: Duration,
+    },
     /// 500: a bug of ours.
     Internal,
     /// 502: every engine that was asked failed.
@@ -53,12 +74,70 @@ pub enum ApiError {
     UpstreamTimeout { after: Duration },
 }
 
+/// A limit of a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RateLimit {
+    /// A minute.
+    Requests(u64),
+    /// A minute.
+    Tokens(u64),
+    /// Requests at the same time.
+    InFlight(u32),
+    /// One request counts for more tokens than there are in a minute: it would never be taken.
+    OneRequest { limit: u64, asked: u64 },
+}
+
 impl ApiError {
     /// 400 about no field in particular; `problem` says what to do.
     pub fn invalid(problem: impl Into<Cow<'static, str>>) -> Self {
         Self::InvalidValue {
             param: None,
             problem: problem.into(),
+        }
+    }
+
+    /// 400: more completions than `limits.n`; `n` may also be called `best_of` or the like.
+    pub fn too_many_completions(asked: u64, limit: u64) -> Self {
+        Self::InvalidValue {
+            param: Some("n"),
+            problem: format!(
+                "The request asks for {asked} completions, and one request may ask for {limit}. Ask for fewer, or \
+                 raise `limits.n` in the gateway's configuration."
+            )
+            .into(),
+        }
+    }
+
+    /// 400: `field` is not for clients.
+    pub fn steering_field(field: &'static str) -> Self {
+        Self::InvalidValue {
+            param: Some(field),
+            problem: format!(
+                "`{field}` steers the inference server's insides, which clients may not. Leave it out."
+            )
+            .into(),
+        }
+    }
+
+    /// At most [`ECHO_LIMIT`] characters of `model` are kept.
+    pub fn model_not_found(model: &str, suggestions: Vec<String>) -> Self {
+        Self::ModelNotFound {
+            model: echo(model.as_bytes()),
+            suggestions,
+        }
+    }
+
+    /// At most [`ECHO_LIMIT`] characters of `model` are kept; `None` = the request names none.
+    pub fn model_not_allowed(model: Option<&str>) -> Self {
+        Self::ModelNotAllowed {
+            model: model.map(|model| echo(model.as_bytes())),
+        }
+    }
+
+    /// At most [`ECHO_LIMIT`] characters of `id` are kept.
+    pub fn response_not_found(id: &str) -> Self {
+        Self::ResponseNotFound {
+            id: echo(id.as_bytes()),
         }
     }
 
@@ -79,12 +158,16 @@ impl ApiError {
 
     pub fn status(&self) -> u16 {
         match self {
-            Self::InvalidValue { .. } => 400,
-            Self::NotAllowedHere { .. } => 403,
-            Self::PathNotExposed { .. } => 404,
+            Self::InvalidValue { .. } | Self::InvalidJson { .. } | Self::MissingModel => 400,
+            Self::InvalidApiKey { .. } => 401,
+            Self::ModelNotAllowed { .. } | Self::NotAllowedHere { .. } => 403,
+            Self::ModelNotFound { .. }
+            | Self::ResponseNotFound { .. }
+            | Self::PathNotExposed { .. } => 404,
             Self::MethodNotAllowed { .. } => 405,
             Self::RequestTimeout => 408,
             Self::RequestTooLarge { .. } => 413,
+            Self::RateLimitExceeded { .. } => 429,
             Self::HeaderTooLarge { .. } => 431,
             Self::Internal => 500,
             Self::UpstreamFailed => 502,
@@ -98,9 +181,22 @@ impl ApiError {
     /// OpenAI's `type`.
     pub fn kind(&self) -> &'static str {
         match self.status() {
+            401 => "authentication_error",
             403 => "permission_error",
+            429 => "rate_limit_error",
             500.. => "server_error",
             _ => "invalid_request_error",
+        }
+    }
+
+    /// Anthropic's `type`.
+    fn anthropic_kind(&self) -> &'static str {
+        match self.status() {
+            404 => "not_found_error",
+            413 => "request_too_large",
+            503 => "overloaded_error",
+            500.. => "api_error",
+            _ => self.kind(),
         }
     }
 
@@ -108,6 +204,13 @@ impl ApiError {
     pub fn code(&self) -> &'static str {
         match self {
             Self::InvalidValue { .. } => "invalid_value",
+            Self::InvalidJson { .. } => "invalid_json",
+            Self::MissingModel => "missing_model",
+            Self::InvalidApiKey { .. } => "invalid_api_key",
+            Self::ModelNotAllowed { .. } => "model_not_allowed",
+            Self::ModelNotFound { .. } => "model_not_found",
+            Self::ResponseNotFound { .. } => "response_not_found",
+            Self::RateLimitExceeded { .. } => "rate_limit_exceeded",
             Self::NotAllowedHere { .. } => "not_allowed_here",
             Self::PathNotExposed { .. } => "path_not_exposed",
             Self::MethodNotAllowed { .. } => "method_not_allowed",
@@ -126,6 +229,10 @@ impl ApiError {
     pub fn param(&self) -> Option<&'static str> {
         match self {
             Self::InvalidValue { param, .. } => *param,
+            Self::ResponseNotFound { .. } => Some("response_id"),
+            Self::MissingModel | Self::ModelNotAllowed { .. } | Self::ModelNotFound { .. } => {
+                Some("model")
+            }
             _ => None,
         }
     }
@@ -133,7 +240,12 @@ impl ApiError {
     /// The value of `Retry-After`, in whole seconds, at least 1.
     pub fn retry_after(&self) -> Option<u64> {
         match self {
-            Self::Overloaded { retry_after }
+            Self::RateLimitExceeded {
+                limit: RateLimit::OneRequest { .. },
+                ..
+            } => None,
+            Self::RateLimitExceeded { retry_after, .. }
+            | Self::Overloaded { retry_after }
             | Self::OutOfBodyMemory { retry_after }
             | Self::NoEndpointAvailable { retry_after } => {
                 Some(retry_after.as_secs() + u64::from(retry_after.subsec_nanos() > 0))
@@ -151,14 +263,36 @@ impl ApiError {
         }
     }
 
-    /// The body of a JSON answer: `{"error":{"message","type","param","code"}}`.
-    pub fn body(&self) -> Bytes {
-        body(
-            &self.to_string(),
-            self.kind(),
-            self.param(),
-            self.code().into(),
-        )
+    /// The value of `WWW-Authenticate` (RFC 9110 §15.5.2, RFC 6750 §3), which a 401 must have.
+    pub fn www_authenticate(&self) -> Option<&'static str> {
+        match self {
+            Self::InvalidApiKey { presented: false } => Some("Bearer"),
+            Self::InvalidApiKey { presented: true } => Some("Bearer error=\"invalid_token\""),
+            _ => None,
+        }
+    }
+
+    /// The body of a JSON answer: OpenAI's `{"error":{"message","type","param","code"}}`, or Anthropic's
+    /// `{"type":"error","error":{"type","message"}}`.
+    pub fn body(&self, dialect: Dialect) -> Bytes {
+        let message = self.to_string();
+        Bytes::from(match dialect {
+            Dialect::Messages => self.anthropic(&message),
+            _ => to_json(&Envelope {
+                error: self.object(&message),
+            }),
+        })
+    }
+
+    fn anthropic(&self, message: &str) -> String {
+        to_json(&Typed {
+            r#type: "error",
+            error: Anthropic {
+                r#type: self.anthropic_kind(),
+                message,
+            },
+            flat: None,
+        })
     }
 
     /// The same as the last event of a stream that had begun. The connection is to be cut after
@@ -166,20 +300,7 @@ impl ApiError {
     pub fn event(&self, dialect: Dialect) -> Bytes {
         let message = self.to_string();
         let (name, data) = match dialect {
-            Dialect::Messages => {
-                let error = Anthropic {
-                    r#type: "api_error",
-                    message: &message,
-                };
-                (
-                    "event: error\n",
-                    to_json(&Typed {
-                        r#type: "error",
-                        error,
-                        flat: None,
-                    }),
-                )
-            }
+            Dialect::Messages => ("event: error\n", self.anthropic(&message)),
             // Typed readers look for the flat fields, OpenAI's SDK for `error`.
             Dialect::Responses => {
                 let error = self.object(&message);
@@ -270,64 +391,6 @@ impl<'a> Object<'a> {
             code: self.code,
             message: self.message,
             param: self.param,
-        }
-    }
-}
-
-impl fmt::Display for ApiError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::InvalidValue { problem, .. } => f.write_str(problem),
-            Self::NotAllowedHere { address, key } => write!(
-                f,
-                "{address} may not read this. Add the address to `{key}` in the gateway's configuration, \
-                 or ask the admin listener."
-            ),
-            // Engines have no such path, and nothing would be gained by exposing theirs.
-            Self::PathNotExposed { method, path } if path == "/endpoints" => write!(
-                f,
-                "{method} {path} is answered on the `admin` listener alone. Ask there."
-            ),
-            Self::PathNotExposed { method, path } => write!(
-                f,
-                "{method} {path} is not exposed. Check the path; if it is meant to be reached, add it to \
-                 `expose` in the gateway's configuration."
-            ),
-            Self::MethodNotAllowed { method, allow } => {
-                write!(f, "{method} is not allowed for this path. Use {allow}.")
-            }
-            Self::RequestTimeout => f.write_str("The request did not arrive in time. Send it again."),
-            Self::RequestTooLarge { limit } => write!(
-                f,
-                "The request body is larger than {limit} bytes. Send a shorter one, or raise `limits.body` in \
-                 the gateway's configuration."
-            ),
-            Self::HeaderTooLarge { limit } => write!(
-                f,
-                "The request's header fields are larger than {limit} bytes. Send fewer or shorter ones, or raise \
-                 `limits.header` in the gateway's configuration."
-            ),
-            Self::Internal => {
-                f.write_str("The gateway failed. Send the request again; if it fails again, report the request's id.")
-            }
-            Self::UpstreamFailed => {
-                f.write_str("The inference servers that were asked failed. Send the request again.")
-            }
-            Self::Overloaded { .. } => f.write_str(
-                "All inference servers are busy. Send the request again after the time given in Retry-After.",
-            ),
-            Self::OutOfBodyMemory { .. } => f.write_str(
-                "The gateway holds as many requests as `limits.body_memory` allows. Send the request again after \
-                 the time given in Retry-After.",
-            ),
-            Self::NoEndpointAvailable { .. } => f.write_str(
-                "No inference server is available. Send the request again after the time given in Retry-After.",
-            ),
-            Self::UpstreamTimeout { after } => write!(
-                f,
-                "The inference server sent nothing for {after:?}. Send the request again, or raise `timeouts` in \
-                 the gateway's configuration."
-            ),
         }
     }
 }

@@ -1,12 +1,19 @@
-//! What the gateway knows of the APIs it carries: which paths are inference, what an error looks
-//! like, and what the events of a streamed answer mean. Pure: bytes in, facts out.
+//! What the gateway knows of the APIs it carries: which paths are inference, what a request's body
+//! asks for, what an error looks like, and what the events of a streamed answer mean. Pure: bytes
+//! in, facts out.
 
 pub mod error;
+pub mod models;
 pub mod paths;
+pub mod rename;
+pub mod request;
 pub mod sse;
+pub mod usage;
 
-pub use error::ApiError;
-pub use paths::{Call, Verdict};
+pub use error::{ApiError, RateLimit};
+pub use paths::{BodyKind, Call, Own, Verdict};
+pub use rename::Rename;
+pub use usage::Usage;
 
 /// The API a call speaks, which decides what its stream's events mean.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

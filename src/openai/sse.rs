@@ -13,7 +13,7 @@ use std::borrow::Cow;
 use bytes::Bytes;
 use memchr::memchr2;
 
-use super::Dialect;
+use super::{Dialect, Usage};
 use event::{Meaning, Reader};
 
 /// Watches one streamed answer.
@@ -69,6 +69,17 @@ pub struct Seen {
     pub faulty: usize,
     /// An event was longer than the limit: from then on the stream is not read.
     pub overflow: bool,
+    /// The first event of this piece that `include_usage` adds: a count of tokens and no choice.
+    pub extra: Option<Span>,
+}
+
+/// Where an event lies that was completed by the bytes fed last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Span {
+    /// It begins this many bytes before the end of the bytes fed; may reach back into earlier pieces.
+    pub back: usize,
+    /// Its blank line included.
+    pub length: usize,
 }
 
 /// An error that an engine sent as an event, mostly inside a 200.
@@ -106,6 +117,16 @@ impl SseScanner {
         }
     }
 
+    /// Every event may bring a count of tokens (`continuous_usage_stats`), so all of them are parsed.
+    pub fn read_each(&mut self) {
+        self.reader.read_each();
+    }
+
+    /// The engine's count of tokens so far.
+    pub fn usage(&self) -> Option<Usage> {
+        self.reader.usage()
+    }
+
     /// Reads the next piece of the stream.
     pub fn feed(&mut self, bytes: &[u8]) -> Seen {
         let mut seen = Seen::default();
@@ -127,6 +148,12 @@ impl SseScanner {
                 faulty_from.get_or_insert(event_start);
             }
             start += found.length;
+            if self.reader.only_counts() && seen.extra.is_none() && !self.state.blind {
+                seen.extra = Some(Span {
+                    back: (offset(bytes.len()) - event_start).unsigned_abs(),
+                    length: (offset(start) - event_start).unsigned_abs(),
+                });
+            }
         }
         if let Some(from) = faulty_from {
             seen.faulty = (offset(bytes.len()) - from).unsigned_abs();

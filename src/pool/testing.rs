@@ -34,6 +34,7 @@ pub(crate) fn keepalive() -> Keepalive {
 pub(crate) fn pool_config(policy: PolicyName) -> config::Pool {
     config::Pool {
         name: Arc::from("default"),
+        engine: None,
         endpoints: Vec::new(),
         policy,
         max_in_flight: None,
@@ -85,6 +86,7 @@ pub(crate) fn endpoint(state: &Arc<EndpointState>) -> Endpoint {
         max_in_flight: None,
         backup: false,
         api_key: None,
+        model: None,
         metrics: std::sync::OnceLock::new(),
     }
 }
@@ -112,6 +114,7 @@ pub(crate) fn config(urls: &[&str]) -> Config {
     Config {
         file: None,
         places: config::Places::default(),
+        remarks: config::Remarks::default(),
         listen: Vec::new(),
         admin: Vec::new(),
         status_allow: Vec::new(),
@@ -135,6 +138,7 @@ pub(crate) fn config(urls: &[&str]) -> Config {
             answer: 1 << 20,
             event: 4 << 20,
             body_memory: 1 << 30,
+            n: 16,
         },
         client: config::ClientTimeouts {
             header_timeout: Duration::from_secs(60),
@@ -144,6 +148,8 @@ pub(crate) fn config(urls: &[&str]) -> Config {
         },
         keepalive: keepalive(),
         pools: vec![pool],
+        models: config::Models::default(),
+        keys: None,
     }
 }
 
@@ -167,6 +173,7 @@ pub(crate) fn config_endpoint(url: &str) -> config::Endpoint {
         max_in_flight: None,
         backup: false,
         api_key: None,
+        model: None,
     }
 }
 

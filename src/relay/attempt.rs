@@ -9,18 +9,19 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::config::Limits;
 use crate::openai::sse::ErrorEvent;
-use crate::openai::{Call, Dialect};
+use crate::openai::{BodyKind, Call, Rename};
 use crate::pool::{Fault, Lease};
 use crate::telemetry::metrics::EndpointMetrics;
 use crate::upstream::{ConnectError, Connection, HeadLimits, ReadError, RequestKind, ResponseHead};
 
-use super::events::{Events, Failed, Passed};
+use super::events::{Events, Failed, Passed, UsageAsked};
 use super::memory::{BodyMemory, Charge};
 
 /// Most fields of an engine's head; hyper and nginx allow about as many.
 const HEAD_FIELDS: usize = 256;
 
 /// What a try needs to know of the request.
+#[derive(Clone, Copy)]
 pub struct Exchange<'a> {
     pub call: Call,
     pub is_head: bool,
@@ -28,6 +29,12 @@ pub struct Exchange<'a> {
     pub limits: &'a Limits,
     pub memory: &'a Arc<BodyMemory>,
     pub client: Option<IpAddr>,
+    /// Whose wish the count of tokens in a stream is.
+    pub usage: UsageAsked,
+    /// Gives the model the name that the client used.
+    pub rename: Option<&'a Rename>,
+    /// The one endpoint that can answer; `None`: any.
+    pub only: Option<usize>,
 }
 
 /// An answer that has begun well: the next thing is to show it.
@@ -180,6 +187,9 @@ async fn run(
         hold_until_content(lease, exchange, &mut answer, deadline).await?;
     } else if must_be_whole(exchange, &answer) {
         hold_until_whole(lease, exchange, &mut answer, timeouts.read).await?;
+        if let (true, Some(rename)) = (answer.is_whole, exchange.rename) {
+            answer.held = vec![rename.apply(&joined(&answer.held))];
+        }
     } else if let Some(piece) = answer.connection.buffered_body()? {
         answer.held.push(piece);
         answer.is_whole = answer.connection.body_is_done();
@@ -227,7 +237,7 @@ fn must_be_whole(exchange: &Exchange<'_>, answer: &Answer) -> bool {
         .content_length()
         .is_none_or(|length| length <= exchange.limits.answer as u64);
     fits && exchange.call.repeatable
-        && (is_failure || (is_json && exchange.call.dialect != Dialect::Other))
+        && (is_failure || (is_json && exchange.call.body == BodyKind::Json))
 }
 
 async fn hold_until_whole(
@@ -277,7 +287,12 @@ async fn hold_until_content(
     answer: &mut Answer,
     deadline: Instant,
 ) -> Result<(), Stopped> {
-    let mut events = Events::new(exchange.call.dialect, exchange.limits.event);
+    let mut events = Events::new(
+        exchange.call.dialect,
+        exchange.limits.event,
+        exchange.usage,
+        exchange.rename.cloned(),
+    );
     let mut held = 0;
     loop {
         let piece = match answer.connection.buffered_body()? {

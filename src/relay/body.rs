@@ -12,6 +12,7 @@ use crate::openai::ApiError;
 
 use super::incoming::Incoming;
 use super::memory::{BodyMemory, Charge};
+use super::peek::Reader;
 
 /// Pieces below this size are put together.
 const PIECE: usize = 16 * 1024;
@@ -41,7 +42,11 @@ pub enum BodyError {
 }
 
 impl Body {
-    /// Reads until the end of the body. `declared` is its Content-Length, already within the limit.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "what bounds a body comes from many places"
+    )]
+    /// Reads until the end of the body, `reader` with it. `declared` is its Content-Length, already within the limit.
     pub async fn read(
         incoming: &mut Incoming,
         session: &mut ServerSession,
@@ -50,10 +55,12 @@ impl Body {
         timeout: Duration,
         memory: &Arc<BodyMemory>,
         client: Option<IpAddr>,
+        reader: &mut Reader,
     ) -> Result<Body, BodyError> {
         let mut body = Body::default();
         while let Some(piece) = incoming.next(session, timeout).await? {
             if !piece.is_empty() {
+                reader.feed(&piece);
                 body.push(piece, declared, limits, memory, client)?;
             }
         }

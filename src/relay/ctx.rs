@@ -8,17 +8,27 @@ use std::time::Duration;
 use http::HeaderValue;
 use tokio::time::Instant;
 
+use crate::admission::{Limited, Permit, Tenant};
 use crate::listener::Connection;
-use crate::openai::Call;
+use crate::openai::{Call, Usage};
 use crate::pool::Pool;
-use crate::snapshot::Snapshot;
+use crate::snapshot::{ModelScope, Snapshot};
 use crate::telemetry::connections::RequestGuard;
+use crate::telemetry::metrics::Intervals;
 
 use super::body::Body;
 use super::incoming::Incoming;
 
 /// How a request ended, for the access log.
 pub use crate::telemetry::access_log::End;
+
+/// What an answer cost.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Tokens {
+    pub usage: Usage,
+    /// The engine did not count them: a stream's events were.
+    pub is_estimated: bool,
+}
 
 /// One request, from its head to its line in the access log.
 pub struct RequestCtx {
@@ -38,6 +48,16 @@ pub struct RequestCtx {
     pub incoming: Incoming,
     pub body: Body,
     pub body_read: Option<Instant>,
+    // authenticate, resolve, admit
+    /// Whose key it is, where keys are configured.
+    pub tenant: Option<Arc<Tenant>>,
+    /// What the request takes of its key's limits.
+    pub permit: Option<Permit>,
+    /// The limits of its key refused it; they are told to the client.
+    pub limited: Option<Limited>,
+    pub model: Option<Arc<ModelScope>>,
+    /// The one its model goes to.
+    pub pool: Option<Arc<Pool>>,
     // pick, lease, send, classify
     pub attempts: u32,
     /// The endpoint asked last.
@@ -48,6 +68,8 @@ pub struct RequestCtx {
     // stream
     pub is_stream: Option<bool>,
     pub ttft: Option<Duration>,
+    pub intervals: Intervals,
+    pub tokens: Tokens,
     pub bytes_out: u64,
     // finish
     pub status: Option<u16>,
@@ -71,12 +93,19 @@ impl RequestCtx {
             incoming: Incoming::default(),
             body: Body::default(),
             body_read: None,
+            tenant: None,
+            permit: None,
+            limited: None,
+            model: None,
+            pool: None,
             attempts: 0,
             endpoint: None,
             connect: None,
             overhead: None,
             is_stream: None,
             ttft: None,
+            intervals: Intervals::default(),
+            tokens: Tokens::default(),
             bytes_out: 0,
             status: None,
             end: End::Complete,
@@ -89,6 +118,15 @@ impl RequestCtx {
     pub fn send_timeout(&self) -> Duration {
         let config = self.snapshot.as_ref().map(|snapshot| &snapshot.config);
         config.map_or(Duration::from_secs(60), |config| config.client.send_timeout)
+    }
+
+    /// The fields of an answer that tell what is left of its key's limits.
+    pub fn each_limit(&self, put: impl FnMut(&'static str, &str)) {
+        match (&self.permit, &self.limited) {
+            (Some(permit), _) => permit.rate(Instant::now()).each_field(put),
+            (None, Some(limited)) => limited.each_field(put),
+            (None, None) => {}
+        }
     }
 
     /// Notes why the request did not go well; the first reason stays.

@@ -3,8 +3,8 @@
 
 use bytes::{Bytes, BytesMut};
 
-use crate::openai::Dialect;
-use crate::openai::sse::{Ending, Seen, SseScanner};
+use crate::openai::sse::{Ending, Seen, Span, SseScanner};
+use crate::openai::{Dialect, Rename, Usage};
 
 /// How an engine says in a stream that the rest will not come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,6 +26,24 @@ pub struct Events {
     scanner: SseScanner,
     /// The bytes of the event that is not complete; nearly always none.
     tail: BytesMut,
+    /// The event that only counts tokens was the gateway's wish, and is kept from the client.
+    hides_usage: bool,
+    /// Gives the model the name that the client used.
+    rename: Option<Rename>,
+    /// Content events so far.
+    content: u64,
+}
+
+/// Whose wish a stream's count of tokens is.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub enum UsageAsked {
+    /// The client's, or nobody's: what comes is passed.
+    #[default]
+    AsItComes,
+    /// The client's, in every event.
+    InEveryEvent,
+    /// The gateway's: the event that brings it is not the client's.
+    ByGateway,
 }
 
 /// What one piece of the stream came to.
@@ -38,11 +56,28 @@ pub struct Passed {
 
 impl Events {
     /// `limit`: longest event in bytes; a longer one, and what follows it, is shown as it comes.
-    pub fn new(dialect: Dialect, limit: usize) -> Self {
-        Self {
-            scanner: SseScanner::new(dialect, limit),
-            tail: BytesMut::new(),
+    pub fn new(dialect: Dialect, limit: usize, asked: UsageAsked, rename: Option<Rename>) -> Self {
+        let mut scanner = SseScanner::new(dialect, limit);
+        if asked == UsageAsked::InEveryEvent {
+            scanner.read_each();
         }
+        Self {
+            scanner,
+            tail: BytesMut::new(),
+            hides_usage: asked == UsageAsked::ByGateway,
+            rename,
+            content: 0,
+        }
+    }
+
+    /// The engine's own count of tokens so far.
+    pub fn usage(&self) -> Option<Usage> {
+        self.scanner.usage()
+    }
+
+    /// Content events so far: at least as many tokens, where the engine does not count them.
+    pub fn content(&self) -> u64 {
+        self.content
     }
 
     /// Takes the next piece.
@@ -54,18 +89,44 @@ impl Events {
     /// Reads the next piece, which then is either shown as it is, where [`Self::is_plain`], or given to
     /// [`Self::pass`].
     pub fn read(&mut self, piece: &[u8]) -> Seen {
-        self.scanner.feed(piece)
+        let seen = self.scanner.feed(piece);
+        self.content += u64::from(seen.content_events);
+        seen
     }
 
-    /// The piece that was read last is to be shown as it is: whole events, none of them a failure.
+    /// The piece that was read last is to be shown as it is: whole events, none of them a failure, and none
+    /// that the client is to see otherwise.
     pub fn is_plain(&self, seen: &Seen) -> bool {
-        self.tail.is_empty() && seen.incomplete == 0 && !seen.aborted && seen.error.is_none()
+        self.tail.is_empty()
+            && seen.incomplete == 0
+            && !seen.aborted
+            && seen.error.is_none()
+            && self.hidden(seen).is_none()
+            && self.rename.is_none()
+    }
+
+    fn hidden(&self, seen: &Seen) -> Option<Span> {
+        seen.extra.filter(|_| self.hides_usage)
     }
 
     /// What the piece that was read last comes to.
     pub fn pass(&mut self, seen: Seen, piece: Bytes) -> Passed {
+        let mut passed = self.put_together(seen, piece);
+        passed.shown = self.renamed(passed.shown);
+        passed
+    }
+
+    fn renamed(&self, shown: Bytes) -> Bytes {
+        match &self.rename {
+            Some(rename) => rename.apply(&shown),
+            None => shown,
+        }
+    }
+
+    fn put_together(&mut self, seen: Seen, piece: Bytes) -> Passed {
         let failed = failed(&seen);
-        if self.is_plain(&seen) {
+        let hidden = self.hidden(&seen);
+        if self.tail.is_empty() && seen.incomplete == 0 && failed.is_none() && hidden.is_none() {
             return Passed {
                 seen,
                 shown: piece,
@@ -87,7 +148,8 @@ impl Events {
             self.tail.extend_from_slice(&piece);
             std::mem::take(&mut self.tail).freeze()
         };
-        let good = all.len().saturating_sub(match failed {
+        let whole = all.len();
+        let good = whole.saturating_sub(match failed {
             Some(_) => seen.faulty,
             None => seen.incomplete,
         });
@@ -99,6 +161,9 @@ impl Events {
         let rest = all.split_off(shown);
         if failed.is_none() {
             self.tail.extend_from_slice(&rest);
+        }
+        if let Some(span) = hidden {
+            all = without(&all, whole, span);
         }
         Passed {
             seen,
@@ -114,9 +179,22 @@ impl Events {
         let tail = std::mem::take(&mut self.tail).freeze();
         match ending {
             Ending::Cut => (ending, Bytes::new()),
-            Ending::Whole | Ending::Unknown => (ending, tail),
+            Ending::Whole | Ending::Unknown => (ending, self.renamed(tail)),
         }
     }
+}
+
+/// What is left of `shown`, the beginning of `whole` bytes, without the event at `span`.
+fn without(shown: &Bytes, whole: usize, span: Span) -> Bytes {
+    let start = whole.saturating_sub(span.back).min(shown.len());
+    let end = (start + span.length).min(shown.len());
+    if end == shown.len() {
+        return shown.slice(..start);
+    }
+    let mut kept = BytesMut::with_capacity(shown.len() - (end - start));
+    kept.extend_from_slice(&shown[..start]);
+    kept.extend_from_slice(&shown[end..]);
+    kept.freeze()
 }
 
 fn failed(seen: &Seen) -> Option<Failed> {
@@ -150,23 +228,36 @@ mod tests {
         "data: {\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"abort\"}]}\n\n";
     const ERROR: &str = "data: {\"error\":{\"message\":\"core died\",\"code\":500}}\n\n";
     const DONE: &str = "data: [DONE]\n\n";
+    const USAGE: &str =
+        "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":4,\"completion_tokens\":2}}\n\n";
 
     /// What is shown of `stream` when it comes cut at `cuts`, and how it failed or ended.
     fn shown(stream: &str, cuts: &[usize]) -> (String, Option<Failed>, Option<Ending>) {
-        let mut events = Events::new(Dialect::Chat, 4096);
+        watched(stream, cuts, UsageAsked::AsItComes).0
+    }
+
+    /// The same, with the tokens that were counted.
+    fn watched(
+        stream: &str,
+        cuts: &[usize],
+        asked: UsageAsked,
+    ) -> ((String, Option<Failed>, Option<Ending>), Option<Usage>) {
+        let mut events = Events::new(Dialect::Chat, 4096, asked, None);
         let mut shown = Vec::new();
         let mut from = 0;
         for to in cuts.iter().copied().chain([stream.len()]) {
             let passed = events.take(Bytes::copy_from_slice(&stream.as_bytes()[from..to]));
             shown.extend_from_slice(&passed.shown);
             if passed.failed.is_some() {
-                return (String::from_utf8(shown).unwrap(), passed.failed, None);
+                let shown = String::from_utf8(shown).unwrap();
+                return ((shown, passed.failed, None), events.usage());
             }
             from = to;
         }
         let (ending, rest) = events.finish();
         shown.extend_from_slice(&rest);
-        (String::from_utf8(shown).unwrap(), None, Some(ending))
+        let shown = String::from_utf8(shown).unwrap();
+        ((shown, None, Some(ending)), events.usage())
     }
 
     fn cut_anywhere(stream: String) -> impl Strategy<Value = (String, Vec<usize>)> {
@@ -180,6 +271,31 @@ mod tests {
             (stream, cuts) in cut_anywhere([ONE, ": keep-alive\n\n", ONE, STOP, DONE].concat()),
         ) {
             prop_assert_eq!(shown(&stream, &cuts), (stream, None, Some(Ending::Whole)));
+        }
+
+        #[test]
+        fn a_count_that_only_the_gateway_asked_for_is_hidden_however_it_is_cut(
+            (stream, cuts) in cut_anywhere([ONE, ONE, STOP, USAGE, DONE].concat()),
+        ) {
+            let counted = Usage { prompt: Some(4), completion: Some(2), cached: None };
+            let (shown, usage) = watched(&stream, &cuts, UsageAsked::ByGateway);
+            prop_assert_eq!(shown, ([ONE, ONE, STOP, DONE].concat(), None, Some(Ending::Whole)));
+            prop_assert_eq!(usage, Some(counted));
+            let (shown, usage) = watched(&stream, &cuts, UsageAsked::AsItComes);
+            prop_assert_eq!(shown, (stream, None, Some(Ending::Whole)));
+            prop_assert_eq!(usage, Some(counted));
+        }
+
+        #[test]
+        fn a_count_in_every_event_is_known_when_the_stream_breaks_off(
+            (stream, cuts) in cut_anywhere(
+                (1..4).map(|n| format!(
+                    "data: {{\"choices\":[{{\"delta\":{{\"content\":\"a\"}}}}],\"usage\":{{\"completion_tokens\":{n}}}}}\n\n"
+                )).collect::<String>()
+            ),
+        ) {
+            let (_, usage) = watched(&stream, &cuts, UsageAsked::InEveryEvent);
+            prop_assert_eq!(usage.and_then(|usage| usage.completion), Some(3));
         }
 
         #[test]
@@ -220,7 +336,7 @@ mod tests {
 
     #[test]
     fn what_is_too_long_to_be_read_is_shown_as_it_comes() {
-        let mut events = Events::new(Dialect::Chat, 16);
+        let mut events = Events::new(Dialect::Chat, 16, UsageAsked::AsItComes, None);
         assert_eq!(events.take("data: 123".into()).shown, "");
         assert_eq!(
             events.take("4567890123".into()).shown,

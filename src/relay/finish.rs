@@ -1,11 +1,15 @@
 //! The end of every request, however it came: metrics and its line in the log.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use http::{Version, header};
 use pingora::Error;
 use pingora_proxy::Session;
+use tokio::time::Instant;
 
+use crate::openai::Usage;
+use crate::pool::Pool;
 use crate::server::Shared;
 use crate::telemetry::access_log::Record;
 
@@ -27,6 +31,7 @@ pub fn finish(shared: &Shared, session: &mut Session, error: Option<&Error>, ctx
         (_, Some(status)) => status,
     };
     let duration = ctx.started.elapsed();
+    settle(ctx);
     if !ctx.local {
         count(shared, ctx, status, duration);
     }
@@ -43,21 +48,22 @@ pub fn finish(shared: &Shared, session: &mut Session, error: Option<&Error>, ctx
         // As the guide's nginx: `access_log off` for what monitoring asks every few seconds.
         return;
     }
+    let usage = ctx.tokens.usage;
     shared.log(|log| {
         let text = |name| request.headers.get(name).map(http::HeaderValue::as_bytes);
         let mut client = AddressText::new();
-        let pool = ctx.endpoint.as_ref().map(|(pool, _)| pool);
+        let pool = ctx.pool.as_ref();
         log.log(&Record {
             time: SystemTime::now(),
             request_id: std::str::from_utf8(ctx.request_id.as_bytes()).unwrap_or("-"),
             client: ctx.client.map_or("unix:", |address| client.write(address)),
-            key: None,
+            key: ctx.tenant.as_ref().map(|tenant| &*tenant.name),
             method: request.method.as_str(),
             path,
             query: target.get(path.len() + 1..),
             protocol: protocol(request.version),
             status,
-            model: None,
+            model: ctx.model.as_ref().map(|scope| &*scope.model),
             pool: pool.map(|pool| &*pool.name),
             endpoint: ctx
                 .endpoint
@@ -67,9 +73,10 @@ pub fn finish(shared: &Shared, session: &mut Session, error: Option<&Error>, ctx
             stream: ctx.is_stream.unwrap_or(false),
             bytes_in: ctx.body.len as u64,
             bytes_out: ctx.bytes_out,
-            prompt_tokens: None,
-            completion_tokens: None,
-            cached_tokens: None,
+            prompt_tokens: usage.prompt,
+            completion_tokens: usage.completion,
+            cached_tokens: usage.cached,
+            estimated: ctx.tokens.is_estimated,
             queue: None,
             connect: ctx.connect,
             ttft: ctx.ttft,
@@ -89,13 +96,18 @@ fn count(shared: &Shared, ctx: &RequestCtx, status: u16, duration: Duration) {
     {
         shared.metrics.refused(reason);
     }
-    if ctx.call.is_none() {
-        return;
+    if let Some(tenant) = &ctx.tenant {
+        let metrics = shared.key_metrics(tenant);
+        metrics.count(ctx.end, ctx.limited.is_some());
+        metrics.add_tokens(ctx.tokens.usage);
     }
-    let Some(snapshot) = &ctx.snapshot else {
+    count_model(shared, ctx, status, duration);
+    let Some(call) = ctx.call else {
         return;
     };
-    let pool = snapshot.default_pool();
+    let Some(pool) = pool_of(ctx) else {
+        return;
+    };
     let metrics = shared.pool_metrics(pool);
     match &ctx.endpoint {
         Some((pool, index)) => {
@@ -105,13 +117,56 @@ fn count(shared: &Shared, ctx: &RequestCtx, status: u16, duration: Duration) {
         }
         None => metrics.count_unanswered(status),
     }
-    metrics.observe_duration(duration);
-    if let Some(ttft) = ctx.ttft {
-        metrics.observe_ttft(ttft);
+    if call.own.is_none() {
+        metrics.observe_duration(duration);
     }
     if let Some(overhead) = ctx.overhead {
         shared.metrics.overhead.observe(overhead.as_secs_f64());
     }
+}
+
+/// The pool its model goes to; the first one where it did not come to that.
+fn pool_of(ctx: &RequestCtx) -> Option<&Arc<Pool>> {
+    let first = || {
+        ctx.snapshot
+            .as_ref()
+            .map(|snapshot| snapshot.default_pool())
+    };
+    ctx.pool.as_ref().or_else(first)
+}
+
+fn count_model(shared: &Shared, ctx: &RequestCtx, status: u16, duration: Duration) {
+    // Nothing was asked of an engine.
+    let Some(scope) = ctx.model.as_ref().filter(|_| ctx.attempts > 0) else {
+        return;
+    };
+    let metrics = shared.model_metrics(scope);
+    let tokens = ctx.tokens.usage;
+    if let Some(ttft) = ctx.ttft {
+        metrics.observe_ttft(ttft);
+    }
+    metrics.add_intervals(&ctx.intervals);
+    metrics.add_tokens(tokens);
+    if ctx.end == End::Complete && status < 400 {
+        metrics.observe_end(duration, ctx.ttft, tokens.completion);
+    }
+}
+
+/// Charges the key for what the request cost, in place of what it might have.
+fn settle(ctx: &mut RequestCtx) {
+    let Some(mut permit) = ctx.permit.take() else {
+        return;
+    };
+    let Usage {
+        prompt, completion, ..
+    } = ctx.tokens.usage;
+    // Whoever left before the engine counted has cost it the prompt all the same.
+    let is_begun = ctx.is_stream.is_some() && ctx.status.is_none_or(|status| status < 400);
+    let prompt = prompt.unwrap_or(if is_begun { ctx.body.len as u64 / 4 } else { 0 });
+    permit.settle(
+        prompt.saturating_add(completion.unwrap_or(0)),
+        Instant::now(),
+    );
 }
 
 fn protocol(version: Version) -> &'static str {

@@ -11,10 +11,10 @@ use pingora::protocols::http::ServerSession;
 use pingora_proxy::Session;
 use tokio::time::Instant;
 
-use crate::config::Config;
+use crate::config::{Config, Expose};
 use crate::listener::{Connection, Role};
 use crate::local::access::{self, Origin};
-use crate::openai::{ApiError, Call, Verdict, paths};
+use crate::openai::{ApiError, Call, Dialect, Verdict, paths};
 use crate::server::Shared;
 use crate::snapshot::Snapshot;
 
@@ -23,7 +23,8 @@ use super::body::{Body, BodyError};
 use super::ctx::RequestCtx;
 use super::incoming::Incoming;
 use super::local;
-use super::request::{self, Host, Parts, Target};
+use super::peek::{self, Asked};
+use super::request::{self, Credentials, Host, Parts, Target};
 use super::respond::Local;
 
 /// Longest request id that is taken from a client.
@@ -179,7 +180,7 @@ pub(super) fn identify(
     check_host(request)?;
     check_coding(request)?;
     request::check_nominations(&request.headers).map_err(Stop::Refused)?;
-    let call = match paths::lookup(&config.expose, method, path) {
+    let mut call = match paths::lookup(&config.expose, method, path) {
         Verdict::Exposed(call) => call,
         Verdict::NotExposed => {
             return Err(Stop::Refused(ApiError::path_not_exposed(method, path)));
@@ -188,6 +189,9 @@ pub(super) fn identify(
             return Err(Stop::Refused(ApiError::method_not_allowed(method, allow)));
         }
     };
+    if call.own.is_some() && request.headers.contains_key("anthropic-version") {
+        call.dialect = Dialect::Messages;
+    }
     ctx.call = Some(call);
     Ok(call)
 }
@@ -235,13 +239,18 @@ fn check_coding(request: &RequestHeader) -> Result<(), Stop> {
     }
 }
 
-/// Reads the whole body, after its declared length was judged.
+/// Reads the whole body, after its declared length was judged, and what it says.
 pub(super) async fn read_body(
     shared: &Arc<Shared>,
     session: &mut Session,
     ctx: &mut RequestCtx,
     config: &Config,
-) -> Result<(), Stop> {
+    call: Call,
+) -> Result<Asked, Stop> {
+    // nginx looks at no body.
+    let is_lenient = matches!(config.expose, Expose::All);
+    let reader = peek::Reader::of(call, &session.req_header().headers, is_lenient);
+    let mut reader = reader.map_err(Stop::Refused)?;
     let limit = config.limits.body;
     let declared = request::declared_length(session.req_header());
     if declared.is_some_and(|length| length > limit as u64) {
@@ -270,6 +279,7 @@ pub(super) async fn read_body(
         config.client.body_timeout,
         &shared.body_memory,
         ctx.client,
+        &mut reader,
     );
     match body.await {
         Ok(body) => {
@@ -278,7 +288,7 @@ pub(super) async fn read_body(
             }
             ctx.body = body;
             ctx.body_read = Some(Instant::now());
-            Ok(())
+            reader.finish(is_lenient).map_err(Stop::Refused)
         }
         Err(BodyError::Refused(error)) => {
             // Pingora takes a body that failed for one that is done. What follows it on the connection
@@ -296,6 +306,7 @@ pub(super) fn parts<'a>(
     ctx: &'a RequestCtx,
     config: &Config,
     call: Call,
+    credentials: Credentials,
 ) -> Parts<'a> {
     let (authority, path_and_query) = request::split_target(request.raw_path());
     // The target's own authority wins over Host (RFC 9112 §3.2.2). For h2 Pingora has made Host of
@@ -326,6 +337,8 @@ pub(super) fn parts<'a>(
         tls: connection.is_some_and(|c| c.tls),
         request_id: &ctx.request_id,
         body_len: ctx.body.len,
+        credentials,
+        is_inference: matches!(config.expose, Expose::Inference { .. }),
     }
 }
 

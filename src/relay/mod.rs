@@ -1,10 +1,13 @@
 //! One request, from its head to its end.
 //!
-//! `start`, `answer_locally`, `identify`, `read_body` (intake); `pick`, `lease`, `send`, `classify`,
+//! `start`, `answer_locally`, `identify`, `read_body` (intake), `peek`; `authenticate`, `resolve`, `admit`
+//! (admit); `pick`, `lease`, `send`, `classify`,
 //! `fail_over` (retry, attempt); `observe` (stream); `finish`. [`serve`] tells the story; Pingora's
 //! session is the client's side of it, [`crate::upstream`] the engine's.
 
+mod admit;
 mod attempt;
+mod bindings;
 mod body;
 mod ctx;
 mod events;
@@ -13,6 +16,9 @@ mod incoming;
 mod intake;
 mod local;
 mod memory;
+mod models;
+mod payload;
+mod peek;
 mod request;
 mod respond;
 mod retry;
@@ -26,17 +32,23 @@ use pingora::Result;
 use pingora_proxy::Session;
 use tokio::time::Instant;
 
-use crate::openai::ApiError;
-use crate::pool::Lease;
+use crate::config::Expose;
+use crate::openai::{ApiError, Call, Dialect};
+use crate::pool::{Lease, Pool};
+use crate::routing::Route;
 use crate::server::Shared;
+use crate::snapshot::Snapshot;
 use crate::upstream::Connection;
 
+pub use bindings::Bindings;
 pub use ctx::{End, RequestCtx};
 pub use finish::finish;
 pub use intake::start;
 pub use memory::BodyMemory;
 
 use attempt::Exchange;
+use payload::Payload;
+use request::Credentials;
 use retry::{Chosen, Held};
 
 /// Answers one request. `Err` means that the client's connection must end uncleanly, or is gone.
@@ -76,31 +88,50 @@ async fn answer(
     }
     let snapshot = intake::snapshot(ctx);
     let call = intake::identify(session, ctx, &snapshot.config)?;
-    intake::read_body(shared, session, ctx, &snapshot.config).await?;
+    admit::authenticate(ctx, &snapshot, &session.req_header().headers)?;
+    if let Some(own) = call.own {
+        let local = models::answer(&snapshot, session.req_header(), ctx, call, own)?;
+        return respond::write_local(session, ctx, local)
+            .await
+            .map_err(Stop::Failed);
+    }
+    let asked = intake::read_body(shared, session, ctx, &snapshot.config, call).await?;
+    let bound = admit::bound(shared, ctx, &snapshot, session.req_header(), &asked)?;
+    let route = match bound {
+        Some((pool, _)) if asked.is_unread() => Route::to_pool(pool),
+        _ => admit::resolve(ctx, &snapshot, call, &asked)?,
+    };
+    ctx.model = snapshot.model(&route).cloned();
+    ctx.pool = Some(Arc::clone(&snapshot.pools[route.pool]));
+    let only = admit::only_endpoint(bound, &route, &asked)?;
+    admit::admit(ctx, &snapshot.config, call, &asked)?;
 
-    let pool = Arc::clone(snapshot.default_pool());
+    let pool = Arc::clone(&snapshot.pools[route.pool]);
     let request = session.req_header();
-    let hide_credentials = pool
-        .endpoints
-        .iter()
-        .any(|endpoint| endpoint.api_key.is_some());
-    let parts = intake::parts(request, ctx, &snapshot.config, call);
-    let prepared = request::prepare(&parts, hide_credentials).map_err(intake::unsendable)?;
+    let credentials = credentials(&snapshot, &pool);
+    let parts = intake::parts(request, ctx, &snapshot.config, call, credentials);
+    let prepared = request::prepare(&parts).map_err(intake::unsendable)?;
     let body = std::mem::take(&mut ctx.body);
+    let counts = matches!(snapshot.config.expose, Expose::Inference { .. })
+        && matches!(call.dialect, Dialect::Chat | Dialect::Completions);
+    let payload = Payload::new(&body, &asked, &route, counts);
     let exchange = Exchange {
         call,
         is_head: request.method == http::Method::HEAD,
-        body: &body.pieces,
+        body: &[],
         limits: &snapshot.config.limits,
         memory: &shared.body_memory,
         client: ctx.client,
+        usage: payload.usage_asked(),
+        rename: None,
+        only,
     };
     let mut rng = thread_rng();
     let chosen = {
         let downstream = session.as_downstream_mut();
         tokio::select! {
             biased;
-            chosen = retry::choose(shared, &pool, prepared, &exchange, ctx, &mut rng) => chosen,
+            chosen = retry::choose(shared, &pool, prepared, &payload, &exchange, ctx, &mut rng) => chosen,
             left = downstream.read_body_or_idle(true) => {
                 ctx.body.len = body.len;
                 return Err(Stop::ClientLeft(stream::left_error(left)));
@@ -114,11 +145,26 @@ async fn answer(
         Chosen::Refused(error) => return Err(Stop::Refused(error)),
         Chosen::Answer(answer, lease) => {
             ctx.overhead = overhead(ctx, &answer);
-            stream::pass(session, ctx, *answer, lease, call.dialect).await
+            let answer = *answer;
+            bind(shared, ctx, call, &answer, &lease);
+            stream::pass(session, ctx, answer, lease, call.dialect).await
         }
         Chosen::Failed(held) => pass_failure(session, ctx, *held).await,
     };
     passed.map_err(Stop::Failed)
+}
+
+/// With keys, a client's is the gateway's business alone; without, it is the engines', but for those that
+/// have one of their own.
+fn credentials(snapshot: &Snapshot, pool: &Pool) -> Credentials {
+    let mut endpoints = pool.endpoints.iter();
+    if snapshot.keyring.is_some() {
+        Credentials::Keep
+    } else if endpoints.any(|endpoint| endpoint.api_key.is_some()) {
+        Credentials::UnlessOwn
+    } else {
+        Credentials::Pass
+    }
 }
 
 /// Passes on the failure that an engine answered with.
@@ -148,6 +194,17 @@ async fn pass_failure(session: &mut Session, ctx: &mut RequestCtx, held: Held) -
                 .filter(|s| (400..600).contains(s))
                 .unwrap_or(502);
             respond::write_event_as_answer(session, ctx, status, event.body).await
+        }
+    }
+}
+
+/// Notes which engine keeps the response that it has made.
+fn bind(shared: &Shared, ctx: &RequestCtx, call: Call, answer: &attempt::Answer, lease: &Lease) {
+    if call.dialect == Dialect::Responses && (200..300).contains(&answer.head.status) {
+        let begun = attempt::joined(&answer.held);
+        if let Some(id) = bindings::id_of(&begun, answer.events.is_some()) {
+            let key = ctx.tenant.as_ref().map(|tenant| &tenant.name);
+            shared.bindings.bind(&id, lease.state.id, key);
         }
     }
 }

@@ -26,7 +26,22 @@ pub struct Parts<'a> {
     pub peer_is_trusted: bool,
     pub tls: bool,
     pub request_id: &'a HeaderValue,
+    /// Of the client's body; an engine's may be a few bytes longer.
     pub body_len: usize,
+    pub credentials: Credentials,
+    /// Fields that steer an engine's insides go no further.
+    pub is_inference: bool,
+}
+
+/// What becomes of a client's own `Authorization` and `x-api-key`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Credentials {
+    /// Every engine gets them.
+    Pass,
+    /// The engines that have no key of their own get them.
+    UnlessOwn,
+    /// They were for the gateway: no engine gets them.
+    Keep,
 }
 
 /// The target in two pieces, because some calls get `/v1` in front.
@@ -111,14 +126,19 @@ pub struct Prepared {
     head: Option<RequestHead>,
     mark: usize,
     has_host: bool,
-    content_length: Option<u64>,
+    /// It says how long its body is, be it empty.
+    has_length: bool,
     /// The client's own credentials, for endpoints without a key of their own.
     credentials: Vec<(HeaderName, HeaderValue)>,
 }
 
 impl Prepared {
-    /// The whole head for one endpoint.
-    pub fn for_endpoint(&mut self, endpoint: &Endpoint) -> Result<&[u8], HeadError> {
+    /// The whole head for one endpoint and a body of so many bytes.
+    pub fn for_endpoint(
+        &mut self,
+        endpoint: &Endpoint,
+        body_len: usize,
+    ) -> Result<&[u8], HeadError> {
         let Some(head) = &mut self.head else {
             return Err(HeadError::Target);
         };
@@ -135,7 +155,7 @@ impl Prepared {
                 head.field(name.as_str(), value.as_bytes())?;
             }
         }
-        Ok(head.complete(self.content_length))
+        Ok(head.complete(self.has_length.then_some(body_len as u64)))
     }
 }
 
@@ -152,9 +172,8 @@ impl Drop for Prepared {
 }
 
 /// Builds the head. Our own fields come first, as nginx's do, then the client's in their order, without
-/// what belongs to one hop. `hide_credentials`: some endpoint has a key of its own, so that the
-/// client's must not reach that one.
-pub fn prepare(parts: &Parts<'_>, hide_credentials: bool) -> Result<Prepared, HeadError> {
+/// what belongs to one hop.
+pub fn prepare(parts: &Parts<'_>) -> Result<Prepared, HeadError> {
     let request = parts.request;
     let buf = SPARE.take();
     let method = request.method.as_str();
@@ -189,8 +208,15 @@ pub fn prepare(parts: &Parts<'_>, hide_credentials: bool) -> Result<Prepared, He
         {
             return Ok(());
         }
-        if hide_credentials && matches!(name.as_str(), "authorization" | "x-api-key") {
-            credentials.push((name.clone(), value.clone()));
+        if parts.credentials != Credentials::Pass
+            && matches!(name.as_str(), "authorization" | "x-api-key")
+        {
+            if parts.credentials == Credentials::UnlessOwn {
+                credentials.push((name.clone(), value.clone()));
+            }
+            return Ok(());
+        }
+        if parts.is_inference && STEERING_FIELDS.contains(&name.as_str()) {
             return Ok(());
         }
         head.field(as_sent, value.as_bytes())
@@ -213,7 +239,7 @@ pub fn prepare(parts: &Parts<'_>, hide_credentials: bool) -> Result<Prepared, He
         mark: head.mark(),
         head: Some(head),
         has_host: parts.host.is_some(),
-        content_length: has_length.then_some(parts.body_len as u64),
+        has_length,
         credentials,
     })
 }
@@ -275,6 +301,17 @@ pub fn declared_length(request: &RequestHeader) -> Option<u64> {
     let value = request.headers.get(header::CONTENT_LENGTH)?.to_str().ok()?;
     value.split(',').next()?.trim().parse().ok()
 }
+
+/// Fields by which vLLM, SGLang and their routers let a client choose the rank, the worker or the peer of
+/// its request, and one that asks for the engine's load.
+const STEERING_FIELDS: [&str; 6] = [
+    "x-data-parallel-rank",
+    "x-data-parallel-host",
+    "x-prefiller-host-port",
+    "x-prefiller-url",
+    "x-smg-target-worker",
+    "endpoint-load-metrics-format",
+];
 
 /// Fields that we write ourselves or that end here.
 fn is_replaced(name: &HeaderName) -> bool {

@@ -9,7 +9,7 @@ use pingora::http::ResponseHeader;
 use pingora::{ErrorType, Result};
 use pingora_proxy::Session;
 
-use crate::openai::ApiError;
+use crate::openai::{ApiError, Dialect};
 use crate::upstream::{ResponseHead, connection_options, is_hop_by_hop};
 
 use super::body::{DRAIN_BYTES, DRAIN_TIME};
@@ -46,7 +46,9 @@ pub fn relayed_head(
     }
     let has_options = head.get("connection").is_some();
     for (name, value) in head.iter() {
-        if is_dropped(name) || (has_options && is_nominated(head, name)) {
+        // With keys the limits are the gateway's, and an engine's would be taken for them.
+        let is_limit = ctx.tenant.is_some() && is_rate_limit(name);
+        if is_limit || is_dropped(name) || (has_options && is_nominated(head, name)) {
             continue;
         }
         // A head that the decoder accepted holds only valid names and values.
@@ -74,6 +76,14 @@ fn finish_head(
     }
     response.insert_header(header::SERVER, SERVER)?;
     response.insert_header(X_REQUEST_ID, ctx.request_id.clone())?;
+    let mut told = Ok(());
+    ctx.each_limit(|name, value| {
+        if let Ok(value) = HeaderValue::from_str(value) {
+            let inserted = response.insert_header(HeaderName::from_static(name), value);
+            told = std::mem::replace(&mut told, Ok(())).and(inserted);
+        }
+    });
+    told?;
     match framing {
         Framing::Length(length) | Framing::NoBody(Some(length)) => {
             response.insert_header(header::CONTENT_LENGTH, HeaderValue::from(length))?;
@@ -103,6 +113,11 @@ fn is_dropped(name: &[u8]) -> bool {
         || (name.len() > 8 && name[..8].eq_ignore_ascii_case(b"x-accel-"))
 }
 
+fn is_rate_limit(name: &[u8]) -> bool {
+    const PREFIX: &[u8] = b"x-ratelimit-";
+    name.len() > PREFIX.len() && name[..PREFIX.len()].eq_ignore_ascii_case(PREFIX)
+}
+
 fn is_nominated(head: &ResponseHead, name: &[u8]) -> bool {
     connection_options(head.values("connection")).any(|option| option.eq_ignore_ascii_case(name))
 }
@@ -114,6 +129,7 @@ pub struct Local {
     pub body: Bytes,
     pub allow: Option<String>,
     pub retry_after: Option<u64>,
+    pub www_authenticate: Option<&'static str>,
 }
 
 /// Writes a whole answer; the connection stays open if the request was read to its end.
@@ -133,6 +149,10 @@ pub async fn write_local(session: &mut Session, ctx: &mut RequestCtx, local: Loc
     }
     if let Some(seconds) = local.retry_after {
         response.insert_header(header::RETRY_AFTER, HeaderValue::from(seconds))?;
+    }
+    if let Some(challenge) = local.www_authenticate {
+        let challenge = HeaderValue::from_static(challenge);
+        response.insert_header(header::WWW_AUTHENTICATE, challenge)?;
     }
     let framing = if is_head {
         Framing::NoBody(Some(length))
@@ -208,14 +228,16 @@ pub async fn refuse(session: &mut Session, ctx: &mut RequestCtx, error: &ApiErro
     } else {
         End::Failed
     };
+    let dialect = ctx.call.map_or(Dialect::Other, |call| call.dialect);
     ctx.refusal = Some(error.code());
     ctx.fail(end, error.code());
     let local = Local {
         status: error.status(),
         content_type: "application/json",
-        body: error.body(),
+        body: error.body(dialect),
         allow: error.allow().map(str::to_owned),
         retry_after: error.retry_after(),
+        www_authenticate: error.www_authenticate(),
     };
     write_local(session, ctx, local).await
 }
@@ -233,6 +255,7 @@ pub async fn write_event_as_answer(
         body,
         allow: None,
         retry_after: matches!(status, 429 | 503).then_some(1),
+        www_authenticate: None,
     };
     write_local(session, ctx, local).await
 }

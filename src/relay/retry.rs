@@ -17,6 +17,7 @@ use crate::upstream::ResponseHead;
 
 use super::attempt::{Answer, Exchange, Failure, attempt, is_engine_failure, joined};
 use super::ctx::RequestCtx;
+use super::payload::Payload;
 use super::request::Prepared;
 
 /// What a client is told to wait when no endpoint can take its request.
@@ -79,6 +80,7 @@ pub async fn choose(
     shared: &Shared,
     pool: &Arc<Pool>,
     mut prepared: Prepared,
+    payload: &Payload<'_>,
     exchange: &Exchange<'_>,
     ctx: &mut RequestCtx,
     rng: &mut fastrand::Rng,
@@ -89,7 +91,10 @@ pub async fn choose(
         pool,
         metrics: shared.pool_metrics(pool),
         ctx,
-        tried: Tried::new(),
+        tried: match exchange.only {
+            Some(only) => Tried::all_but(only, pool.endpoints.len()),
+            None => Tried::new(),
+        },
         last: None,
         doubted: Vec::new(),
         last_fault: None,
@@ -105,20 +110,26 @@ pub async fn choose(
         journey.tried.insert(lease.index());
         journey.ctx.attempts += 1;
         journey.ctx.endpoint = Some((Arc::clone(pool), lease.index()));
-        let head = match prepared.for_endpoint(lease.endpoint()) {
+        let sent = payload.for_endpoint(lease.endpoint());
+        let head = match prepared.for_endpoint(lease.endpoint(), sent.len) {
             Ok(head) => head,
             Err(problem) => {
                 return Chosen::Refused(ApiError::invalid(problem.to_string()));
             }
         };
+        let exchange = Exchange {
+            body: &sent.pieces,
+            rename: sent.rename.as_ref(),
+            ..*exchange
+        };
         let result = attempt(
             &lease,
-            exchange,
+            &exchange,
             head,
             shared.endpoint_metrics(pool, &lease),
         )
         .await;
-        match journey.judge(result, lease, exchange) {
+        match journey.judge(result, lease, &exchange) {
             Step::Show(chosen) => return chosen,
             Step::Next => {}
         }

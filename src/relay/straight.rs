@@ -19,6 +19,7 @@ use tokio::time::{Instant, Sleep};
 use crate::listener::{Bell, ClientIo};
 use crate::openai::sse::Seen;
 use crate::pool::EndpointState;
+use crate::telemetry::metrics::Intervals;
 use crate::upstream::{Came, Connection, Lent, ReadError};
 
 use super::events::Events;
@@ -32,24 +33,49 @@ pub struct Patience<'a> {
     deadline: Instant,
     alarm: Pin<&'a mut Sleep>,
     engine: &'a EndpointState,
+    /// Between the content events so far.
+    intervals: Intervals,
+    last_content: Option<Instant>,
 }
 
 impl<'a> Patience<'a> {
-    /// `alarm` is to fire after `timeout`.
-    pub fn new(timeout: Duration, alarm: Pin<&'a mut Sleep>, engine: &'a EndpointState) -> Self {
+    /// `alarm` is to fire after `timeout`. `first_content`: when a stream's first content event came.
+    pub fn new(
+        timeout: Duration,
+        alarm: Pin<&'a mut Sleep>,
+        engine: &'a EndpointState,
+        first_content: Option<Instant>,
+    ) -> Self {
         Self {
             timeout,
             deadline: alarm.deadline(),
             alarm,
             engine,
+            intervals: Intervals::default(),
+            last_content: first_content,
         }
     }
 
-    /// The engine went on.
-    pub fn progressed(&mut self) {
+    pub fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
+    /// The times between the content events that came.
+    pub fn into_intervals(self) -> Intervals {
+        self.intervals
+    }
+
+    /// The engine went on, with so many content events.
+    pub fn progressed(&mut self, content_events: u32) {
         let now = Instant::now();
         self.deadline = now + self.timeout;
         self.engine.progressed(now);
+        if content_events > 0
+            && let Some(last) = self.last_content.replace(now)
+        {
+            let gap = now.saturating_duration_since(last);
+            self.intervals.note(gap, content_events);
+        }
     }
 
     /// Ready when it has not gone on for too long.
@@ -64,15 +90,16 @@ impl<'a> Patience<'a> {
     }
 }
 
-/// For a stream of events only content is progress: engines send comments while they hang.
-pub fn is_progress(seen: &Seen) -> bool {
-    seen.data_events > 0 || seen.overflow
+/// How many content events a piece brought, if it is progress: for a stream of events only data is, because
+/// engines send comments while they hang.
+pub fn progress(seen: &Seen) -> Option<u32> {
+    (seen.data_events > 0 || seen.overflow).then_some(seen.content_events)
 }
 
 /// What the session is needed for.
 pub enum Next {
     /// The piece is to be written. What `Seen` is there for was read already.
-    Piece(Bytes, Option<Seen>),
+    Piece(Bytes, Option<Box<Seen>>),
     /// The engine's body has ended.
     End,
     Broken(ReadError),
@@ -116,8 +143,8 @@ pub async fn pass(
                 let Poll::Ready(came) = came else { break };
                 match came {
                     Ok(Came::Taken(progress)) => {
-                        if progress {
-                            patience.progressed();
+                        if let Some(content_events) = progress {
+                            patience.progressed(content_events);
                         }
                     }
                     Ok(Came::Kept(piece)) => stop = Some(Stop::Next(Next::Piece(piece, None))),
@@ -161,7 +188,8 @@ enum Stop {
 struct Sent {
     /// Of payload.
     bytes: usize,
-    progress: bool,
+    /// Content events, if the engine went on.
+    progress: Option<u32>,
 }
 
 /// Sends one piece, or says in `stop` what is to be done with it.
@@ -173,13 +201,13 @@ fn send_one(
     stop: &mut Option<Stop>,
 ) -> Sent {
     let bytes = lent.payload().len();
-    let mut progress = true;
+    let mut progress = Some(0);
     // The last bytes leave together with the end of the answer, which the session writes.
     let mut for_session = is_last || socket.has_gathered();
     let mut seen = None;
     if let Some(events) = events {
         let read = events.read(lent.payload());
-        progress = is_progress(&read);
+        progress = self::progress(&read);
         for_session |= !events.is_plain(&read);
         if for_session {
             seen = Some(read);
@@ -187,7 +215,8 @@ fn send_one(
     }
     if for_session {
         let piece = Bytes::copy_from_slice(lent.payload());
-        *stop = Some(Stop::Next(Next::Piece(piece, seen)));
+        let next = Next::Piece(piece, seen.map(Box::new));
+        *stop = Some(Stop::Next(next));
         return Sent::default();
     }
     let chunk = lent.into_chunk();

@@ -13,12 +13,12 @@ use tokio::time::Instant;
 
 use crate::listener::{Bell, Writes};
 use crate::openai::sse::Ending;
-use crate::openai::{ApiError, Dialect};
+use crate::openai::{ApiError, Dialect, Usage};
 use crate::pool::{Fault, Lease, Outcome};
 use crate::upstream::{Connection, ReadError};
 
 use super::attempt::{Answer, fault_of, joined};
-use super::ctx::{End, RequestCtx};
+use super::ctx::{End, RequestCtx, Tokens};
 use super::events::{Events, Failed};
 use super::respond::{self, Framing};
 use super::straight::{self, Next, Patience};
@@ -107,6 +107,9 @@ pub async fn pass(
     if events.is_some() {
         ctx.ttft = first_content.map(|at| at - ctx.started);
     }
+    if events.is_none() && is_whole && head.status < 300 {
+        ctx.tokens.usage = Usage::of_json(&joined(&held)).unwrap_or_default();
+    }
     let pace = Pace {
         // All requests of an h2 connection share its socket, and h2 has flushes of its own.
         client: ctx.connection.clone().filter(|_| !session.is_http2()),
@@ -142,8 +145,25 @@ pub async fn pass(
             .await
         }
     };
+    count_tokens(ctx, events.as_ref());
     let told_as = events.is_some().then_some(dialect);
     conclude(session, ctx, result, connection, lease, told_as).await
+}
+
+/// What a stream cost, however it ended: by the engine's count, else by its events, each of which has one
+/// token or more.
+fn count_tokens(ctx: &mut RequestCtx, events: Option<&Events>) {
+    let Some(events) = events else {
+        return;
+    };
+    let counted = events.usage();
+    ctx.tokens = Tokens {
+        usage: counted.unwrap_or(Usage {
+            completion: Some(events.content()),
+            ..Usage::default()
+        }),
+        is_estimated: counted.is_none(),
+    };
 }
 
 /// Settles with the endpoint and ends the answer in the one way that tells the client the truth.
@@ -226,9 +246,10 @@ fn framing(
     }
     match declared {
         _ if is_stream => Framing::Open,
-        Some(length) => Framing::Length(length),
-        None if is_whole => Framing::Length(held.iter().map(|piece| piece.len() as u64).sum()),
-        None => Framing::Open,
+        // What is held may have got another name for its model.
+        Some(length) if !is_whole => Framing::Length(length),
+        _ if is_whole => Framing::Length(held.iter().map(|piece| piece.len() as u64).sum()),
+        _ => Framing::Open,
     }
 }
 
@@ -262,15 +283,40 @@ async fn relay(
     session: &mut Session,
     ctx: &mut RequestCtx,
     connection: &mut Connection,
-    mut events: Option<&mut Events>,
+    events: Option<&mut Events>,
     lease: &Lease,
     pace: &Pace,
     framing: Framing,
 ) -> std::result::Result<(), Broken> {
     let read_timeout = lease.pool().timeouts.read;
-    let send_timeout = ctx.send_timeout();
     let alarm = pin!(tokio::time::sleep(read_timeout));
-    let mut patience = Patience::new(read_timeout, alarm, &lease.endpoint().state);
+    let first_content = ctx.ttft.map(|ttft| ctx.started + ttft);
+    let engine = &lease.endpoint().state;
+    let mut patience = Patience::new(read_timeout, alarm, engine, first_content);
+    let relayed = pass_on(
+        session,
+        ctx,
+        connection,
+        events,
+        pace,
+        framing,
+        &mut patience,
+    )
+    .await;
+    ctx.intervals = patience.into_intervals();
+    relayed
+}
+
+async fn pass_on(
+    session: &mut Session,
+    ctx: &mut RequestCtx,
+    connection: &mut Connection,
+    mut events: Option<&mut Events>,
+    pace: &Pace,
+    framing: Framing,
+    patience: &mut Patience<'_>,
+) -> std::result::Result<(), Broken> {
+    let send_timeout = ctx.send_timeout();
     let mut bell = Bell::new();
     loop {
         let mut next = Next::Heard;
@@ -279,7 +325,7 @@ async fn relay(
                 socket,
                 connection,
                 events.as_deref_mut(),
-                &mut patience,
+                patience,
                 &mut bell,
                 &mut ctx.bytes_out,
                 send_timeout,
@@ -287,7 +333,7 @@ async fn relay(
             .await;
         }
         if matches!(next, Next::Heard) {
-            next = through_session(session, connection, &mut patience).await;
+            next = through_session(session, connection, patience).await;
         }
         let (mut piece, seen) = match next {
             Next::Piece(piece, seen) => (piece, seen),
@@ -300,23 +346,26 @@ async fn relay(
             Next::Silent => {
                 return Err(Broken::Upstream {
                     fault: Fault::ReadTimedOut,
-                    detail: format!("nothing came for {} s", read_timeout.as_secs()),
+                    detail: format!("nothing came for {} s", patience.timeout().as_secs()),
                 });
             }
             Next::Left(e) => return Err(Broken::Client(e)),
             Next::Heard => continue,
         };
         let mut failed = None;
-        let mut progress = true;
+        let mut progress = Some(0);
         if let Some(events) = events.as_deref_mut() {
-            let seen = seen.unwrap_or_else(|| events.read(&piece));
+            let seen = match seen {
+                Some(seen) => *seen,
+                None => events.read(&piece),
+            };
             let passed = events.pass(seen, piece);
-            progress = straight::is_progress(&passed.seen);
+            progress = straight::progress(&passed.seen);
             piece = passed.shown;
             failed = passed.failed;
         }
-        if progress {
-            patience.progressed();
+        if let Some(content_events) = progress {
+            patience.progressed(content_events);
         }
         let is_last = connection.body_is_done() && failed.is_none();
         if is_last {

@@ -6,10 +6,13 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 
+use crate::admission::Tenant;
 use crate::pool::{Endpoint, Pool};
-use crate::relay::BodyMemory;
-use crate::snapshot::SnapshotCell;
-use crate::telemetry::metrics::{EndpointMetrics, EndpointSample, PoolMetrics, Sources};
+use crate::relay::{Bindings, BodyMemory};
+use crate::snapshot::{ModelScope, SnapshotCell};
+use crate::telemetry::metrics::{
+    EndpointMetrics, EndpointSample, KeyMetrics, ModelMetrics, PoolMetrics, Sources,
+};
 use crate::telemetry::{AccessLog, Metrics};
 
 /// The state of the process: one of each.
@@ -17,6 +20,7 @@ pub struct Shared {
     pub snapshot: Arc<SnapshotCell>,
     pub metrics: Metrics,
     pub body_memory: Arc<BodyMemory>,
+    pub bindings: Bindings,
     access_log: ArcSwapOption<AccessLog>,
     draining: AtomicBool,
 }
@@ -35,6 +39,7 @@ impl Shared {
             snapshot,
             metrics,
             body_memory,
+            bindings: Bindings::default(),
             access_log: ArcSwapOption::from_pointee(access_log),
             draining: AtomicBool::new(false),
         }
@@ -48,6 +53,18 @@ impl Shared {
         endpoint
             .metrics
             .get_or_init(|| self.metrics.endpoint(&pool.name, &endpoint.name))
+    }
+
+    pub fn model_metrics<'a>(&self, scope: &'a ModelScope) -> &'a ModelMetrics {
+        scope
+            .metrics
+            .get_or_init(|| self.metrics.model(&scope.pool, &scope.model))
+    }
+
+    pub fn key_metrics<'a>(&self, tenant: &'a Tenant) -> &'a KeyMetrics {
+        tenant
+            .metrics
+            .get_or_init(|| self.metrics.key(&tenant.name))
     }
 
     /// From now on every answer closes its connection.

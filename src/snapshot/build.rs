@@ -8,9 +8,12 @@ use std::sync::{Arc, Weak};
 
 use tokio::time::Instant;
 
+use super::scopes::Scopes;
 use super::{Resolved, Snapshot};
+use crate::admission::Keyring;
 use crate::config::{self, Config, Url};
 use crate::pool::{Endpoint, EndpointState, Pool, Settings};
+use crate::routing::Routes;
 use crate::upstream::{Address, Target, TlsClient, TlsError};
 
 /// What makes two endpoints of different pools or epochs the same one. The TLS settings are part of
@@ -132,7 +135,15 @@ impl<'a> Builder<'a> {
         let epoch = self
             .previous
             .map_or(1, |previous| previous.epoch + u64::from(!self.same_config));
+        let routes = Routes::build(config);
+        let keyring = config.keys.as_deref().map(|keys| {
+            let before = self.previous.and_then(|previous| previous.keyring.as_ref());
+            Keyring::build(keys, before, self.now)
+        });
         Ok(Snapshot {
+            scopes: Scopes::build(&routes, &pools),
+            routes,
+            keyring,
             epoch,
             generation: self.previous.map_or(1, |previous| previous.generation + 1),
             config: Arc::clone(config),
@@ -180,6 +191,7 @@ impl<'a> Builder<'a> {
                 max_in_flight: endpoint.max_in_flight,
                 backup: endpoint.backup,
                 api_key: endpoint.api_key.clone(),
+                model: endpoint.model.clone(),
                 metrics: OnceLock::new(),
                 state: Arc::clone(&state),
             });

@@ -127,6 +127,28 @@ fn a_reload_tells_what_is_different() {
 }
 
 #[test]
+fn a_reload_tells_which_models_and_keys_are_different() {
+    let of = |rest: &str| {
+        let text = format!("endpoints: [\"node0:8000\"]\n{rest}");
+        crate::config::parse_str(&text, "t.yaml", std::path::Path::new("/"), &|_| None).unwrap()
+    };
+    let cell = cell(of("models: { a: {} }"), &two_nodes());
+    let more =
+        of("models: { a: { upstream_model: b }, c: a }\nkeys: [{ name: team-a, key: s3cret }]");
+    assert_eq!(
+        apply(&cell, more),
+        "epoch 1 -> 2: +model c, model a, keys: nobody without one may send requests, +key team-a"
+    );
+    assert_eq!(
+        apply(
+            &cell,
+            of("models: { a: {} }\nkeys: [{ name: team-a, key: 0ther }]")
+        ),
+        "epoch 2 -> 3: -model c, model a, key team-a"
+    );
+}
+
+#[test]
 fn counts_and_health_outlive_a_reload() {
     let cell = cell(config(&["node0:8000"]), &two_nodes());
     let held = lease(&cell);

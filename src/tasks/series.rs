@@ -1,8 +1,10 @@
-//! Takes the metrics of endpoints and pools that a reload or the resolver removed out of the
+//! Takes the metrics of endpoints, pools, models and keys that a reload or the resolver removed out of the
 //! exposition, so that dashboards do not show what is gone.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
+use crate::admission::{Keyring, Tenant};
 use crate::server::Shared;
 use crate::snapshot::Snapshot;
 
@@ -23,6 +25,26 @@ pub async fn run(shared: Arc<Shared>, shutdown: impl Future<Output = ()>) {
 }
 
 fn forget(shared: &Shared, before: &Snapshot, now: &Snapshot) {
+    let kept: HashSet<_> = now.models().map(|kept| (&kept.pool, &kept.model)).collect();
+    for gone in before.models() {
+        if let (false, Some(metrics)) = (
+            kept.contains(&(&gone.pool, &gone.model)),
+            gone.metrics.get(),
+        ) {
+            shared.metrics.forget_model(metrics);
+        }
+    }
+    let tenants = |snapshot: &Snapshot| -> Vec<Arc<Tenant>> {
+        let keyring = snapshot.keyring.iter();
+        keyring.flat_map(Keyring::tenants).cloned().collect()
+    };
+    let (old, new) = (tenants(before), tenants(now));
+    let kept: HashSet<_> = new.iter().map(|tenant| &tenant.name).collect();
+    for gone in &old {
+        if let (false, Some(metrics)) = (kept.contains(&gone.name), gone.metrics.get()) {
+            shared.metrics.forget_key(metrics);
+        }
+    }
     for pool in &before.pools {
         let kept = now.pools.iter().find(|kept| kept.name == pool.name);
         if let (None, Some(gone)) = (kept, pool.metrics.get()) {

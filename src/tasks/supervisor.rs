@@ -158,6 +158,9 @@ async fn reload(server: &Server, file: Option<&Path>) {
 }
 
 async fn take(server: &Server, config: Config) {
+    for remark in config.remarks.iter() {
+        warn!("{remark}");
+    }
     match server.reload(config).await {
         Ok(diff) => info!("reloaded: {diff}"),
         Err(e) => error!("reload refused; the configuration of before serves on: {e}"),

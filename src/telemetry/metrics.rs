@@ -6,6 +6,8 @@
 //! second time but read at the scrape from those who own it.
 
 mod families;
+mod intervals;
+mod models;
 mod scrape;
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -17,13 +19,12 @@ use prometheus::{
     TextEncoder,
 };
 
+pub use intervals::Intervals;
+pub use models::{KeyMetrics, ModelMetrics};
 pub use scrape::{EndpointSample, Sources};
 
 use super::ConnectionCounts;
 use families::{counter, counters, gauge, gauges, histogram, histograms};
-
-/// Until models exist, every request's model is this one.
-const MODEL: &str = "other";
 
 /// In the place of an endpoint, for a request that none answered.
 const NO_ENDPOINT: &str = "none";
@@ -41,7 +42,7 @@ pub struct Metrics {
     registry: Registry,
     requests: IntCounterVec,
     request_duration: HistogramVec,
-    ttft: HistogramVec,
+    models: models::Families,
     retries: IntCounterVec,
     upstream_connections: IntCounterVec,
     refused: IntCounterVec,
@@ -54,7 +55,6 @@ pub struct Metrics {
 /// The handles of one pool.
 pub struct PoolMetrics {
     pub request_duration: Histogram,
-    pub ttft: Histogram,
     pub retry_budget_exhausted: IntCounter,
     unanswered: Codes,
     pool: Arc<str>,
@@ -89,7 +89,7 @@ impl Metrics {
             config_epoch: gauge(r, "config_epoch"),
             requests: counters(r, "requests_total"),
             request_duration: histograms(r, "request_duration_seconds", DURATION),
-            ttft: histograms(r, "ttft_seconds", TTFT),
+            models: models::Families::register(r),
             retries: counters(r, "retries_total"),
             upstream_connections: counters(r, "upstream_connections_total"),
             refused: counters(r, "refused_total"),
@@ -110,7 +110,6 @@ impl Metrics {
     pub fn pool(&self, pool: &str) -> PoolMetrics {
         PoolMetrics {
             request_duration: self.request_duration.with_label_values(&[pool]),
-            ttft: self.ttft.with_label_values(&[pool, MODEL]),
             retry_budget_exhausted: self.retry_budget_exhausted.with_label_values(&[pool]),
             unanswered: Codes::new(&self.requests, pool, NO_ENDPOINT),
             pool: pool.into(),
@@ -129,6 +128,26 @@ impl Metrics {
             connections_reused: connections("reused"),
             codes: Codes::new(&self.requests, pool, endpoint),
         }
+    }
+
+    /// The handles of a model in a pool; the same series however often it is asked for.
+    pub fn model(&self, pool: &str, model: &str) -> ModelMetrics {
+        self.models.model(pool, model)
+    }
+
+    /// The handles of a key; the same series however often it is asked for.
+    pub fn key(&self, key: &str) -> KeyMetrics {
+        self.models.key(key)
+    }
+
+    /// Takes a model that has left a pool out of the exposition.
+    pub fn forget_model(&self, gone: &ModelMetrics) {
+        self.models.forget_model(gone);
+    }
+
+    /// The same for a key.
+    pub fn forget_key(&self, gone: &KeyMetrics) {
+        self.models.forget_key(gone);
     }
 
     /// Takes an endpoint that has left a pool out of the exposition. What is still counted through
@@ -154,7 +173,6 @@ impl Metrics {
         }
         // Labels that were never used: nothing to remove.
         let _ = self.request_duration.remove_label_values(&[&*gone.pool]);
-        let _ = self.ttft.remove_label_values(&[&*gone.pool, MODEL]);
     }
 
     /// A request was refused before it reached a pool; the reason is an error's `code`, or the
@@ -199,10 +217,6 @@ impl PoolMetrics {
 
     pub fn observe_duration(&self, duration: Duration) {
         self.request_duration.observe(duration.as_secs_f64());
-    }
-
-    pub fn observe_ttft(&self, ttft: Duration) {
-        self.ttft.observe(ttft.as_secs_f64());
     }
 }
 
@@ -257,12 +271,6 @@ impl Codes {
         ])
     }
 }
-
-/// From a cache hit on an idle GPU to a queue that is minutes long.
-const TTFT: &[f64] = &[
-    0.01, 0.025, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.5, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0,
-    300.0,
-];
 
 /// From one embedding to a long reasoning answer.
 const DURATION: &[f64] = &[

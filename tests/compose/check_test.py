@@ -17,10 +17,13 @@ services:
     image: vllm/vllm-openai:v0.11.0
     command: ["--port", "${PORT:-8000}"]
     devices: [/dev/kfd]
-    volumes: ["${MODEL_PATH:?the directory of the model}:/data:ro", cache:/cache]
+    container_name: ${NAME:?the name of the engine}
+    volumes:
+      - cache:/cache
+      - { type: bind, source: "${MODEL_PATH:?its directory}", target: /data, bind: { create_host_path: false } }
 volumes: { cache: {} }
 """
-ENV = "MODEL_PATH=/models\n#PORT=8000\n"
+ENV = "NAME=engine\nMODEL_PATH=/models\n#PORT=8000\n"
 
 # The service's line or lines, and what is said about them.
 SERVICES = {
@@ -90,6 +93,21 @@ SERVICES = {
     "ports on the host's network": (
         'image: a:1\n    network_mode: host\n    ports: ["80:80"]',
         "services.one: it has the host's network, where `ports` mean nothing; leave them out",
+    ),
+    "a name that may be another's": (
+        "image: a:1\n    container_name: a-${EMPTY:-a}",
+        "services.one.container_name: a-${EMPTY:-a} is the same wherever it was not set: "
+        "require it, with ${NAME:?what to set}",
+    ),
+    "a directory that Docker would make": (
+        "image: a:1\n    volumes: [/srv/models:/data]",
+        "services.one: Docker makes an empty directory of /srv/models where there is none: "
+        "write a volume of `type: bind` with `bind: { create_host_path: false }`",
+    ),
+    "a directory that Docker would make, at length": (
+        "image: a:1\n    volumes: [{ type: bind, source: /srv/models, target: /data }]",
+        "services.one: Docker makes an empty directory of /srv/models where there is none: "
+        "write a volume of `type: bind` with `bind: { create_host_path: false }`",
     ),
     "neither an image nor a build": (
         "command: x",

@@ -18,6 +18,8 @@ fn environment(name: &str) -> Option<String> {
     let value = match name {
         "ENGINE_KEY" => "sk-of-the-engine",
         "SLUICEGATE_TLS_DIR" => "/etc/sluicegate/tls",
+        "SLUICEGATE_MASTER_KEY" => "sk-Hq3vX9mT2bLw7RzC",
+        "NOTHING" => "",
         "BROKEN" => "sk-that must not be shown",
         _ => return None,
     };
@@ -66,6 +68,9 @@ fn every_valid_file_loads_and_shows_itself_as_it_is() {
                 endpoint.api_key.clone_from(&was.api_key);
             }
         }
+        for (key, was) in (again.keys.iter_mut().flatten()).zip(config.keys.iter().flatten()) {
+            key.hash = was.hash;
+        }
         assert_eq!(again, config, "{}", path.display());
     }
 }
@@ -83,7 +88,10 @@ fn every_invalid_file_fails_with_its_exact_message() {
         let said = match load(path) {
             Ok(_) => format!("{name}: loads\n"),
             // The file's directory is not part of the message that is expected.
-            Err(mistakes) => format!("{mistakes}\n").replace(&path.display().to_string(), &name),
+            Err(mistakes) => {
+                let directory = format!("{}/", path.parent().expect("a directory").display());
+                format!("{mistakes}\n").replace(&directory, "")
+            }
         };
         let expected = path.with_extension("stderr");
         if std::env::var_os("BLESS").is_some() {
@@ -117,6 +125,38 @@ fn the_guides_gateway_is_what_its_nginx_conf_says() {
         .map(|endpoint| endpoint.url.to_string())
         .collect();
     assert_eq!(urls, ["http://node0:8000", "http://node1:8000"]);
+}
+
+#[test]
+fn the_examples_of_models_and_keys_are_what_they_say() {
+    let example = |name: &str| {
+        let path = root().join("conf/examples").join(name);
+        load(&path).unwrap_or_else(|mistakes| panic!("{mistakes}"))
+    };
+    let models = example("models.yaml");
+    let names: Vec<&str> = models.models.list.iter().map(|m| &*m.name).collect();
+    assert_eq!(names, ["DeepSeek-R1", "gpt-oss-20b"]);
+    assert_eq!(&*models.models.aliases[0].name, "r1");
+    let own = &models.pools[1].endpoints[1].model;
+    assert_eq!(own.as_deref(), Some("gpt-oss-20b-awq"));
+    for (name, expected) in [
+        ("keys.yaml", ["team-a", "operators"]),
+        ("keys-in-a-file.yaml", ["team-a", "team-b"]),
+    ] {
+        let keys = example(name).keys.expect("keys");
+        let names: Vec<&str> = keys.iter().map(|key| &*key.name).collect();
+        assert_eq!(names, expected, "{name}");
+    }
+    // None of them teaches a key that others have read, or that is written in the open.
+    for name in ["models.yaml", "keys.yaml", "keys-in-a-file.yaml"] {
+        let remarks = example(name).remarks;
+        let told: Vec<String> = remarks.iter().map(ToString::to_string).collect();
+        assert!(
+            told.iter()
+                .all(|line| line.contains("can be read by everyone")),
+            "{told:?}"
+        );
+    }
 }
 
 #[test]

@@ -156,11 +156,15 @@ fn no_file_names_a_place_on_the_machine_it_was_written_on() {
 
 /// The cells of every table row beneath a heading of README, without the two rows of the table's head.
 fn rows(heading: &str) -> Vec<Vec<String>> {
-    let readme = read("README.md");
-    let section = readme
+    rows_of("README.md", heading)
+}
+
+fn rows_of(path: &str, heading: &str) -> Vec<Vec<String>> {
+    let text = read(path);
+    let section = text
         .split("\n## ")
         .find(|section| section.starts_with(heading));
-    let section = section.unwrap_or_else(|| panic!("README.md has no section {heading}"));
+    let section = section.unwrap_or_else(|| panic!("{path} has no section {heading}"));
     let rows = section.lines().filter(|line| line.starts_with('|')).skip(2);
     let cells = |row: &str| {
         row.trim_matches('|')
@@ -177,14 +181,14 @@ fn quoted(text: &str) -> Vec<&str> {
 }
 
 #[test]
-fn readme_has_every_metric_and_no_other() {
+fn the_docs_have_every_metric_and_no_other() {
     let families = read("src/telemetry/metrics/families.rs");
     let known: BTreeSet<String> = names_after(&families, "family(\"")
         .into_iter()
         .map(|name| format!("sluicegate_{name}"))
         .collect();
     assert!(known.len() > 10, "{known:?}");
-    let told: BTreeSet<String> = rows("Metrics")
+    let told: BTreeSet<String> = rows_of("docs/monitoring.md", "Metrics")
         .iter()
         .map(|row| row[0].trim_matches('`').to_owned())
         .collect();
@@ -192,6 +196,7 @@ fn readme_has_every_metric_and_no_other() {
     for path in [
         "README.md",
         "docs/guide.md",
+        "docs/models-and-keys.md",
         "docs/operations.md",
         "docs/tuning.md",
     ] {
@@ -209,7 +214,7 @@ fn readme_has_every_metric_and_no_other() {
 #[test]
 fn readme_tells_the_labels_of_every_metric() {
     let families = read("src/telemetry/metrics/families.rs");
-    for row in rows("Metrics") {
+    for row in rows_of("docs/monitoring.md", "Metrics") {
         let name = row[0].trim_matches('`').trim_start_matches("sluicegate_");
         let line = families
             .lines()
@@ -286,8 +291,10 @@ fn every_key_that_is_named_exists() {
     for path in [
         "README.md",
         "docs/guide.md",
+        "docs/models-and-keys.md",
         "docs/operations.md",
         "docs/from-nginx.md",
+        "docs/from-litellm.md",
         "docs/tuning.md",
         "docs/high-availability.md",
         "docs/guide-errata.md",
@@ -307,7 +314,9 @@ fn every_configuration_that_is_shown_is_valid() {
     for path in [
         "README.md",
         "docs/from-nginx.md",
+        "docs/from-litellm.md",
         "docs/guide.md",
+        "docs/models-and-keys.md",
         "docs/operations.md",
     ] {
         for block in read(path).split("```yaml\n").skip(1) {

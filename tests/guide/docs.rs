@@ -8,6 +8,7 @@ use crate::checks::{CHECKS, Check};
 use crate::gateway::PROGRAM;
 use crate::influx::Influx;
 use crate::programs::{find, lacks};
+use crate::run_by;
 use crate::world::{World, quick, repository};
 
 /// The commands of one fenced block.
@@ -52,12 +53,10 @@ fn every_command_that_is_shown_is_checked_somehow() {
     for (command, check) in CHECKS {
         match check {
             Check::Runs(_) => {}
-            Check::RunBy(file, words) => {
-                let text = std::fs::read_to_string(repository(file)).unwrap_or_default();
-                assert!(
-                    text.contains(words),
-                    "{command} should be run by {file}, which has no {words:?}"
-                );
+            Check::RunBy(file, place) => {
+                if let Err(problem) = run_by::verify(command, file, place) {
+                    panic!("{command} is not run as the list says: {problem}");
+                }
             }
             Check::Not(reason) => {
                 assert!(reason.fits(command), "{command} does not need {reason:?}")
@@ -163,7 +162,11 @@ fn files_that_docker_is_given_exist() {
                 files.push(directory.join(after("-f").unwrap_or("docker-compose.yml")));
             } else if let Some(volume) = after("-v") {
                 let host = volume.split(':').next().unwrap();
-                files.push(directory.join(host.strip_prefix("${PWD}/").unwrap()));
+                // What is not beneath the clone is the reader's.
+                files.extend(
+                    host.strip_prefix("${PWD}/")
+                        .map(|path| directory.join(path)),
+                );
             }
             for file in files {
                 assert!(file.exists(), "{}: {}", block.place(), file.display());
@@ -172,6 +175,37 @@ fn files_that_docker_is_given_exist() {
         }
     }
     assert!(seen > 3, "{seen}");
+}
+
+/// One number for the open files of ab, wherever it is said; and an image that is shown is one that is started.
+#[test]
+fn what_is_said_twice_is_the_same() {
+    let mut limits = BTreeSet::new();
+    for page in pages() {
+        let text = std::fs::read_to_string(repository(&page)).unwrap();
+        for before in ["ulimit -n ", "nofile="] {
+            for rest in text.split(before).skip(1) {
+                let number: String = rest.chars().take_while(char::is_ascii_digit).collect();
+                limits.extend((!number.is_empty()).then_some(number));
+            }
+        }
+    }
+    assert_eq!(limits.len(), 1, "{limits:?}");
+
+    let pool = ["docker-compose.yml", "docker-compose.sglang.yml"]
+        .map(|name| std::fs::read_to_string(repository("conf/pool").join(name)).unwrap())
+        .concat();
+    let mut seen = 0;
+    for command in blocks().iter().flat_map(|block| &block.commands) {
+        for image in command
+            .split_whitespace()
+            .filter(|word| word.starts_with("vllm/"))
+        {
+            assert!(pool.contains(&format!("image: {image}\n")), "{command}");
+            seen += 1;
+        }
+    }
+    assert!(seen > 0);
 }
 
 /// The options of our own programs exist, wherever they are shown.

@@ -12,4 +12,5 @@ mod k6;
 #[path = "../process/programs.rs"]
 #[allow(dead_code, reason = "the tests of the process use all of it")]
 mod programs;
+mod run_by;
 mod world;

@@ -11,7 +11,7 @@ use crate::support::{
 };
 
 /// In this order.
-const FIELDS: [&str; 25] = [
+const FIELDS: [&str; 26] = [
     "time",
     "request_id",
     "client",
@@ -30,6 +30,7 @@ const FIELDS: [&str; 25] = [
     "prompt_tokens",
     "completion_tokens",
     "cached_tokens",
+    "tokens_estimated",
     "queue_ms",
     "connect_ms",
     "ttft_ms",
@@ -121,6 +122,8 @@ async fn a_line_has_every_field_in_its_place() {
     let lines = log.lines(&gateway, 1).await;
     assert_eq!(keys(&lines[0]), FIELDS);
     let line = json(&lines[0]);
+    let usage = serde_json::from_slice::<Value>(&answer.body).unwrap()["usage"].clone();
+    assert!(usage["completion_tokens"].is_u64());
     assert!(line["time"].as_str().unwrap().ends_with('Z'));
     for (field, value) in [
         ("request_id", Value::from("r-1")),
@@ -130,16 +133,17 @@ async fn a_line_has_every_field_in_its_place() {
         ("path", "/v1/chat/completions".into()),
         ("protocol", "HTTP/1.1".into()),
         ("status", 200.into()),
-        ("model", Value::Null),
+        ("model", "other".into()),
         ("pool", "default".into()),
         ("endpoint", engine.authority().into()),
         ("attempts", 1.into()),
         ("stream", false.into()),
         ("bytes_in", chat_body(false).len().into()),
         ("bytes_out", answer.body.len().into()),
-        ("prompt_tokens", Value::Null),
-        ("completion_tokens", Value::Null),
+        ("prompt_tokens", usage["prompt_tokens"].clone()),
+        ("completion_tokens", usage["completion_tokens"].clone()),
         ("cached_tokens", Value::Null),
+        ("tokens_estimated", false.into()),
         ("queue_ms", Value::Null),
         ("ttft_ms", Value::Null),
         ("end", "complete".into()),

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::support::{
     Client, End, Engine, Gateway, H2, Puppet, Recorded, Request, Then, engine, get, h2_post, noise,
-    post, until,
+    padded, post, until,
 };
 
 const PATH: &str = "/v1/chat/completions";
@@ -75,6 +75,7 @@ fn assert_received(received: &Recorded, body: &[u8]) {
 }
 
 async fn deliver(sent: Sent, first: First, body: &[u8], content_type: &str) {
+    let is_json = content_type == "application/json" && body.len() > 1;
     let good: Engine = engine().await;
     let bad = Puppet::answering("", Then::Reset);
     let mut bad = bad.await;
@@ -86,13 +87,14 @@ async fn deliver(sent: Sent, first: First, body: &[u8], content_type: &str) {
             good.authority()
         ),
     };
-    let gateway = Gateway::with_tls(&endpoints).await;
+    // What is no JSON passes nginx, and us when we stand in for it.
+    let all = if is_json { "" } else { "\nexpose: all" };
+    let gateway = Gateway::with_tls(&format!("{endpoints}{all}")).await;
     if first == First::Refuses {
         bad.refuse().await;
     }
     let status = send(&gateway, sent, body, content_type).await;
     // What is no JSON the engine itself refuses, when it has read all of it.
-    let is_json = content_type == "application/json" && body.len() > 1;
     assert_eq!(
         status,
         if is_json { 200 } else { 400 },
@@ -187,7 +189,11 @@ async fn a_body_in_chunks_of_one_byte_arrives() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bodies_on_one_connection_keep_to_themselves() {
     let engine = engine().await;
-    let gateway = Gateway::start(&format!("endpoints: [\"{}\"]", engine.authority())).await;
+    let gateway = Gateway::start(&format!(
+        "endpoints: [\"{}\"]\nexpose: all",
+        engine.authority()
+    ))
+    .await;
     let mut random = fastrand::Rng::with_seed(4);
     for round in 0..8 {
         let mut wire = Vec::new();
@@ -237,7 +243,7 @@ async fn the_rest_of_a_refused_body_is_never_a_request() {
     );
     let gateway = Gateway::start(&yaml).await;
     let mut holding = Client::connect(gateway.address).await;
-    let held = post(PATH, vec![b' '; 450_000]).bytes();
+    let held = post(PATH, padded(450_000)).bytes();
     holding.send(&held[..held.len() - 1]).await;
     let total = || gateway.shared().body_memory.total();
     until("a body to be held", || total() == 449_999).await;

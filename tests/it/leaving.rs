@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::support::{
     Client, Engine, Gateway, H2, Puppet, Script, chat, chat_body, engine, engine_with, h2_post,
-    in_turn, noise, pool, post, sse_head, until,
+    in_turn, letters, noise, padded, pool, post, sse_head, until,
 };
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -141,7 +141,7 @@ async fn while_its_body_is_passed_to_an_engine_that_does_not_read() {
         puppet.stop_reading();
         let mut client = Client::connect(gateway.address).await;
         client
-            .send(post("/v1/completions", vec![b' '; 16 << 20]).bytes())
+            .send(post("/v1/completions", padded(16 << 20)).bytes())
             .await;
         until("a lease", || gateway.endpoint(0).in_flight() == 1).await;
         let _client = leave(client, how).await;
@@ -157,7 +157,7 @@ async fn in_the_middle_of_its_body_no_engine_hears_of_it() {
         for chunked in [false, true] {
             let (engine, gateway) = one(Script::default()).await;
             let mut client = Client::connect(gateway.address).await;
-            let request = post("/v1/completions", noise(300_000, 5));
+            let request = post("/v1/completions", letters(300_000, 5));
             let bytes = if chunked {
                 request.chunked(5_000).bytes()
             } else {

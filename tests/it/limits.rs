@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::support::{
     Answer, Client, End, Engine, Gateway, H2, Puppet, Then, chat, chat_body, engine, get,
-    h2_answer, h2_post, post, sse_head, until,
+    h2_answer, h2_post, padded, post, sse_head, until,
 };
 
 async fn with(limits: &str) -> (Engine, Gateway) {
@@ -116,7 +116,7 @@ async fn a_body_of_the_limit_passes_and_one_byte_more_is_a_413() {
     for chunk in [None, Some(1000)] {
         for (length, status) in [(65_536, 400), (65_537, 413)] {
             engine.clear_requests();
-            let request = post("/v1/completions", vec![b' '; length]);
+            let request = post("/v1/completions", padded(length));
             let request = chunk.map_or(request.clone(), |size| request.chunked(size));
             let answer = gateway.ask(&request).await;
             assert_eq!(answer.status, status);
@@ -124,7 +124,7 @@ async fn a_body_of_the_limit_passes_and_one_byte_more_is_a_413() {
         }
     }
     for declared in [true, false] {
-        let body = vec![b' '; 65_537];
+        let body = padded(65_537);
         let request = h2_post("/v1/completions", body.len(), declared);
         let answer = H2::connect(&gateway).await.ask(request, &body).await;
         assert_eq!(
@@ -140,7 +140,7 @@ async fn a_refusal_is_readable_although_the_body_is_still_being_sent() {
     let (_engine, gateway) = with("body: 64KiB").await;
     for chunked in [false, true] {
         for length in [200_000, 1_000_000] {
-            let request = post("/v1/completions", vec![b' '; length]);
+            let request = post("/v1/completions", padded(length));
             let request = if chunked {
                 request.chunked(3_000)
             } else {
@@ -166,7 +166,7 @@ async fn a_refusal_comes_before_the_body_and_ends_the_connection_in_time() {
     let (_engine, gateway) = with("body: 64KiB").await;
     let mut client = Client::connect(gateway.address).await;
     client
-        .send(post("/v1/completions", vec![b' '; 10_000_000]).head())
+        .send(post("/v1/completions", padded(10_000_000)).head())
         .await;
     let answer = client.answer().await;
     assert_eq!(answer.status, 413);
@@ -205,7 +205,7 @@ async fn an_early_refusal_closes_only_where_a_body_is_left() {
 async fn one_client_may_hold_half_of_the_memory_and_all_together_the_whole() {
     let limits = "body_memory: 1MiB, body: 512KiB, answer: 512KiB, event: 512KiB";
     let (engine, gateway) = with(limits).await;
-    let ask = |length: usize| post("/v1/completions", vec![b' '; length]);
+    let ask = |length: usize| post("/v1/completions", padded(length));
     let refused = |answer: &Answer| {
         assert_eq!((answer.status, answer.code().as_str()), (503, "overloaded"));
         assert_eq!(answer.field("retry-after"), Some("1"));
@@ -224,7 +224,7 @@ async fn one_client_may_hold_half_of_the_memory_and_all_together_the_whole() {
     refused(&third.ask(&ask(300_000)).await);
     refused(&gateway.ask(&ask(100_000)).await);
     for client in &mut held {
-        client.send(" ").await;
+        client.send("}").await;
         assert_eq!(client.answer().await.status, 400);
     }
     gateway.quiet().await;
@@ -245,7 +245,7 @@ async fn held_answers_are_charged_and_pass_when_there_is_no_memory() {
     let mut others = Vec::new();
     for source in ["127.0.0.2", "127.0.0.3"] {
         let mut client = Client::connect_from(source, gateway.address).await;
-        let bytes = post("/v1/completions", vec![b' '; 450_000]).bytes();
+        let bytes = post("/v1/completions", padded(450_000)).bytes();
         client.send(&bytes[..bytes.len() - 1]).await;
         others.push(client);
     }

@@ -24,7 +24,7 @@ async fn known_traffic_gives_known_samples() {
     }
     assert_eq!(
         gateway
-            .ask(&post("/v1/completions", "no json"))
+            .ask(&post("/v1/completions", "{\"prompt\":7}"))
             .await
             .status,
         400

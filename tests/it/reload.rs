@@ -11,7 +11,7 @@ use tokio_rustls::TlsConnector;
 
 use crate::support::{
     Certificate, Client, End, Engine, Gateway, H2, Script, chat, engine, engine_with, get, h2_post,
-    pool, post,
+    padded, pool, post,
 };
 
 const RELOADS: usize = 100;
@@ -124,7 +124,7 @@ async fn limits_and_timeouts_take_effect_for_the_next_request() {
     let endpoints = format!("endpoints: [\"{}\"]", engine.authority());
     let gateway = Gateway::start(&endpoints).await;
     let mut client = Client::connect(gateway.address).await;
-    let large = post("/v1/completions", vec![b' '; 5_000]);
+    let large = post("/v1/completions", padded(5_000));
     assert_eq!(client.ask(&large).await.status, 400);
     gateway
         .reload(&format!(

@@ -7,7 +7,7 @@ use tokio::task::JoinSet;
 
 use crate::support::{
     Client, Cut, Engine, EngineError, Fault, Gateway, H2, Script, chat, chat_body, engine_with,
-    h2_post, noise, pool, post, until,
+    h2_post, letters, pool, post, until,
 };
 
 const AT_ONCE: usize = 40;
@@ -27,7 +27,7 @@ async fn break_off(gateway: &Gateway, kind: u32, moment: Duration) {
         }
         // Leaves inside its body, sized or in chunks.
         4 | 5 => {
-            let large = post("/v1/completions", noise(200_000, u64::from(kind)));
+            let large = post("/v1/completions", letters(200_000, u64::from(kind)));
             let large = if kind == 4 { large } else { large.chunked(999) };
             let bytes = large.bytes();
             let part = bytes.len() / 100 * (moment.as_micros() % 100) as usize;

@@ -7,7 +7,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::support::{
     Client, Cut, End, Exchange, Fault, Gateway, Puppet, Script, chat, engine, engine_with, get,
-    in_turn, pool, post, sse_head, until,
+    in_turn, padded, pool, post, sse_head, until,
 };
 
 const SHORT: Duration = Duration::from_millis(150);
@@ -259,7 +259,7 @@ async fn an_engine_that_does_not_read_is_given_up() {
     let keys = "timeouts: { send: 150ms }";
     let gateway = Gateway::start(&in_turn(&deaf.authority(), &good.authority(), keys)).await;
     deaf.stop_reading();
-    let body = vec![b' '; 16 << 20];
+    let body = padded(16 << 20);
     let begun = Instant::now();
     // The good engine refuses blanks, which passes.
     assert_eq!(
@@ -307,7 +307,7 @@ async fn an_engine_that_reads_slowly_is_waited_for() {
     let gateway = Gateway::start(&yaml).await;
     let begun = Instant::now();
     let answer = gateway
-        .ask(&post("/v1/completions", vec![b' '; SLOW_BODY]))
+        .ask(&post("/v1/completions", padded(SLOW_BODY)))
         .await;
     assert!(begun.elapsed() >= Duration::from_secs(1));
     assert_eq!((answer.status, answer.text()), (400, ""));
@@ -320,7 +320,7 @@ async fn an_answer_that_comes_before_the_whole_request_counts() {
     let gateway = Gateway::start(&format!("endpoints: [\"{}\"]", early.authority())).await;
     early.answer_heads();
     let mut client = Client::connect(gateway.address).await;
-    let request = post("/v1/completions", vec![b' '; 16 << 20]);
+    let request = post("/v1/completions", padded(16 << 20));
     client.send(request.bytes()).await;
     let answer = client.answer().await;
     assert_eq!((answer.status, answer.text()), (413, "large"));

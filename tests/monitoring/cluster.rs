@@ -14,6 +14,8 @@ use crate::prometheus::{Targets, listening};
 
 /// As AMD's device-metrics-exporter writes it for a node of two GPUs.
 pub const AMD: &str = include_str!("amd-exporter.txt");
+/// As NVIDIA's dcgm-exporter writes it.
+const NVIDIA: &str = include_str!("nvidia-exporter.txt");
 /// As vLLM wrote it when the share of its cache had another name.
 const OLD_VLLM: &str = include_str!("old-vllm.txt");
 
@@ -22,6 +24,7 @@ pub struct Cluster {
     pub sglang: Engine,
     pub gateway: Gateway,
     pub amd_exporter: Exporter,
+    nvidia_exporter: Exporter,
     old_vllm: Exporter,
     node_exporter: NodeExporter,
 }
@@ -43,6 +46,7 @@ impl Cluster {
             sglang,
             gateway: start.run(),
             amd_exporter: Exporter::start(AMD).await,
+            nvidia_exporter: Exporter::start(NVIDIA).await,
             old_vllm: Exporter::start(OLD_VLLM).await,
             node_exporter: NodeExporter::start(node_exporter),
         }
@@ -65,7 +69,7 @@ impl Cluster {
         let file = format!(
             "- {{ labels: {{ role: gateway }}, targets: [\"{}\"] }}\n\
              - {{ labels: {{ role: vllm, gpu: amd }}, targets: [\"{}\", \"{}\"] }}\n\
-             - {{ labels: {{ role: vllm }}, targets: [\"{}\"] }}\n\
+             - {{ labels: {{ role: vllm, gpu: nvidia }}, targets: [\"{}\"] }}\n\
              - {{ labels: {{ role: sglang, gpu: amd }}, targets: [\"{}\"] }}\n",
             self.gateway.public,
             self.vllm[0].authority(),
@@ -77,6 +81,7 @@ impl Cluster {
             file,
             node_exporter: self.node_exporter.address.port(),
             amd_exporter: self.amd_exporter.address.port(),
+            nvidia_exporter: self.nvidia_exporter.address.port(),
         }
     }
 }

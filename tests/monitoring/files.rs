@@ -118,6 +118,7 @@ fn dashboards_are_whole() {
     let names: Vec<_> = boards.iter().map(|board| &*board.file).collect();
     let expected = [
         "Instinct_Dashboard.json",
+        "NVIDIA_Dashboard.json",
         "SGLang_Dashboard.json",
         "gateway.json",
         "k6.json",
@@ -199,6 +200,88 @@ fn is_whole(board: &Board) {
             .any(|rest| !rest.starts_with("$__rate_interval]"));
         assert!(!is_fixed, "{query} has a window of its own");
     }
+}
+
+/// A counter that is drawn as it is only ever rises, and falls when its process starts anew: nobody sees when it counted.
+#[test]
+fn no_panel_draws_a_counter_as_it_is() {
+    let boards = boards();
+    let mut counters = 0;
+    for board in boards.iter().filter(|board| board.source() == "prometheus") {
+        // A stat is one number now, and draws no line.
+        let drawn: BTreeSet<_> = board
+            .panels()
+            .filter(|panel| panel["type"] != "stat")
+            .map(|panel| panel["title"].as_str().unwrap())
+            .collect();
+        for query in board.queries() {
+            let (found, raw) = counted(query.text);
+            counters += found;
+            assert!(
+                raw.is_empty() || !drawn.contains(query.panel),
+                "{query}: {raw:?} without rate() or increase()"
+            );
+        }
+    }
+    assert!(counters > 80, "{counters}");
+}
+
+#[test]
+fn a_counter_is_told_from_its_rate() {
+    let raw = |text| counted(text).1;
+    assert_eq!(raw("sum(a_total{b=\"c\"})"), ["a_total"]);
+    assert_eq!(raw("a_bucket"), ["a_bucket"]);
+    assert_eq!(raw("rate(a_total{b=\"c\"}[5m]) + a_total"), ["a_total"]);
+    assert_eq!(raw("a_total - a_total offset 15m or b_total"), ["b_total"]);
+    assert!(raw("rate(a_total[5m]) / a_total_bytes + count by (b) (a_total{c=\"d\"})").is_empty());
+}
+
+/// How many times counters are named in PromQL, and those whose value is taken as it is: over no range, not to be held
+/// against itself at another time, and not merely for how many series there are.
+fn counted(text: &str) -> (usize, Vec<&str>) {
+    let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | ':');
+    let mut names = Vec::new();
+    let mut at = 0;
+    while let Some(start) = text[at..].find(is_name) {
+        let start = at + start;
+        let length = text[start..].find(|c| !is_name(c));
+        let end = length.map_or(text.len(), |length| start + length);
+        // What stands between braces or quotes is a label.
+        let is_label = text[..start].matches('{').count() > text[..start].matches('}').count();
+        let name = &text[start..end];
+        let is_counter = ["_total", "_bucket", "_count", "_sum", "_REMAPPED_ROWS"]
+            .iter()
+            .any(|end| name.ends_with(end));
+        if is_counter && !is_label {
+            names.push((start, end, name));
+        }
+        at = end;
+    }
+    let after = |end: usize| {
+        let rest = &text[end..];
+        let selector = rest.starts_with('{').then(|| rest.find('}')).flatten();
+        &rest[selector.map_or(0, |at| at + 1)..]
+    };
+    let is_differenced = |name: &str| {
+        let mut uses = names.iter().filter(|(.., other)| *other == name);
+        uses.any(|(_, end, _)| after(*end).starts_with(" offset "))
+    };
+    let is_counted = |start: usize| {
+        let before = text[..start].trim_end_matches('(').trim_end();
+        let by = before.strip_suffix(')').and_then(|b| b.rsplit_once("by ("));
+        let before = by
+            .filter(|(_, labels)| !labels.contains(['(', ')']))
+            .map_or(before, |(before, _)| before);
+        before.trim_end().ends_with("count")
+    };
+    let raw = names
+        .iter()
+        .filter(|(start, end, name)| {
+            !after(*end).starts_with('[') && !is_differenced(name) && !is_counted(*start)
+        })
+        .map(|(.., name)| *name)
+        .collect();
+    (names.len(), raw)
 }
 
 #[test]

@@ -50,6 +50,7 @@ async fn every_expression_has_values_and_they_are_what_the_load_counted() {
     for board in boards.iter().filter(|board| board.source() == "prometheus") {
         shows_something(&prometheus, board, begun, until);
     }
+    ejections_are_counted_from_the_first(&prometheus, &boards, until - begun);
     for record in recorded() {
         assert_finite(&record, &prometheus.range(&record, begun, until));
     }
@@ -71,7 +72,7 @@ const WARM: u64 = 12;
 /// Gives every series its first sample, which no rate sees, and waits until Prometheus has it.
 async fn warm_up(cluster: &Cluster, prometheus: &Prometheus) {
     prometheus
-        .until("count(up == 1)", |up| up == Some(7.0))
+        .until("count(up == 1)", |up| up == Some(8.0))
         .await;
     let report = run(Plan {
         arrivals: Arrivals::Closed { clients: 6 },
@@ -392,6 +393,16 @@ fn assert_finite(what: &str, series: &[Series]) {
         let wrong = one.points.iter().find(|point| !point.1.is_finite());
         assert!(wrong.is_none(), "{what} has {wrong:?} in {}", one.labels);
     }
+}
+
+/// Over a window in which all of them came, the panel has as many as the gateway counted; `increase` would lack one of
+/// each endpoint and reason.
+fn ejections_are_counted_from_the_first(prometheus: &Prometheus, boards: &[Board], window: f64) {
+    let query = panel_query(boards, "gateway", "Ejections", "A");
+    let shown = prometheus.sum(&with_variables(query, &format!("{}s", window.floor())));
+    let counted = prometheus.sum("sum(sluicegate_ejections_total)");
+    assert!(counted >= Some(3.0), "{counted:?}");
+    assert_eq!(shown, counted, "{query}");
 }
 
 /// The cache's share of an engine that gives it the old name.

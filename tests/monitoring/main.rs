@@ -1,5 +1,5 @@
 //! conf/monitoring: the files, and every expression in them against a real Prometheus that scrapes a real gateway,
-//! simulated engines, text as AMD's exporter writes it and a real node exporter.
+//! simulated engines, text as AMD's and NVIDIA's exporters write it and a real node exporter.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 #![allow(clippy::too_many_lines, reason = "a story has as many steps as it has")]
 

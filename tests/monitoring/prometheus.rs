@@ -36,6 +36,7 @@ pub struct Targets {
     pub file: String,
     pub node_exporter: u16,
     pub amd_exporter: u16,
+    pub nvidia_exporter: u16,
 }
 
 /// Ended when dropped.
@@ -60,9 +61,16 @@ impl Prometheus {
             let path = monitoring().join("prometheus").join(name);
             fs::read_to_string(path).unwrap()
         };
-        let config = shipped("prometheus.yml")
-            .replace("$1:9100", &format!("$1:{}", targets.node_exporter))
-            .replace("$1:5000", &format!("$1:{}", targets.amd_exporter));
+        let config = shipped("prometheus.yml");
+        // The two exporters of GPUs have one port, on hosts of their own.
+        let (before, nvidia) = config.split_once("job_name: nvidia_gpu_metrics").unwrap();
+        let gpu_port = |jobs: &str, port: u16| jobs.replace("$1:5000", &format!("$1:{port}"));
+        let config = [
+            &*gpu_port(before, targets.amd_exporter),
+            &gpu_port(nvidia, targets.nvidia_exporter),
+        ]
+        .join("job_name: nvidia_gpu_metrics")
+        .replace("$1:9100", &format!("$1:{}", targets.node_exporter));
         let config = directory.write("prometheus.yml", &shortened(&config));
         directory.write("targets.yml", &targets.file);
         for name in ["rules.yml", "alerts.yml"] {

@@ -1,5 +1,6 @@
 //! What the command line answers, and with which exit status.
 
+use std::io::Write;
 use std::net::TcpListener;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -264,6 +265,80 @@ fn the_demo_answers_once() {
     assert!(
         answer.contains("HTTP/1.1 200 ") && answer.contains("chat.completion"),
         "{answer}"
+    );
+}
+
+/// Runs `sluicegate key` with `input`.
+fn key(arguments: &[&str], input: &[u8]) -> Output {
+    let mut child = Command::new(PROGRAM)
+        .arg("key")
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // One that reads nothing is not told.
+    let _ = child.stdin.take().unwrap().write_all(input);
+    child.wait_with_output().unwrap()
+}
+
+#[test]
+fn a_key_that_is_made_can_be_pasted_and_hashed_again() {
+    let made: Vec<(String, String)> = (0..2)
+        .map(|_| {
+            let output = key(&["--name", "team a"], b"");
+            assert_eq!(code(&output), 0, "{}", err(&output));
+            let text = String::from_utf8(output.stdout).unwrap();
+            let (secret, entry) = text.split_once('\n').unwrap();
+            assert_eq!(entry.lines().count(), 1, "{entry}");
+            (secret.to_owned(), entry.to_owned())
+        })
+        .collect();
+    let (secret, entry) = &made[0];
+    assert_ne!(*secret, made[1].0);
+    assert!(secret.len() == 46 && secret.starts_with("sk-"), "{secret}");
+    let hashed = key(&["--hash"], format!("{secret}\n").as_bytes());
+    let hash = String::from_utf8(hashed.stdout).unwrap();
+    assert!(hash.len() == 65 && entry.contains(hash.trim()), "{hash}");
+    assert!(!entry.contains(secret.as_str()));
+
+    let directory = Directory::new();
+    let file = format!("listen: 8080\nendpoints: [\"127.0.0.1:8000\"]\nkeys:\n  {entry}");
+    let file = directory.write("keys.yaml", &file);
+    // Without a warning of a weak one.
+    let tested = run(&["-t", "--strict", "-c", file.to_str().unwrap()]);
+    assert_eq!(code(&tested), 0, "{}", err(&tested));
+}
+
+#[test]
+fn a_key_that_cannot_be_made_or_hashed_says_why() {
+    let too_long = "n".repeat(65);
+    for (arguments, input, problem) in [
+        (&["--name", ""][..], "", "--name is empty"),
+        (&["--name", &too_long], "", "longer than 64"),
+        (&["--name", "a", "--hash"], "sk-1", "cannot be used with"),
+        (&["--hash"], "", "no key"),
+        (&["--hash"], "two words", "a space"),
+    ] {
+        let output = key(arguments, input.as_bytes());
+        assert_ne!(code(&output), 0, "{arguments:?}");
+        assert!(output.stdout.is_empty(), "{arguments:?}");
+        assert!(err(&output).contains(problem), "{}", err(&output));
+    }
+    // A key that nobody has seen must not pass for one that was made.
+    let full = std::fs::File::create("/dev/full").unwrap();
+    let output = Command::new(PROGRAM)
+        .arg("key")
+        .stdout(full)
+        .stderr(Stdio::piped())
+        .output()
+        .unwrap();
+    assert_eq!(code(&output), 1);
+    assert!(
+        err(&output).contains("cannot print the key"),
+        "{}",
+        err(&output)
     );
 }
 

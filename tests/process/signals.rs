@@ -133,6 +133,45 @@ async fn hup_takes_a_valid_file_and_nothing_of_an_invalid_one() {
     assert_eq!((of(&first), of(&second)), (2, 2));
 }
 
+/// Its secrets are in no line of the log, wrong or right.
+#[test]
+fn hup_reads_the_file_of_keys_again() {
+    const SECRET: &str = "m4Vq9XcT2bLw7RzC";
+    let keys = "endpoints: [\"127.0.0.1:9\"]\nkeys: { file: keys.yaml }\n";
+    let start = Start::with_keys(keys);
+    let file = start.directory().write(
+        "keys.yaml",
+        &format!("- {{ name: team-a, key: {SECRET} }}\n"),
+    );
+    let gateway = start.run();
+    fs::write(
+        &file,
+        format!("- {{ name: team-a, key: {SECRET}, max_in_flight: 1 }}\n- {{ name: team-b, key: sk-1234 }}\n"),
+    )
+    .unwrap();
+    let line = gateway.reload(keys);
+    assert!(line.ends_with(": +key team-b, key team-a"), "{line}");
+    let weak = gateway.log.wait_for(1, "keys.yaml:2:");
+    assert!(
+        weak.contains(
+            "warning: keys[1].key: the secret of \"team-b\" is a key that documents show"
+        ),
+        "{weak}"
+    );
+
+    fs::write(&file, format!("- {{ name: team-a, sha256: {SECRET} }}\n")).unwrap();
+    gateway.signal(SIGHUP);
+    gateway.log.wait_for(1, "reload refused");
+    gateway.log.wait_for(1, "keys.yaml:1:27: keys[0].sha256: ");
+    fs::remove_file(&file).unwrap();
+    gateway.signal(SIGHUP);
+    gateway.log.wait_for(2, "reload refused");
+    gateway
+        .log
+        .wait_for(1, "keys.file: \"keys.yaml\" cannot be read: ");
+    assert_eq!(gateway.log.count(SECRET), 0, "{:#?}", gateway.log.all());
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn usr1_opens_the_access_log_anew_and_usr2_does_nothing() {
     let engine = engine(4).await;

@@ -486,6 +486,7 @@ fn pool(
     now: Instant,
 ) -> Pool {
     let config = config::Pool {
+        engine: None,
         name: Arc::from("default"),
         endpoints: Vec::new(),
         policy,
@@ -513,6 +514,7 @@ fn pool(
         connections: 256,
     };
     let endpoints = order.iter().map(|&index| Endpoint {
+        model: None,
         state: Arc::clone(&engines[index].state),
         name: Arc::from(format!("node{index}:8000")),
         weight: engines[index].weight,

@@ -57,6 +57,12 @@ pub struct Flags {
     enable_request_id_headers: bool,
     #[arg(long)]
     enable_prompt_tokens_details: bool,
+    /// Remember responses: they can go on from another and be made in the background
+    #[arg(long)]
+    responses_store: bool,
+    /// Serve an embedding model, with vectors of this length, in place of one that makes text
+    #[arg(long, value_name = "LENGTH")]
+    embeddings: Option<usize>,
     /// Misbehave on every request: reset-on-body, close-on-body, silence, status:N, reset-after:EVENTS,
     /// close-after:EVENTS, cut-in-event:EVENTS, clean-end-after:EVENTS, silence-after:EVENTS, error-after:EVENTS,
     /// abort-after:EVENTS, bad-chunk-after:EVENTS, garbage, endless-head, length-too-long, length-too-short,
@@ -149,6 +155,8 @@ impl Flags {
             comments: self.sse_keep_alive_interval,
             request_id_headers: self.enable_request_id_headers,
             prompt_tokens_details: self.enable_prompt_tokens_details,
+            responses_store: self.responses_store,
+            embeddings: self.embeddings,
             health: self.health,
             fault: self.fault,
             fixed: self.fixed,

@@ -130,7 +130,7 @@ impl Connection {
         let script = self.shared.script();
         let raw_head: Vec<u8> = self.input.drain(..head_end).collect();
         let head = Head::parse(&raw_head)?;
-        let inference = head.method == "POST" && routes::is_inference(head.path());
+        let inference = head.method == "POST" && routes::is_inference(head.path(), Some(&script));
         let fault = if inference {
             self.shared.next_fault(&script, false)
         } else {
@@ -139,7 +139,7 @@ impl Connection {
         if fault == Some(Fault::ResetOnHead) {
             return Err(Unread::Faulty(End::Reset));
         }
-        if head.expects_continue && routes::is_known(head.path(), script.flavour) {
+        if head.expects_continue && routes::is_known(head.path(), &script) {
             self.write(b"HTTP/1.1 100 Continue\r\n\r\n").await?;
         }
         let keep = script.record > 0 || !(script.fixed && head.method == "POST");

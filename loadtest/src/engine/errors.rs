@@ -11,6 +11,8 @@ pub(super) struct ErrorAnswer {
     pub body: String,
     /// The `allow` field of a 405.
     pub allow: Option<&'static str>,
+    /// Type and message as JSON, where the API's own code made the error and not the framework around it.
+    own: Option<(String, String)>,
 }
 
 impl ErrorAnswer {
@@ -19,6 +21,7 @@ impl ErrorAnswer {
             status,
             body,
             allow: None,
+            own: None,
         }
     }
 
@@ -29,10 +32,10 @@ impl ErrorAnswer {
 
     /// FastAPI's own 405.
     pub(super) fn method_not_allowed(allow: &'static str) -> Self {
+        let body = r#"{"detail":"Method Not Allowed"}"#.to_owned();
         Self {
-            status: 405,
-            body: r#"{"detail":"Method Not Allowed"}"#.to_owned(),
             allow: Some(allow),
+            ..Self::new(405, body)
         }
     }
 
@@ -50,17 +53,31 @@ impl ErrorAnswer {
         param: Option<&str>,
     ) -> Self {
         let (message, kind, param) = (json!(message), json!(kind), json!(param));
-        Self::new(
-            status,
-            match flavour {
-                Flavour::Vllm => format!(
-                    r#"{{"error":{{"message":{message},"type":{kind},"param":{param},"code":{status}}}}}"#
-                ),
-                Flavour::Sglang => format!(
-                    r#"{{"object":"error","message":{message},"type":{kind},"param":{param},"code":{status}}}"#
-                ),
-            },
-        )
+        let own = Some((kind.to_string(), message.to_string()));
+        let body = match flavour {
+            Flavour::Vllm => format!(
+                r#"{{"error":{{"message":{message},"type":{kind},"param":{param},"code":{status}}}}}"#
+            ),
+            Flavour::Sglang => format!(
+                r#"{{"object":"error","message":{message},"type":{kind},"param":{param},"code":{status}}}"#
+            ),
+        };
+        Self {
+            own,
+            ..Self::new(status, body)
+        }
+    }
+
+    /// The same in Anthropic's form. What the framework refuses keeps its own: a body that does not fit the schema
+    /// never reaches the code that would translate.
+    pub(super) fn in_messages(self) -> Self {
+        match &self.own {
+            None => self,
+            Some((kind, message)) => Self::new(
+                self.status,
+                format!(r#"{{"type":"error","error":{{"type":{kind},"message":{message}}}}}"#),
+            ),
+        }
     }
 
     /// A value the engine refuses.
@@ -70,20 +87,28 @@ impl ErrorAnswer {
 
     /// A body that does not fit the schema: its type has a blank.
     pub(super) fn validation(flavour: Flavour, detail: &str, param: &str) -> Self {
-        Self::api(
-            flavour,
-            400,
-            "Bad Request",
-            &format!("1 validation error:\n  {detail}"),
-            Some(param),
-        )
+        let message = format!("1 validation error:\n  {detail}");
+        Self {
+            own: None,
+            ..Self::api(flavour, 400, "Bad Request", &message, Some(param))
+        }
     }
 
     /// No or another content type; no `param`, for the error has no place.
     pub(super) fn media_type(flavour: Flavour) -> Self {
         let message =
             "1 validation error:\n  Unsupported Media Type: Only 'application/json' is allowed";
-        Self::api(flavour, 400, "Bad Request", message, None)
+        Self {
+            own: None,
+            ..Self::api(flavour, 400, "Bad Request", message, None)
+        }
+    }
+
+    /// A response that this engine did not make, or does not remember.
+    pub(super) fn no_response(flavour: Flavour, id: &str) -> Self {
+        let message = format!("Response with id '{id}' not found.");
+        let (kind, param) = ("invalid_request_error", Some("response_id"));
+        Self::api(flavour, 404, kind, &message, param)
     }
 
     pub(super) fn unknown_model(flavour: Flavour, model: &str, served: &str) -> Self {
@@ -134,10 +159,28 @@ fn words(error: EngineError) -> (u16, &'static str, &'static str) {
     }
 }
 
-/// The event of an error inside a stream. Its JSON is spaced, unlike that of all other events.
+/// The error inside a stream of `OpenAI`'s APIs. Its JSON is spaced, unlike that of all other events.
 pub(super) fn error_event(error: EngineError) -> String {
     let (code, kind, message) = words(error);
     format!(
         "data: {{\"error\": {{\"message\": \"{message}\", \"type\": \"{kind}\", \"param\": null, \"code\": {code}}}}}\n\n"
+    )
+}
+
+/// The error inside a stream of messages. vLLM reads its own chat stream to make it, and what it says is that it
+/// could not read [`error_event`].
+pub(super) fn messages_error_event(error: EngineError) -> String {
+    let (code, _, message) = words(error);
+    let start: String = message.chars().take(2).collect();
+    let missing = format!(
+        "Field required [type=missing, input_value={{'error': {{'message': '{start}...am': None, 'code': {code}}}}}, \
+         input_type=dict]\n    For further information visit https://errors.pydantic.dev/2.14/v/missing"
+    );
+    let said = format!(
+        "2 validation errors for ChatCompletionStreamResponse\nmodel\n  {missing}\nchoices\n  {missing}"
+    );
+    format!(
+        "event: error\ndata: {{\"type\":\"error\",\"error\":{{\"type\":\"internal_error\",\"message\":{}}}}}\n\n",
+        json!(said)
     )
 }

@@ -23,13 +23,15 @@ pub(super) async fn misbehave_before(
         Fault::Silence => Err(connection.gone().await),
         Fault::Status(status) => {
             let mut out = Vec::new();
-            responder.error(&mut out, &ErrorAnswer::of_status(script.flavour, *status));
+            let error = ErrorAnswer::of_status(script.flavour, *status);
+            responder.error(&mut out, &ask.api.error(error));
             connection.write(&out).await?;
             Ok(Some(responder.end()))
         }
         Fault::Error { after, error } if *after == 0 && !ask.stream => {
             let mut out = Vec::new();
-            responder.error(&mut out, &ErrorAnswer::of_engine(script.flavour, *error));
+            let error = ErrorAnswer::of_engine(script.flavour, *error);
+            responder.error(&mut out, &ask.api.error(error));
             connection.write(&out).await?;
             Ok(Some(responder.end()))
         }

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::request::Prompt;
+use super::render::Whole;
+use super::request::{Ask, Prompt};
 use super::script::Script;
 use super::text::{self, Context};
 
@@ -63,6 +64,34 @@ pub(super) struct Bounds<'a> {
 }
 
 impl Choice {
+    /// The answers to each prompt, in the order of their index.
+    pub(super) fn all(script: &Script, ask: &Ask) -> Vec<Self> {
+        let bounds = Bounds {
+            max_tokens: ask.max_tokens,
+            min_tokens: ask.min_tokens,
+            ignore_eos: ask.ignore_eos,
+            stop: &ask.stop,
+        };
+        let of_prompt = |prompt| (0..ask.n).map(move |index| (prompt, index));
+        ask.prompts
+            .iter()
+            .flat_map(of_prompt)
+            .map(|(prompt, index)| Self::new(script, prompt, index, &bounds))
+            .collect()
+    }
+
+    /// Makes the whole answer.
+    pub(super) fn whole(&mut self) -> Whole {
+        let (mut step, mut answer) = (Step::default(), Whole::default());
+        while !self.finished {
+            self.step(&mut step);
+            answer.text.push_str(&step.text);
+            answer.ids.push(step.id);
+        }
+        answer.finish = step.finish.take();
+        answer
+    }
+
     /// The `index`-th answer to this prompt.
     pub(super) fn new(script: &Script, prompt: &Prompt, index: usize, bounds: &Bounds<'_>) -> Self {
         let mut context = prompt.context.clone();

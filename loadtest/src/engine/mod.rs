@@ -14,6 +14,7 @@
 //! (`tests/transcripts/`); the server is written on sockets because no HTTP library writes them so,
 //! and none breaks the rules where a script asks for it.
 
+mod background;
 mod connection;
 mod errors;
 mod faults;
@@ -28,6 +29,7 @@ mod routes;
 mod script;
 mod server;
 mod shared;
+mod store;
 mod stream;
 pub mod text;
 mod tokenizer;
@@ -142,7 +144,7 @@ impl Engine {
     pub fn inferences(&self) -> Vec<Recorded> {
         let inference = |request: &Recorded| {
             let path = request.target.split('?').next().unwrap_or_default();
-            request.method == "POST" && routes::is_inference(path)
+            request.method == "POST" && routes::is_inference(path, None)
         };
         self.requests().into_iter().filter(inference).collect()
     }
@@ -232,6 +234,8 @@ impl Engine {
     /// [`Death::Freeze`] they stay.
     pub async fn kill(&self, death: Death) {
         self.refuse().await;
+        // What it remembered was in its memory.
+        self.shared.responses.clear();
         match death {
             Death::Close | Death::Reset => self.drop_connections(death == Death::Reset).await,
             Death::Freeze => _ = self.shared.state.send_replace(State::Dying(death)),
@@ -287,6 +291,7 @@ impl Drop for Engine {
             acceptor.abort();
         }
         self.abort_connections();
+        self.shared.responses.clear();
         if let Listen::Unix(path) = &self.listen {
             _ = std::fs::remove_file(path);
         }

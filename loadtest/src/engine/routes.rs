@@ -6,17 +6,19 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::connection::{Connection, End, Gone, Request};
 use super::errors::ErrorAnswer;
 use super::http::{Head, now};
-use super::request::{Api, Ask};
+use super::request::{Api, Ask, Extra};
 use super::responder::Responder;
 use super::script::{Fault, Flavour, Health, Script};
 use super::shared::{InFlight, Shared};
-use super::{faults, stream, tokenizer};
+use super::{background, faults, stream, tokenizer};
 
 /// A path of the engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Route {
-    Chat,
-    Completions,
+    Inference(Api),
+    CountTokens,
+    Response,
+    CancelResponse,
     Tokenize,
     Detokenize,
     Models,
@@ -27,40 +29,144 @@ enum Route {
     Loads,
 }
 
-/// Path, methods it knows (as the `allow` field has them), and whose it is (`None`: both).
-const ROUTES: &[(&str, &str, Option<Flavour>, Route)] = &[
-    ("/v1/chat/completions", "POST", None, Route::Chat),
-    ("/v1/completions", "POST", None, Route::Completions),
-    ("/tokenize", "POST", None, Route::Tokenize),
-    ("/detokenize", "POST", None, Route::Detokenize),
-    ("/v1/models", "GET", None, Route::Models),
-    ("/health", "GET", None, Route::Health),
+/// Which engines have a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Of {
+    All,
+    Vllm,
+    Sglang,
+    /// Those whose model makes text.
+    Text,
+    /// vLLM whose model makes text.
+    VllmText,
+    /// vLLM whose model makes vectors.
+    VllmVectors,
+}
+
+impl Of {
+    fn has(self, script: &Script) -> bool {
+        let vllm = script.flavour == Flavour::Vllm;
+        let text = script.embeddings.is_none();
+        match self {
+            Self::All => true,
+            Self::Vllm => vllm,
+            Self::Sglang => !vllm,
+            Self::Text => text,
+            Self::VllmText => vllm && text,
+            Self::VllmVectors => vllm && !text,
+        }
+    }
+}
+
+/// Path, methods it knows (as the `allow` field has them), whose it is, and what it is.
+const ROUTES: &[(&str, &str, Of, Route)] = &[
     (
-        "/health_generate",
-        "GET",
-        Some(Flavour::Sglang),
-        Route::Health,
+        "/v1/chat/completions",
+        "POST",
+        Of::Text,
+        Route::Inference(Api::Chat),
     ),
-    ("/ping", "GET, POST", None, Route::Health),
-    ("/version", "GET", Some(Flavour::Vllm), Route::Version),
-    ("/load", "GET", Some(Flavour::Vllm), Route::Load),
-    ("/metrics", "GET", None, Route::Metrics),
-    ("/v1/loads", "GET", Some(Flavour::Sglang), Route::Loads),
+    (
+        "/v1/completions",
+        "POST",
+        Of::Text,
+        Route::Inference(Api::Completions),
+    ),
+    (
+        "/v1/messages",
+        "POST",
+        Of::VllmText,
+        Route::Inference(Api::Messages),
+    ),
+    (
+        "/v1/messages/count_tokens",
+        "POST",
+        Of::VllmText,
+        Route::CountTokens,
+    ),
+    (
+        "/v1/responses",
+        "POST",
+        Of::VllmText,
+        Route::Inference(Api::Responses),
+    ),
+    (
+        "/v1/embeddings",
+        "POST",
+        Of::VllmVectors,
+        Route::Inference(Api::Embeddings),
+    ),
+    (
+        "/v1/score",
+        "POST",
+        Of::VllmVectors,
+        Route::Inference(Api::Score),
+    ),
+    (
+        "/score",
+        "POST",
+        Of::VllmVectors,
+        Route::Inference(Api::Score),
+    ),
+    (
+        "/v2/rerank",
+        "POST",
+        Of::VllmVectors,
+        Route::Inference(Api::Rerank),
+    ),
+    (
+        "/v1/rerank",
+        "POST",
+        Of::VllmVectors,
+        Route::Inference(Api::Rerank),
+    ),
+    (
+        "/rerank",
+        "POST",
+        Of::VllmVectors,
+        Route::Inference(Api::Rerank),
+    ),
+    ("/tokenize", "POST", Of::All, Route::Tokenize),
+    ("/detokenize", "POST", Of::All, Route::Detokenize),
+    ("/v1/models", "GET", Of::All, Route::Models),
+    ("/health", "GET", Of::All, Route::Health),
+    ("/health_generate", "GET", Of::Sglang, Route::Health),
+    ("/ping", "GET, POST", Of::All, Route::Health),
+    ("/version", "GET", Of::Vllm, Route::Version),
+    ("/load", "GET", Of::Vllm, Route::Load),
+    ("/metrics", "GET", Of::All, Route::Metrics),
+    ("/v1/loads", "GET", Of::Sglang, Route::Loads),
 ];
 
-fn find(path: &str, flavour: Flavour) -> Option<(&'static str, Route)> {
+const RESPONSES: &str = "/v1/responses/";
+
+fn find(path: &str, script: &Script) -> Option<(&'static str, Route)> {
+    if let Some(rest) = path.strip_prefix(RESPONSES)
+        && Of::VllmText.has(script)
+    {
+        return match rest.split_once('/') {
+            None if !rest.is_empty() => Some(("GET", Route::Response)),
+            Some((id, "cancel")) if !id.is_empty() => Some(("POST", Route::CancelResponse)),
+            _ => None,
+        };
+    }
     ROUTES
         .iter()
-        .find(|(known, _, of, _)| *known == path && of.is_none_or(|of| of == flavour))
+        .find(|(known, _, of, _)| *known == path && of.has(script))
         .map(|(_, methods, _, route)| (*methods, *route))
 }
 
-pub(super) fn is_known(path: &str, flavour: Flavour) -> bool {
-    find(path, flavour).is_some()
+pub(super) fn is_known(path: &str, script: &Script) -> bool {
+    find(path, script).is_some()
 }
 
-pub(super) fn is_inference(path: &str) -> bool {
-    matches!(path, "/v1/chat/completions" | "/v1/completions")
+/// Whether a POST to this path is work for the model; with a script, whether it is for this one's.
+pub(super) fn is_inference(path: &str, script: Option<&Script>) -> bool {
+    ROUTES.iter().any(|(known, _, of, route)| {
+        *known == path
+            && matches!(route, Route::Inference(_))
+            && script.is_none_or(|script| of.has(script))
+    })
 }
 
 /// The answer of `fixed`, 480 bytes of JSON.
@@ -89,7 +195,7 @@ pub(super) async fn answer(
         connection.write(&out).await?;
         return Ok(end);
     }
-    let Some((methods, route)) = find(request.head.path(), script.flavour) else {
+    let Some((methods, route)) = find(request.head.path(), script) else {
         responder.error(&mut out, &ErrorAnswer::not_found());
         connection.write(&out).await?;
         return Ok(end);
@@ -100,17 +206,8 @@ pub(super) async fn answer(
         return Ok(end);
     }
     match route {
-        Route::Chat => inference(connection, responder, Api::Chat, request, script, fault).await,
-        Route::Completions => {
-            inference(
-                connection,
-                responder,
-                Api::Completions,
-                request,
-                script,
-                fault,
-            )
-            .await
+        Route::Inference(api) => {
+            inference(connection, responder, api, request, script, fault).await
         }
         Route::Health => {
             match script.health {
@@ -136,10 +233,13 @@ pub(super) async fn answer(
     }
 }
 
-/// vLLM's guards, in its order: the key, then the method.
+/// What `--api-key` guards.
+const GUARDED: &[&str] = &["/v1", "/v2", "/inference", "/cohere"];
+
+/// vLLM's guards, in its order: the key, then the method. It reads no `x-api-key`, not even for messages.
 fn refused(head: &Head, script: &Script, methods: &'static str) -> Option<ErrorAnswer> {
     if let Some(key) = &script.api_key
-        && head.path().starts_with("/v1")
+        && GUARDED.iter().any(|prefix| head.path().starts_with(prefix))
     {
         let given = head
             .header("authorization")
@@ -163,10 +263,11 @@ async fn inference(
     fault: Option<Fault>,
 ) -> Result<End, Gone> {
     let shared = Arc::clone(&connection.shared);
-    let _in_flight = InFlight::enter(&shared);
+    let in_flight = InFlight::enter(&shared);
     let ask = match Ask::parse(
         api,
         script,
+        &shared.responses,
         request.head.header("content-type"),
         &request.body,
     ) {
@@ -182,6 +283,7 @@ async fn inference(
     let orca = request
         .head
         .header("endpoint-load-metrics-format")
+        .filter(|_| api.reports_load())
         .map(str::to_owned);
     drop(request);
     if let Some(fault) = &fault
@@ -189,6 +291,17 @@ async fn inference(
             faults::misbehave_before(connection, &responder, &ask, script, fault).await?
     {
         return Ok(end);
+    }
+    if let Extra::Response(response) = &ask.extra
+        && response.background
+    {
+        let mut out = Vec::new();
+        match background::begin(in_flight, &shared, &ask, response, script) {
+            Ok(queued) => responder.json(&mut out, queued.as_bytes(), None),
+            Err(error) => responder.error(&mut out, &error),
+        }
+        connection.write(&out).await?;
+        return Ok(responder.end());
     }
     let end = stream::generate(connection, responder, ask, script, fault, arrival, orca).await;
     connection.split_writes(None);
@@ -211,6 +324,16 @@ fn local(
     const JSON: &str = "application/json";
     let metrics = &shared.metrics;
     let result = match route {
+        Route::CountTokens => {
+            let kind = request.head.header("content-type");
+            tokenizer::count_tokens(script, kind, &request.body)
+        }
+        Route::Response => shared
+            .responses
+            .get(script.flavour, response_id(request.head.path())),
+        Route::CancelResponse => shared
+            .responses
+            .cancel(script.flavour, response_id(request.head.path())),
         Route::Tokenize => tokenizer::tokenize(script, &request.body),
         Route::Detokenize => tokenizer::detokenize(script, &request.body),
         Route::Models => Ok(models(script, &shared.new_id())),
@@ -233,12 +356,17 @@ fn local(
             };
             return responder.body(out, 200, kind, page.as_bytes());
         }
-        Route::Chat | Route::Completions | Route::Health => Err(ErrorAnswer::not_found()),
+        Route::Inference(_) | Route::Health => Err(ErrorAnswer::not_found()),
     };
     match result {
         Ok(body) => responder.body(out, 200, JSON, body.as_bytes()),
         Err(error) => responder.error(out, &error),
     }
+}
+
+fn response_id(path: &str) -> &str {
+    let id = path.strip_prefix(RESPONSES).unwrap_or(path);
+    id.strip_suffix("/cancel").unwrap_or(id)
 }
 
 fn models(script: &Script, id: &str) -> String {

@@ -68,6 +68,12 @@ pub struct Script {
     pub request_id_headers: bool,
     /// `--enable-prompt-tokens-details`.
     pub prompt_tokens_details: bool,
+    /// Responses are remembered, can go on from another, and can be made in the background
+    /// (`VLLM_ENABLE_RESPONSES_API_STORE`).
+    pub responses_store: bool,
+    /// The model makes vectors of this length and no text: `/v1/embeddings`, `/score` and `/rerank` are there in
+    /// place of the generating paths.
+    pub embeddings: Option<usize>,
     /// What `GET /health` does.
     pub health: Health,
     /// Misbehaviour of every request, after those of [`super::Engine::fail_next`].
@@ -100,6 +106,8 @@ impl Default for Script {
             comments: None,
             request_id_headers: false,
             prompt_tokens_details: false,
+            responses_store: false,
+            embeddings: None,
             health: Health::Ok,
             fault: None,
             fixed: false,
@@ -145,10 +153,11 @@ pub enum Fault {
     Status(u16),
     /// The answer ends early: a stream after so many content events, another after so many bytes of its body.
     Cut { after: usize, how: Cut },
-    /// Error event and `[DONE]` after so many content events (0: it is the first event); 500 or 503 for an answer
-    /// that is not streamed.
+    /// Error event and clean end after so many content events (0: it is the first event), a cut for a stream of
+    /// `/v1/responses`, which has no such event; 500 or 503 for an answer that is not streamed.
     Error { after: usize, error: EngineError },
-    /// Clean end with `finish_reason: "abort"` after so many content events.
+    /// Clean end with `finish_reason: "abort"` after so many content events; for `/v1/messages` without a reason,
+    /// and `/v1/responses` says `completed`.
     Abort { after: usize },
     /// Bytes that are no HTTP.
     GarbageHead,

@@ -10,6 +10,7 @@ use tokio::task::AbortHandle;
 use super::http::DateClock;
 use super::metrics::Metrics;
 use super::script::{Death, Fault, Recorder, Script};
+use super::store::Store;
 
 /// What the engine core is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +56,7 @@ pub(super) struct Shared {
     pub connections: Mutex<HashMap<u64, AbortHandle>>,
     /// Connections that are dropped from now on are reset.
     pub resetting: AtomicBool,
+    pub responses: Store,
     pub date: DateClock,
     pub ids: AtomicU64,
 }
@@ -79,6 +81,7 @@ impl Shared {
             completed: AtomicU64::new(0),
             connections: Mutex::default(),
             resetting: AtomicBool::new(false),
+            responses: Store::default(),
             date: DateClock::default(),
             ids: AtomicU64::new(1),
         })

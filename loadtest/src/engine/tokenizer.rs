@@ -1,9 +1,9 @@
-//! `/tokenize` and `/detokenize`.
+//! `/tokenize`, `/detokenize` and the counting of messages.
 
 use serde_json::{Map, Value};
 
 use super::errors::ErrorAnswer;
-use super::request::Fields;
+use super::request::{Api, Fields, object};
 use super::script::{Flavour, Script};
 use super::text;
 
@@ -31,6 +31,26 @@ pub(super) fn tokenize(script: &Script, body: &[u8]) -> Result<String, ErrorAnsw
         r#"{{"count":{},"max_model_len":{},"tokens":{list},"token_strs":null}}"#,
         ids.len(),
         script.max_model_len
+    ))
+}
+
+/// `/v1/messages/count_tokens`.
+pub(super) fn count_tokens(
+    script: &Script,
+    content_type: Option<&str>,
+    body: &[u8],
+) -> Result<String, ErrorAnswer> {
+    let fields = object(script, content_type, body)?;
+    let fields = Fields {
+        fields: &fields,
+        script,
+    };
+    let count = fields.conversation()?.context.length;
+    fields
+        .check_model()
+        .map_err(|error| Api::Messages.error(error))?;
+    Ok(format!(
+        r#"{{"input_tokens":{count},"context_management":{{"original_input_tokens":{count}}}}}"#
     ))
 }
 

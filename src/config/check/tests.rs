@@ -166,3 +166,88 @@ fn dangerous_settings_are_warned_of() {
             .contains("has no effect: no endpoint of this pool is https")
     );
 }
+
+/// What is found in `keys` and `models`, without the file's name and the advice.
+fn said(directory: &Directory, text: &str) -> Vec<String> {
+    (directory.findings(text, 0).iter())
+        .filter_map(|line| {
+            let (_, said) = line.split_once(": warning: ")?;
+            Some(said.split("; ").next()?.to_owned())
+        })
+        .collect()
+}
+
+#[test]
+fn weak_keys_are_told_however_they_are_written() {
+    let directory = Directory::new("weak");
+    let keys = |keys: &str| {
+        let text = format!("endpoints: [known:1]\nadmin: null\nkeys: [{keys}]");
+        said(&directory, &text)
+    };
+    let published = "the secret of \"a\" is a key that documents show and people try first";
+    assert_eq!(
+        keys("{ name: a, key: sk-1234 }"),
+        [format!("keys[0].key: {published}")]
+    );
+    // Of "sk-1234".
+    let hash = "88dc28d0f030c55ed4ab77ed8faf098196cb1c05df778539800c9f1243fe6b4b";
+    assert_eq!(
+        keys(&format!("{{ name: a, sha256: {hash} }}")),
+        [format!("keys[0].sha256: {published}")]
+    );
+    assert_eq!(
+        keys("{ name: a, key: 9f8e7d6c5b4a392 }"),
+        ["keys[0].key: the secret of \"a\" is shorter than 16 characters, which can be guessed"]
+    );
+    assert_eq!(keys("{ name: a, key: 9f8e7d6c5b4a3921 }"), [""; 0]);
+}
+
+#[test]
+fn a_file_of_keys_is_for_the_gateways_user_alone() {
+    let directory = Directory::new("keys");
+    let text = "endpoints: [known:1]\nadmin: null\nkeys: { file: keys.yaml }";
+    directory.write("keys.yaml", "- { name: a, key: 9f8e7d6c5b4a3921 }\n");
+    assert_eq!(directory.findings(text, 0), [""; 0]);
+    let path = directory.0.join("keys.yaml");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).expect("permissions");
+    assert_eq!(
+        directory.findings(text, 0),
+        [
+            "t.yaml:3:15: warning: keys.file: \"keys.yaml\" can be read by everyone; take the right away: chmod o-r"
+        ]
+    );
+    directory.write("keys.yaml", "# One.\n- { name: a, key: changeme }\n");
+    let found = directory.findings(text, 0);
+    assert!(
+        found[0].starts_with("keys.yaml:2:19: warning: keys[0].key: the secret of \"a\" is a key"),
+        "{found:?}"
+    );
+}
+
+#[test]
+fn pools_without_a_model_and_endpoints_with_one_for_many_are_told() {
+    let directory = Directory::new("models");
+    let models = |models: &str| {
+        let text = format!(
+            "admin: null\nmodels: {models}\npools:\n  large: {{ endpoints: [known:1] }}\n  \
+             small: {{ endpoints: [known:2, {{ url: known:3, model: x }}] }}"
+        );
+        said(&directory, &text)
+    };
+    assert_eq!(
+        models("{ a: { pool: large }, b: { pool: small } }"),
+        [""; 0]
+    );
+    assert_eq!(
+        models("{ a: { pool: small }, b: a }"),
+        ["pools.large: no model is served by this pool"]
+    );
+    let for_many = "pools.small.endpoints[1].model: every request to this endpoint names this model, \
+                    whichever of the pool's models it was for";
+    for two in [
+        "{ a: { pool: small }, b: { pool: small }, c: { pool: large } }",
+        "{ \"*\": { pool: small }, c: { pool: large } }",
+    ] {
+        assert_eq!(models(two), [for_many]);
+    }
+}

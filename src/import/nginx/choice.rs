@@ -1,6 +1,7 @@
 //! Which of a file's locations become the gateway: those that send requests to one pool.
 
 use super::notes::Notes;
+use super::rewrites;
 use super::site::{Location, Pattern, Server, Site, Target};
 use super::tree::{Directive, quoted};
 
@@ -97,10 +98,18 @@ fn nothing_to_choose(site: &Site<'_>, wanted: Option<&str>, notes: &mut Notes) {
         return;
     }
     let all = site.servers.iter().flat_map(|server| &server.locations);
-    for variable in all.filter_map(|location| location.own("proxy_pass")) {
-        if variable.arg(0).contains('$') {
+    for location in all {
+        let Some(proxy_pass) = location.own("proxy_pass") else {
+            continue;
+        };
+        if location.scope.answers() {
             notes.mistake(
-                variable,
+                proxy_pass,
+                "is never reached: a return here, or right in the server, answers before it; remove one of the two",
+            );
+        } else if proxy_pass.arg(0).contains('$') {
+            notes.mistake(
+                proxy_pass,
                 "where it sends requests is in a variable; write the upstream's name or the address",
             );
         }
@@ -128,12 +137,14 @@ fn goes_to(location: &Location<'_>, name: &str) -> bool {
     (location.target.as_ref()).is_some_and(|t| t.authority.eq_ignore_ascii_case(name))
 }
 
-/// Whether its own block keeps some clients out.
+/// Whether its own block, or a location around it, keeps some clients out.
 pub(super) fn is_restricted(location: &Location<'_>) -> bool {
-    let is_on = |name| location.own(name).is_some_and(|d| d.arg(0) != "off");
-    ["deny", "auth_basic", "auth_request", "auth_jwt", "internal"]
-        .into_iter()
-        .any(is_on)
+    let rules = |names: &[&str]| location.scope.effective_in_locations(names);
+    let is_on = |name| (rules(&[name]).last()).is_some_and(|d| d.arg(0) != "off");
+    rules(&["allow", "deny"]).iter().any(|d| d.name == "deny")
+        || ["auth_basic", "auth_request", "auth_jwt", "internal"]
+            .into_iter()
+            .any(is_on)
 }
 
 /// Whether the engine gets the path that the client sent.
@@ -142,7 +153,7 @@ pub(super) fn keeps_paths(location: &Location<'_>) -> bool {
         return false;
     };
     match (uri, location.pattern) {
-        (None, _) => true,
+        (None, _) => !rewrites::renames_all(location),
         (Some(uri), Pattern::Prefix(path) | Pattern::Exact(path)) => uri == path,
         (Some(_), Pattern::Regex(_) | Pattern::Named) => false,
     }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use super::parser::parse;
-use super::tree::{Directive, Place};
+use super::tree::{Directive, Place, quoted};
 
 /// Of all files together.
 const LARGEST: usize = 8 << 20;
@@ -18,7 +18,9 @@ const DEEPEST_INCLUDE: usize = 16;
 /// An include that added nothing.
 pub(super) struct Missed {
     pub include: Directive,
-    pub why: &'static str,
+    pub why: String,
+    /// Whether what is looked for may be missing.
+    pub is_needless: bool,
 }
 
 /// What could be read.
@@ -100,8 +102,9 @@ impl Files {
             .map_err(|e| match at.line {
                 0 => fault(format!("cannot be read: {e}")),
                 _ => fault(format!(
-                    "include: {} cannot be read: {e}; copy it to where it is looked for, or remove the line",
-                    path.display()
+                    "include: {} cannot be read: {e}; copy it to where it is looked for, {}, or remove the line",
+                    path.display(),
+                    directory_of(path).display()
                 )),
             })?;
         if text.len() > self.left {
@@ -145,25 +148,29 @@ impl Files {
             ));
         }
         let path = self.base.join(pattern);
-        let paths = if pattern.contains(['*', '?', '[']) {
+        let mut paths = Vec::new();
+        if pattern.contains(['*', '?', '[']) {
             match matching(&path) {
-                Ok(paths) => paths,
+                Ok(found) => paths = found,
                 Err(what) => return fault(format!("include: {what}")),
+            }
+            if paths.is_empty() {
+                self.missed.push(Missed {
+                    include: include.clone(),
+                    why: nothing_there(&path, pattern),
+                    is_needless: false,
+                });
             }
         } else if !path.exists() && path.ends_with("mime.types") {
             self.missed.push(Missed {
                 include: include.clone(),
-                why: "not carried: the gateway sends no files, and needs no types of them",
+                why: "not carried: the gateway sends no files, and needs no types of them"
+                    .to_owned(),
+                is_needless: true,
             });
             return Ok(Vec::new());
         } else {
-            vec![path]
-        };
-        if paths.is_empty() {
-            self.missed.push(Missed {
-                include: include.clone(),
-                why: "no file has such a name: nothing was included",
-            });
+            paths.push(path);
         }
         let mut included = Vec::new();
         for path in paths {
@@ -196,6 +203,30 @@ impl Files {
         self.open.pop();
         directives
     }
+}
+
+/// Where a file is looked for.
+fn directory_of(path: &Path) -> PathBuf {
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    absolute.parent().unwrap_or(Path::new("/")).to_owned()
+}
+
+/// Why a pattern has no files: where they were looked for.
+fn nothing_there(path: &Path, pattern: &str) -> String {
+    let is_pattern = |part: &Path| part.to_string_lossy().contains(['*', '?', '[']);
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let directory = absolute.ancestors().find(|part| !is_pattern(part));
+    let directory = directory.unwrap_or(Path::new("/"));
+    let is_there = if directory.is_dir() {
+        ""
+    } else {
+        ", which is not there"
+    };
+    format!(
+        "no file matches {}; looked for in {}{is_there}: nothing was included",
+        quoted(pattern),
+        directory.display().to_string().escape_debug()
+    )
 }
 
 /// The files a pattern names, in the order of their names (glob(3)).

@@ -223,6 +223,23 @@ pub(super) fn absolute(base: &Path, path: &str) -> String {
     base.join(path).display().to_string()
 }
 
+/// Where a server listens; addresses that cannot be read are left out.
+pub(super) fn sockets(server: &Directive) -> Vec<Address> {
+    let mut found = Vec::new();
+    let mut written = server.named("listen").peekable();
+    if written.peek().is_none() {
+        return addresses("80", false).unwrap_or_default();
+    }
+    for listen in written {
+        let also_ipv4 = listen.args.iter().any(|arg| arg == "ipv6only=off");
+        found.extend(addresses(listen.arg(0), also_ipv4).unwrap_or_default());
+        if found.len() > MOST_ADDRESSES {
+            break;
+        }
+    }
+    found
+}
+
 /// Whether nobody but this machine reaches the server.
 pub(super) fn is_for_this_host(server: &super::site::Server<'_>) -> bool {
     let mut listens = server.directive.named("listen").peekable();
@@ -239,7 +256,8 @@ enum Wrong {
     NotHere(&'static str),
 }
 
-type Address = (String, Option<SocketAddr>);
+/// As it is shown; and the socket, where it is none of a file.
+pub(super) type Address = (String, Option<SocketAddr>);
 
 /// The addresses that a `listen` names, as our configuration writes them.
 fn addresses(text: &str, also_ipv4: bool) -> Result<Vec<Address>, Wrong> {

@@ -2,14 +2,16 @@
 //!
 //! In the order of the work: `files`, `lexer` and `parser` read a `tree`, `check` finds what nginx would refuse
 //! (by `names` and `table`), `site` (with `scope`) is the file as nginx sees it, `choice` the part of it that
-//! becomes the gateway; `listen`, `paths`, `pool` (with `servers`), `settings`, `fields`, `logs` and `process` carry it over; `rest`
-//! says what became of every other directive.
+//! becomes the gateway (`targets` asks whether a name was meant for another); `listen`, `paths` (with `roles`),
+//! `pool` (with `servers`), `settings`, `retries`, `fields`, `logs` and `process` carry it over; `rest` (with `vhosts`,
+//! `rewrites`, `guards`) says what became of every other directive.
 
 mod arity;
 mod check;
 mod choice;
 mod fields;
 mod files;
+mod guards;
 mod lexer;
 mod listen;
 mod logs;
@@ -20,13 +22,18 @@ mod paths;
 mod pool;
 mod process;
 mod rest;
+mod retries;
+mod rewrites;
+mod roles;
 mod scope;
 mod servers;
 mod settings;
 mod site;
 mod table;
+mod targets;
 mod tree;
 mod value;
+mod vhosts;
 
 use std::path::Path;
 
@@ -58,9 +65,10 @@ pub fn import(path: &Path, upstream: Option<&str>) -> Result<Imported, Broken> {
         )));
     }
     for missed in &tree.missed {
-        notes.say(&missed.include, missed.why);
+        notes.say(&missed.include, &missed.why);
     }
     let made = Site::of(&tree.directives, &mut notes).and_then(|site| {
+        targets::check(&site, &mut notes);
         let choice = Choice::of(&site, upstream, &mut notes)?;
         let keys = Maker {
             directives: &tree.directives,
@@ -72,7 +80,10 @@ pub fn import(path: &Path, upstream: Option<&str>) -> Result<Imported, Broken> {
         .make(&mut notes);
         Some(Yaml::document(&keys))
     });
-    if let Some(lines) = notes.broken() {
+    if let Some(mut lines) = notes.broken() {
+        // What was not found may be what is missed.
+        let missed = tree.missed.iter().filter(|missed| !missed.is_needless);
+        lines.extend(missed.map(|m| format!("{}: include: {}", m.include.at, m.why)));
         return Err(Broken { lines });
     }
     let Some(yaml) = made else {
@@ -167,7 +178,7 @@ impl Maker<'_> {
                 keys.push((name, Yaml::Map(section)));
             }
         }
-        rest::rest(self.directives, self.site, self.choice, notes);
+        rest::rest(self.directives, self.site, self.choice, paths.is_all, notes);
         keys
     }
 }

@@ -7,6 +7,8 @@ const MOST_MISTAKES: usize = 100;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Note {
+    /// Clients can do more than before; such notes come before all others.
+    opens: bool,
     /// Where in the order of the directives.
     number: usize,
     at: Place,
@@ -31,9 +33,27 @@ impl Notes {
         self.say(of, &format!("differs: {}", how.as_ref()));
     }
 
+    /// As [`Self::not_carried`], of what kept clients out or held them back.
+    pub fn unguarded(&mut self, of: &Directive, why: impl AsRef<str>) {
+        self.opens_note(of, &format!("not carried: {}", why.as_ref()));
+    }
+
+    /// As [`Self::differs`], where clients can do more by it than before.
+    pub fn opens(&mut self, of: &Directive, how: impl AsRef<str>) {
+        self.opens_note(of, &format!("differs: {}", how.as_ref()));
+    }
+
+    fn opens_note(&mut self, of: &Directive, what: &str) {
+        self.notes.push(Note {
+            opens: true,
+            ..note(of, what)
+        });
+    }
+
     /// A directive that the file does not have, and whose default in nginx is another than ours.
     pub fn unwritten(&mut self, within: &Directive, name: &str, how: impl AsRef<str>) {
         self.notes.push(Note {
+            opens: false,
             number: within.number,
             at: within.at.clone(),
             text: format!("{name}: differs: not written; {}", how.as_ref()),
@@ -71,7 +91,8 @@ impl Notes {
         Some(lines)
     }
 
-    /// A line for each, in the order of the file.
+    /// A line for each: first where clients can do more than before, and each part in the order of the
+    /// file.
     pub fn lines(self) -> Vec<String> {
         lines(self.notes)
     }
@@ -79,6 +100,7 @@ impl Notes {
 
 fn note(of: &Directive, what: &str) -> Note {
     Note {
+        opens: false,
         number: of.number,
         at: of.at.clone(),
         text: format!("{}: {what}", shown(of)),
@@ -86,7 +108,7 @@ fn note(of: &Directive, what: &str) -> Note {
 }
 
 fn lines(mut notes: Vec<Note>) -> Vec<String> {
-    notes.sort_by_key(|note| note.number);
+    notes.sort_by_key(|note| (!note.opens, note.number));
     let mut lines: Vec<String> = (notes.iter())
         .map(|note| format!("{}: {}", note.at, note.text))
         .collect();

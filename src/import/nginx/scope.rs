@@ -5,6 +5,9 @@ use std::rc::Rc;
 
 use super::tree::Directive;
 
+/// What is around a location: its server, and `http`.
+const OUTSIDE_OF_LOCATIONS: usize = 2;
+
 /// The directives right in one block.
 struct Level<'a> {
     directives: &'a [Directive],
@@ -67,6 +70,20 @@ impl<'a> Scope<'a> {
             }
         }
         Vec::new()
+    }
+
+    /// As [`Self::effective_of`], of locations alone: not what the server and the blocks around it have.
+    pub fn effective_in_locations(&self, names: &[&str]) -> Vec<&'a Directive> {
+        let locations = self.0.len().saturating_sub(OUTSIDE_OF_LOCATIONS);
+        Self(self.0.iter().take(locations).cloned().collect()).effective_of(names)
+    }
+
+    /// Whether nginx answers before any `proxy_pass` is reached: a `return` right in the block, or in its
+    /// server.
+    pub fn answers(&self) -> bool {
+        let server = self.0.iter().rev().nth(OUTSIDE_OF_LOCATIONS - 1);
+        let has_return = |level: &Rc<Level<'_>>| level.by_name.contains_key("return");
+        self.0.first().is_some_and(has_return) || server.is_some_and(has_return)
     }
 
     /// `text` with the variables filled in that are set once, to a constant, and their names.

@@ -9,6 +9,7 @@ use crate::import::yaml::Yaml;
 
 use super::choice::Choice;
 use super::notes::Notes;
+use super::table;
 use super::tree::{Directive, quoted};
 use super::value;
 
@@ -31,7 +32,7 @@ pub(super) struct Settings<'a> {
 
 impl<'a> Settings<'a> {
     /// What is in force in any location, each directive once.
-    fn in_force(&self, name: &str) -> Vec<&'a Directive> {
+    pub fn in_force(&self, name: &str) -> Vec<&'a Directive> {
         let mut found: Vec<&Directive> = Vec::new();
         for directive in self
             .choice
@@ -47,7 +48,7 @@ impl<'a> Settings<'a> {
     }
 
     /// The largest value in force: no request is cut shorter than nginx would. The others are noted.
-    fn largest<T: Ord + Copy>(
+    pub fn largest<T: Ord + Copy>(
         &self,
         name: &str,
         form: &str,
@@ -275,57 +276,6 @@ impl<'a> Settings<'a> {
         }
     }
 
-    /// How often a request may be tried again; `None` is the default.
-    pub fn retries(&self, notes: &mut Notes) -> Option<u64> {
-        const OURS: [&str; 8] = [
-            "error",
-            "timeout",
-            "invalid_header",
-            "http_500",
-            "http_502",
-            "http_503",
-            "http_504",
-            "non_idempotent",
-        ];
-        let default = u64::from(self.defaults.pools[0].retries);
-        for directive in self.in_force("proxy_next_upstream") {
-            if directive.args.iter().any(|arg| arg == "off") {
-                return Some(0);
-            }
-            let has = |name: &&str| directive.args.iter().any(|arg| arg == *name);
-            if !OURS.iter().all(has) {
-                notes.differs(directive, "a request is tried elsewhere after an error, a timeout, a bad answer, 500, 502, 503 and 504, POST too, until its first content has come (retries)");
-            }
-            for other in directive
-                .args
-                .iter()
-                .filter(|arg| !OURS.contains(&arg.as_str()))
-            {
-                notes.not_carried(
-                    directive,
-                    format!("{}: an engine's 4xx are passed as they are", quoted(other)),
-                );
-            }
-        }
-        let tries = |d: &Directive| value::count(d.arg(0));
-        let (at, tries) = self.largest(
-            "proxy_next_upstream_tries",
-            "proxy_next_upstream_tries 3",
-            tries,
-            |n| n.to_string(),
-            notes,
-        )?;
-        // 0 is as many as there are servers.
-        if tries == 0 {
-            return None;
-        }
-        let retries = (tries - 1).min(10);
-        if retries != tries - 1 {
-            notes.differs(at, "a request is tried again 10 times at most (retries)");
-        }
-        (retries != default).then_some(retries)
-    }
-
     /// The proxies in front that are believed.
     pub fn trusted_proxies(&self, notes: &mut Notes) -> Option<Yaml> {
         let written = self.choice.effective("set_real_ip_from", notes);
@@ -347,11 +297,21 @@ impl<'a> Settings<'a> {
             return None;
         }
         let mut networks = Vec::new();
+        let first = written.first().copied();
         for from in written {
             match network(from.arg(0)) {
                 Some(net) => networks.push(Yaml::text(&net)),
                 None => notes.not_carried(from, "trusted_proxies are addresses and networks"),
             }
+        }
+        if let Some(first) = first
+            && !networks.is_empty()
+            && self.choice.setting("real_ip_recursive", notes).is_none()
+        {
+            notes.opens(
+                first,
+                format!("real_ip_recursive is not written: {}", table::RECURSIVE),
+            );
         }
         (!networks.is_empty()).then_some(Yaml::List(networks))
     }

@@ -30,7 +30,7 @@ pub(super) struct Location<'a> {
     pub target: Option<Target<'a>>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Pattern<'a> {
     Prefix(&'a str),
     Exact(&'a str),
@@ -121,7 +121,8 @@ fn locations<'a>(scope: &Scope<'a>, left: &mut usize, notes: &mut Notes) -> Vec<
             continue;
         };
         let scope = scope.inner(directive.children());
-        let target = target(&scope, notes);
+        // Checked also where nothing gets there.
+        let target = target(&scope, notes).filter(|_| !scope.answers());
         let inner = locations(&scope, left, notes);
         found.push(Location {
             directive,
@@ -174,7 +175,10 @@ fn target<'a>(scope: &Scope<'a>, notes: &mut Notes) -> Option<Target<'a>> {
     } else if let Some(rest) = full.strip_prefix("https://") {
         (true, rest)
     } else {
-        let what = format!("{} has no http:// or https://; write it", quoted(&full));
+        let what = format!(
+            "{} has no http:// or https://; write it",
+            quoted(without_query(&full))
+        );
         notes.mistake(proxy_pass, what);
         return None;
     };
@@ -189,7 +193,12 @@ fn target<'a>(scope: &Scope<'a>, notes: &mut Notes) -> Option<Target<'a>> {
         }
     };
     if authority.is_empty() || authority == "unix:" {
-        notes.mistake(proxy_pass, format!("{} has no host", quoted(&full)));
+        let what = format!("{} has no host", quoted(without_query(&full)));
+        notes.mistake(proxy_pass, what);
+        return None;
+    }
+    if authority.contains('@') {
+        notes.mistake(proxy_pass, "has a user before \"@\", which nginx does not take either; write proxy_set_header Authorization, and the host alone here");
         return None;
     }
     Some(Target {
@@ -199,4 +208,9 @@ fn target<'a>(scope: &Scope<'a>, notes: &mut Notes) -> Option<Target<'a>> {
         authority,
         uri: (!uri.is_empty()).then(|| uri.to_owned()),
     })
+}
+
+/// What may be shown of a URL: a query may hold a key.
+fn without_query(url: &str) -> &str {
+    url.split_once('?').map_or(url, |(before, _)| before)
 }

@@ -1,5 +1,4 @@
 //! What becomes of each directive, as data.
-
 /// A directive that more is known of than its name.
 pub(super) struct Entry {
     pub name: &'static str,
@@ -51,12 +50,12 @@ const fn not(name: &'static str, why: &'static str) -> Entry {
 
 const FILES: &str = "the gateway sends no files";
 const BUFFERS: &str = "an answer goes to the client as it comes; what is held of it is bounded by limits.answer and limits.event";
+const UNKNOWN: &str = "the gateway does not ask clients who they are: everyone who reaches the port may send requests";
+/// Of X-Forwarded-For.
+pub(super) const RECURSIVE: &str = "the client is the last address of X-Forwarded-For that is not in trusted_proxies, and nginx takes the last of all: who sends from within them may name any client; write there what the proxies have, and nothing wider";
 const PREFIXES: [(&str, &str); 16] = [
     ("add_", "header fields of one's own are not added"),
-    (
-        "auth_",
-        "the gateway does not ask clients who they are: everyone who reaches it may send requests",
-    ),
+    ("auth_", UNKNOWN),
     (
         "client_",
         "bodies and heads are held in memory, within limits.body_memory",
@@ -150,8 +149,9 @@ pub(super) static TABLE: &[Entry] = &[
         "ssl_client_certificate",
         "clients are not asked for a certificate: everyone who reaches the port may send requests",
     ),
-    not(
+    same(
         "ssl_verify_client",
+        &["off"],
         "clients are not asked for a certificate: everyone who reaches the port may send requests",
     ),
     // Where requests go.
@@ -224,8 +224,9 @@ pub(super) static TABLE: &[Entry] = &[
     ),
     same("proxy_limit_rate", &["0"], "answers are not slowed down"),
     same("limit_rate", &["0"], "answers are not slowed down"),
-    not(
+    same(
         "proxy_next_upstream_timeout",
+        &["0"],
         "a request is tried again within retries and retry_budget, not within a time",
     ),
     not(
@@ -256,11 +257,7 @@ pub(super) static TABLE: &[Entry] = &[
     carried("large_client_header_buffers", "hs"),
     carried("set_real_ip_from", "hsl"),
     carried("real_ip_header", "hsl"),
-    same(
-        "real_ip_recursive",
-        &["on"],
-        "the client is the last address of X-Forwarded-For that is not trusted",
-    ),
+    same("real_ip_recursive", &["on"], RECURSIVE),
     not(
         "keepalive_requests",
         "a client's connection takes any number of requests, an engine's too",
@@ -303,20 +300,23 @@ pub(super) static TABLE: &[Entry] = &[
         "reset_timedout_connection",
         "a client that is too slow is answered 408 or closed",
     ),
-    not(
+    same(
         "allow",
+        &["all"],
         "addresses are not looked at but for status_allow: everyone who reaches the port may send requests",
     ),
     not(
         "deny",
         "addresses are not looked at but for status_allow: everyone who reaches the port may send requests",
     ),
-    not("satisfy", "the gateway does not ask clients who they are"),
     same(
-        "auth_basic",
-        &["off"],
-        "the gateway does not ask clients who they are: everyone who reaches the port may send requests",
+        "satisfy",
+        &["all"],
+        "the gateway does not ask clients who they are",
     ),
+    same("auth_request", &["off"], UNKNOWN),
+    same("auth_jwt", &["off"], UNKNOWN),
+    same("auth_basic", &["off"], UNKNOWN),
     not(
         "resolver_timeout",
         "names are looked up by the system's resolver",

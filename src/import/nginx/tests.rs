@@ -39,7 +39,8 @@ fn no_directive_is_dropped_in_silence() {
         .map(|entry| entry.name)
         .collect();
     for name in names::all() {
-        if carried.contains(name) || name == "include" {
+        // Where a return is, nothing is sent on: tests/import/broken/answered-before.conf.
+        if carried.contains(name) || matches!(name, "include" | "return") {
             continue;
         }
         let place = match name {
@@ -116,6 +117,8 @@ fn every_directive_that_is_carried_shows() {
         ('l', "proxy_read_timeout 1h;", false),
         ('l', "proxy_next_upstream off;", false),
         ('h', "proxy_next_upstream_tries 9;", false),
+        ('h', "proxy_next_upstream_tries 0;", true),
+        ('l', "rewrite ^/old/(.*) /v1/$1 break;", true),
         ('h', "client_max_body_size 1m;", false),
         ('l', "client_body_timeout 1s;", false),
         ('s', "client_header_timeout 1s;", false),
@@ -201,6 +204,36 @@ fn what_is_larger_or_smaller_than_there_is_becomes_what_there_is() {
         let here = imported(&with(place, directive)).unwrap_or_else(|b| panic!("{b:?}"));
         assert!(here.yaml.contains(expected), "{directive}: {}", here.yaml);
     }
+}
+
+/// Somebody who reads only the first lines must see what nobody guards any more.
+#[test]
+fn what_kept_clients_out_is_listed_before_all_else() {
+    for (place, guard) in [
+        ('s', "allow 10.0.0.0/8;"),
+        ('s', "deny 10.0.0.1;"),
+        ('l', "auth_basic engines;"),
+        ('s', "auth_request /who;"),
+        ('h', "limit_req zone=a;"),
+        ('l', "limit_conn a 1;"),
+        ('l', "limit_except GET { deny all; }"),
+        ('s', "ssl_verify_client on;"),
+        ('s', "ssl_protocols TLSv1.3;"),
+        ('s', "secure_link $arg_md5;"),
+        ('s', "valid_referers none;"),
+        ('l', "if ($a) { return 403; }"),
+        ('s', "if ($a) { return 444; }"),
+    ] {
+        let here = imported(&with(place, guard)).unwrap_or_else(|b| panic!("{b:?}"));
+        let name = guard.split([' ', ';']).next().unwrap();
+        let of = |note: &String| note.contains(&format!(" {name}: "));
+        let count = here.notes.iter().filter(|note| of(note)).count();
+        assert!(of(&here.notes[0]), "{guard}: {:?}", here.notes);
+        assert_eq!(count, 1, "{guard}: {:?}", here.notes);
+    }
+    let plain = with('l', "if ($a) { return 301 /b; }");
+    let notes = imported(&plain).unwrap().notes;
+    assert!(!notes[0].contains(" if: "), "{notes:?}");
 }
 
 #[test]

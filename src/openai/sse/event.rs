@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::super::Dialect;
+use super::super::usage::{Counts, Lenient, Usage};
 use super::{ErrorEvent, fault};
 
 #[derive(Debug, PartialEq, Eq)]
@@ -33,6 +34,12 @@ pub(super) struct Reader {
     /// One bit a choice, by its index; choices beyond 63 share the last.
     known: u64,
     finished: u64,
+    /// Every event is parsed: each may bring a count of tokens.
+    reads_each: bool,
+    /// The engine's count of tokens so far.
+    usage: Option<Usage>,
+    /// The event read last brought that count and nothing else.
+    only_counts: bool,
 }
 
 impl Reader {
@@ -41,6 +48,29 @@ impl Reader {
             dialect,
             known: 0,
             finished: 0,
+            reads_each: false,
+            usage: None,
+            only_counts: false,
+        }
+    }
+
+    /// From now on every event is parsed for its count of tokens (`continuous_usage_stats`).
+    pub(super) fn read_each(&mut self) {
+        self.reads_each = true;
+    }
+
+    pub(super) fn usage(&self) -> Option<Usage> {
+        self.usage
+    }
+
+    /// The event read last is the one that `include_usage` adds: a count of tokens and no choice.
+    pub(super) fn only_counts(&self) -> bool {
+        self.only_counts
+    }
+
+    fn count(&mut self, counts: Option<Usage>) {
+        if let Some(counts) = counts {
+            self.usage.get_or_insert_default().update(counts);
         }
     }
 
@@ -55,6 +85,7 @@ impl Reader {
 
     /// `started`: content has come before, so that only what ends or fails the answer matters.
     pub(super) fn read(&mut self, name: Option<&[u8]>, data: &[u8], started: bool) -> Meaning {
+        self.only_counts = false;
         if name == Some(b"ping") {
             return Meaning::Nothing;
         }
@@ -67,18 +98,22 @@ impl Reader {
         match self.dialect {
             Dialect::Chat | Dialect::Completions => self.choices(data, started),
             Dialect::Messages => self.messages(name, data, started),
-            Dialect::Responses => responses(name, data, started),
+            Dialect::Responses => self.responses(name, data, started),
             Dialect::Other => Meaning::Content,
         }
     }
 
     fn choices(&mut self, data: &[u8], started: bool) -> Meaning {
-        if started && self.finished == 0 && !names_finish_reason(data) {
+        if started && self.finished == 0 && !self.reads_each && !names_finish_reason(data) {
             return Meaning::Content;
         }
         let Ok(event) = serde_json::from_slice::<Choices>(data) else {
             return unreadable(data);
         };
+        if let Some(counts) = &event.usage.0 {
+            self.count(Some(counts.usage()));
+            self.only_counts = event.choices.as_ref().is_none_or(Vec::is_empty);
+        }
         let (mut content, mut abort) = (started, false);
         for choice in event.choices.iter().flatten() {
             content |= choice.has_content();
@@ -107,7 +142,11 @@ impl Reader {
         let parse = || serde_json::from_slice::<MessagesEvent>(data);
         let kind = Kind::of(name, data);
         match kind.as_bytes() {
-            b"message_start" | b"content_block_stop" | b"ping" => Meaning::Nothing,
+            b"message_start" => {
+                self.count(Usage::of_json(data));
+                Meaning::Nothing
+            }
+            b"content_block_stop" | b"ping" => Meaning::Nothing,
             b"message_stop" => Meaning::Done,
             b"content_block_delta" if started => Meaning::Content,
             b"content_block_delta" => parse().map_or_else(
@@ -130,23 +169,39 @@ impl Reader {
                     }
                 },
             ),
-            b"message_delta" => match parse().map(|event| event.delta.stop_reason) {
-                Ok(Reason::None) => Meaning::Nothing,
-                Ok(Reason::GaveUp) => Meaning::Abort { content: false },
-                Ok(Reason::Finished) => {
-                    self.finish(0);
-                    Meaning::Content
+            b"message_delta" => {
+                self.count(Usage::of_json(data));
+                match parse().map(|event| event.delta.stop_reason) {
+                    Ok(Reason::None) => Meaning::Nothing,
+                    Ok(Reason::GaveUp) => Meaning::Abort { content: false },
+                    Ok(Reason::Finished) => {
+                        self.finish(0);
+                        Meaning::Content
+                    }
+                    Err(_) => unreadable(data),
                 }
-                Err(_) => unreadable(data),
-            },
+            }
             _ => unreadable(data),
         }
     }
+
+    fn responses(&mut self, name: Option<&[u8]>, data: &[u8], started: bool) -> Meaning {
+        let kind = Kind::of(name, data);
+        if matches!(
+            kind.as_bytes(),
+            b"response.completed"
+                | b"response.incomplete"
+                | b"response.cancelled"
+                | b"response.failed"
+        ) {
+            self.count(Usage::of_json(data));
+        }
+        responses(kind.as_bytes(), data, started)
+    }
 }
 
-fn responses(name: Option<&[u8]>, data: &[u8], started: bool) -> Meaning {
-    let kind = Kind::of(name, data);
-    match kind.as_bytes() {
+fn responses(kind: &[u8], data: &[u8], started: bool) -> Meaning {
+    match kind {
         b"response.created" | b"response.in_progress" | b"response.queued" => Meaning::Nothing,
         b"response.completed" | b"response.incomplete" | b"response.cancelled" => Meaning::Done,
         b"response.failed" => Meaning::FailedAnswer(Box::new(fault::of_failed_response(data))),
@@ -223,6 +278,8 @@ impl<'a> Kind<'a> {
 #[derive(Deserialize)]
 struct Choices {
     choices: Option<Vec<Choice>>,
+    #[serde(default)]
+    usage: Lenient<Counts>,
 }
 
 #[derive(Deserialize)]

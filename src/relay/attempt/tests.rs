@@ -162,14 +162,19 @@ impl World {
         let exchange = Exchange {
             call: Call {
                 repeatable: true,
-                dialect: Dialect::Chat,
+                dialect: crate::openai::Dialect::Chat,
                 prefix: "",
+                own: None,
+                body: crate::openai::BodyKind::Json,
             },
             is_head: false,
             body: &[],
             limits: &self.limits,
             memory: &self.memory,
             client: None,
+            usage: UsageAsked::default(),
+            rename: None,
+            only: None,
         };
         let Ok(answer) = attempt(&lease, &exchange, HEAD, &self.metrics).await else {
             panic!("a request failed");

@@ -36,6 +36,8 @@ pub struct Record<'a> {
     pub prompt_tokens: Option<u64>,
     pub completion_tokens: Option<u64>,
     pub cached_tokens: Option<u64>,
+    /// The engine did not count the tokens: a stream's events were.
+    pub estimated: bool,
     pub queue: Option<Duration>,
     pub connect: Option<Duration>,
     pub ttft: Option<Duration>,
@@ -93,16 +95,13 @@ impl Record<'_> {
         text(out, b",\"pool\":", self.pool.map(str::as_bytes));
         text(out, b",\"endpoint\":", self.endpoint.map(str::as_bytes));
         number(out, b",\"attempts\":", Some(self.attempts.into()));
-        out.extend_from_slice(if self.stream {
-            b",\"stream\":true"
-        } else {
-            b",\"stream\":false"
-        });
+        boolean(out, b",\"stream\":", self.stream);
         number(out, b",\"bytes_in\":", Some(self.bytes_in));
         number(out, b",\"bytes_out\":", Some(self.bytes_out));
         number(out, b",\"prompt_tokens\":", self.prompt_tokens);
         number(out, b",\"completion_tokens\":", self.completion_tokens);
         number(out, b",\"cached_tokens\":", self.cached_tokens);
+        boolean(out, b",\"tokens_estimated\":", self.estimated);
         milliseconds(out, b",\"queue_ms\":", self.queue);
         milliseconds(out, b",\"connect_ms\":", self.connect);
         milliseconds(out, b",\"ttft_ms\":", self.ttft);
@@ -160,6 +159,11 @@ fn number(out: &mut Vec<u8>, name: &[u8], value: Option<u64>) {
         Some(value) => integer(out, value),
         None => out.extend_from_slice(b"null"),
     }
+}
+
+fn boolean(out: &mut Vec<u8>, name: &[u8], value: bool) {
+    out.extend_from_slice(name);
+    out.extend_from_slice(if value { b"true" } else { b"false" });
 }
 
 fn milliseconds(out: &mut Vec<u8>, name: &[u8], value: Option<Duration>) {

@@ -29,6 +29,7 @@ fn record() -> Record<'static> {
         prompt_tokens: None,
         completion_tokens: Some(12),
         cached_tokens: None,
+        estimated: false,
         queue: None,
         connect: Some(Duration::from_micros(312)),
         ttft: Some(Duration::from_micros(48_020)),
@@ -85,7 +86,7 @@ fn a_json_line_has_every_field_in_order() {
          \"method\":\"POST\",\"path\":\"/v1/chat/completions\",\"protocol\":\"HTTP/1.1\",\"status\":200,\
          \"model\":null,\"pool\":\"default\",\"endpoint\":\"node0:8000\",\"attempts\":1,\"stream\":true,\
          \"bytes_in\":120,\"bytes_out\":4096,\"prompt_tokens\":null,\"completion_tokens\":12,\
-         \"cached_tokens\":null,\"queue_ms\":null,\"connect_ms\":0.312,\"ttft_ms\":48.020,\
+         \"cached_tokens\":null,\"tokens_estimated\":false,\"queue_ms\":null,\"connect_ms\":0.312,\"ttft_ms\":48.020,\
          \"duration_ms\":1250.007,\"overhead_us\":95,\"end\":\"complete\",\"error\":null}\n"
     );
 }

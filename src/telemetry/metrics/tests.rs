@@ -3,6 +3,8 @@ use std::process::{Command, Stdio};
 
 use super::families::{FAMILIES, PREFIX};
 use super::*;
+use crate::openai::Usage;
+use crate::telemetry::access_log::End;
 
 fn filled() -> (Metrics, PoolMetrics, EndpointMetrics) {
     let metrics = Metrics::new("1.2.3");
@@ -30,7 +32,26 @@ fn filled() -> (Metrics, PoolMetrics, EndpointMetrics) {
     pool.count_unanswered(503);
     pool.retried("reset");
     pool.observe_duration(Duration::from_millis(300));
-    pool.observe_ttft(Duration::from_millis(30));
+    let model = metrics.model("default", "other");
+    model.observe_ttft(Duration::from_millis(30));
+    model.observe_end(
+        Duration::from_millis(230),
+        Some(Duration::from_millis(30)),
+        Some(11),
+    );
+    let mut intervals = Intervals::default();
+    intervals.note(Duration::from_millis(20), 1);
+    model.add_intervals(&intervals);
+    let usage = Usage {
+        prompt: Some(7),
+        completion: Some(11),
+        cached: None,
+    };
+    model.add_tokens(usage);
+    let key = metrics.key("team-a");
+    key.add_tokens(usage);
+    key.count(End::Complete, false);
+    key.count(End::Refused, true);
     metrics.overhead.observe(0.000_07);
     metrics.refused("path_not_exposed");
     metrics.certificate_expires(
@@ -60,6 +81,17 @@ fn everything_counted_is_shown() {
         r#"sluicegate_request_duration_seconds_bucket{pool="default",le="0.5"} 1"#,
         r#"sluicegate_ttft_seconds_bucket{model="other",pool="default",le="0.025"} 0"#,
         r#"sluicegate_ttft_seconds_count{model="other",pool="default"} 1"#,
+        r#"sluicegate_itl_seconds_bucket{model="other",pool="default",le="0.015"} 0"#,
+        r#"sluicegate_itl_seconds_bucket{model="other",pool="default",le="0.02"} 1"#,
+        r#"sluicegate_itl_seconds_bucket{model="other",pool="default",le="+Inf"} 1"#,
+        r#"sluicegate_itl_seconds_sum{model="other",pool="default"} 0.02"#,
+        r#"sluicegate_tpot_seconds_bucket{model="other",pool="default",le="0.015"} 0"#,
+        r#"sluicegate_tpot_seconds_bucket{model="other",pool="default",le="0.02"} 1"#,
+        r#"sluicegate_e2el_seconds_bucket{model="other",pool="default",le="0.25"} 1"#,
+        r#"sluicegate_tokens_total{kind="completion",model="other",pool="default"} 11"#,
+        r#"sluicegate_key_tokens_total{key="team-a",kind="prompt"} 7"#,
+        r#"sluicegate_key_requests_total{key="team-a",result="complete"} 1"#,
+        r#"sluicegate_key_requests_total{key="team-a",result="rate_limited"} 1"#,
         r#"sluicegate_overhead_seconds_bucket{le="0.0001"} 1"#,
         r#"sluicegate_endpoint_in_flight{endpoint="node0:8000",pool="default"} 3"#,
         r#"sluicegate_endpoint_up{endpoint="node1:8000",pool="default"} 0"#,
@@ -137,11 +169,16 @@ fn what_has_left_is_forgotten_and_comes_back_at_zero() {
         r#"sluicegate_requests_total{code="200",endpoint="node0:8000",pool="default"} 1"#
     ));
     metrics.forget_pool(&pool);
+    metrics.forget_model(&metrics.model("default", "other"));
+    metrics.forget_key(&metrics.key("team-a"));
     let text = metrics.render();
-    assert!(
-        !text.contains("sluicegate_ttft_seconds_count")
-            && !text.contains("sluicegate_retries_total{")
-    );
+    for gone in [
+        "sluicegate_retries_total{",
+        "model=\"other\"",
+        "key=\"team-a\"",
+    ] {
+        assert!(!text.contains(gone), "{gone} in\n{text}");
+    }
 }
 
 #[test]

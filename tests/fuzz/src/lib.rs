@@ -5,6 +5,10 @@
 #[allow(dead_code, reason = "the gateway uses what the target does not")]
 pub mod config;
 
+#[path = "../../../src/openai/request/mod.rs"]
+#[allow(dead_code, reason = "the gateway uses what the targets do not")]
+pub mod request;
+
 #[path = "../../../src/upstream"]
 pub mod upstream {
     #![allow(dead_code, reason = "the targets need the decoder only")]

@@ -4,8 +4,10 @@
 //! message is one printable line that says what is wrong, how to mend it and where in the file, and
 //! holds neither a secret nor what came from the environment.
 
+use std::io;
 use std::path::Path;
 
+use super::other_file::OtherFile;
 use super::parse::{self, Node, Value};
 use super::source::parse_bytes;
 use super::{Config, Diagnostics, parse_str};
@@ -23,8 +25,8 @@ pub fn broken(file: &[u8]) -> Option<String> {
     for environment in [None, Some(VARIABLE)] {
         let env = |_: &str| environment.map(str::to_owned);
         let base = Path::new("/etc/sluicegate");
-        let outcome = parse_bytes(file.to_vec(), FILE, base, &env);
-        let again = parse_bytes(file.to_vec(), FILE, base, &env);
+        let outcome = parse_bytes(file.to_vec(), FILE, base, &env, &other_file);
+        let again = parse_bytes(file.to_vec(), FILE, base, &env, &other_file);
         if outcome != again {
             return Some(format!("read twice: {outcome:?} and {again:?}"));
         }
@@ -40,6 +42,17 @@ pub fn broken(file: &[u8]) -> Option<String> {
         }
     }
     None
+}
+
+/// The one file beside it that a configuration can name.
+fn other_file(path: &Path) -> io::Result<OtherFile> {
+    if !path.ends_with("keys.yaml") {
+        return Err(io::ErrorKind::NotFound.into());
+    }
+    Ok(OtherFile {
+        bytes: format!("- {{ name: a, key: {MARKER} }}\n").into_bytes(),
+        is_public: true,
+    })
 }
 
 fn of_a_taken_file(config: &Config, hides: bool) -> Option<String> {
@@ -61,6 +74,10 @@ fn of_a_taken_file(config: &Config, hides: bool) -> Option<String> {
                 endpoint.api_key.clone_from(&was.api_key);
             }
         }
+    }
+    let keys = again.keys.iter_mut().flatten();
+    for (key, was) in keys.zip(config.keys.iter().flatten()) {
+        key.hash = was.hash;
     }
     (again != *config).then(|| format!("shown, it reads as {again:?}\nand was {config:?}"))
 }
@@ -131,7 +148,22 @@ pub fn hides_secrets(file: &[u8]) -> bool {
             _ => passwords(endpoint),
         })
         .sum();
+    let secret = secret + keys(&root).iter().map(secrets_of_a_key).sum::<usize>();
     written > 0 && written == secret
+}
+
+fn keys(root: &Node) -> &[Node] {
+    match child(root, "keys").map(|keys| &keys.value) {
+        Some(Value::List(items)) => items,
+        _ => &[],
+    }
+}
+
+fn secrets_of_a_key(key: &Node) -> usize {
+    let secrets = ["key", "sha256"].into_iter();
+    secrets
+        .map(|name| child(key, name).map_or(0, markers))
+        .sum()
 }
 
 fn endpoints(root: &Node) -> Vec<&[Node]> {

@@ -22,7 +22,7 @@ pub use request::{Request, chat, chat_body, get, post};
 pub use tls_node::TlsNode;
 
 pub use loadtest::engine::{
-    Cut, Death, Engine, EngineError, Fault, Health, QueueFull, Recorded, Script,
+    Cut, Death, Engine, EngineError, Fault, Flavour, Health, QueueFull, Recorded, Script,
 };
 
 /// Longer than anything here takes, short enough to see a hang for what it is.
@@ -60,5 +60,23 @@ pub fn noise(length: usize, seed: u64) -> Vec<u8> {
     let mut rng = fastrand::Rng::with_seed(seed);
     let mut bytes = vec![0; length];
     rng.fill(&mut bytes);
+    bytes
+}
+
+/// A JSON object of exactly so many bytes, at least 2, that no engine can make sense of.
+pub fn padded(length: usize) -> Vec<u8> {
+    let mut bytes = vec![b' '; length];
+    bytes[0] = b'{';
+    bytes[length - 1] = b'}';
+    bytes
+}
+
+/// The same of letters in a string, so that no framing could be mistaken in it, the same for the same
+/// `seed`; at least 8 bytes.
+pub fn letters(length: usize, seed: u64) -> Vec<u8> {
+    let mut bytes = b"{\"x\":\"".to_vec();
+    let room = length - bytes.len() - 2;
+    bytes.extend(noise(room, seed).iter().map(|byte| b'A' + byte % 26));
+    bytes.extend(b"\"}");
     bytes
 }

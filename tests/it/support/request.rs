@@ -31,14 +31,18 @@ pub fn post(target: &str, body: impl Into<Vec<u8>>) -> Request {
     }
 }
 
-/// A chat of one message.
+/// A chat of one message. A stream asks for its count of tokens, so that it passes unchanged.
 pub fn chat(stream: bool) -> Request {
     post("/v1/chat/completions", chat_body(stream))
 }
 
 pub fn chat_body(stream: bool) -> String {
     let message = json!({ "role": "user", "content": "Say something." });
-    json!({ "model": "DeepSeek-R1", "messages": [message], "stream": stream }).to_string()
+    let mut body = json!({ "model": "DeepSeek-R1", "messages": [message], "stream": stream });
+    if stream {
+        body["stream_options"] = json!({ "include_usage": true });
+    }
+    body.to_string()
 }
 
 impl Request {

@@ -7,16 +7,16 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use memchr::memmem;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::connection::{Connection, End, Gone};
-use super::errors::error_event;
 use super::faults;
-use super::generation::{Bounds, Choice, Finish, Step};
-use super::http::{LAST_CHUNK, chunk, now};
-use super::render::{DONE, Renderer, Usage};
-use super::request::{Api, Ask};
+use super::generation::{Choice, Finish, Step};
+use super::http::{LAST_CHUNK, chunk};
+use super::render::{Dialect, Usage, dialect};
+use super::request::Ask;
 use super::responder::Responder;
 use super::script::{Cut, Death, EngineError, Fault, QueueFull, Script};
 use super::shared::{Running, Shared, State};
@@ -36,14 +36,7 @@ pub(super) async fn generate(
 ) -> Result<End, Gone> {
     let shared = Arc::clone(&connection.shared);
     let state = connection.state.clone();
-    let renderer = Renderer::new(
-        &ask,
-        script.flavour,
-        &script.model,
-        &responder.answer_id,
-        now(),
-        script.prompt_tokens_details,
-    );
+    let dialect = dialect(&ask, script, &shared, &responder.answer_id);
     let chunked = fault != Some(Fault::CloseDelimited);
     let (out, event) = (Vec::new(), Vec::new());
     let mut answer = Answer {
@@ -52,7 +45,7 @@ pub(super) async fn generate(
         state,
         script,
         responder,
-        renderer,
+        dialect,
         ask,
         fault,
         arrival,
@@ -80,7 +73,7 @@ struct Answer<'a> {
     state: watch::Receiver<State>,
     script: &'a Script,
     responder: Responder,
-    renderer: Renderer,
+    dialect: Box<dyn Dialect>,
     ask: Ask,
     fault: Option<Fault>,
     arrival: Instant,
@@ -88,7 +81,7 @@ struct Answer<'a> {
     begun: Instant,
     /// False when the body ends with the connection.
     chunked: bool,
-    /// What is written next; and an event before it is made a chunk of.
+    /// What is written next; and events before a chunk is made of each.
     out: Vec<u8>,
     event: Vec<u8>,
     /// Content events sent.
@@ -118,6 +111,9 @@ impl Answer<'_> {
             self.chunked,
         );
         faults::write_head(self.connection, &head, self.fault.as_ref()).await?;
+        self.event.clear();
+        self.dialect.at_once(&mut self.event);
+        self.emit(false).await?;
         let slot = match admission {
             Admission::Full => return self.fail(EngineError::Busy).await,
             Admission::Slot(slot) => slot,
@@ -156,7 +152,7 @@ impl Answer<'_> {
                     return Ok(end);
                 }
                 if std::mem::take(&mut first)
-                    && let Some(end) = self.open_chat().await?
+                    && let Some(end) = self.open().await?
                 {
                     return Ok(end);
                 }
@@ -177,37 +173,15 @@ impl Answer<'_> {
         self.finish(produced).await
     }
 
-    /// The answers to each prompt, in the order of their index.
     fn choices(&self) -> Vec<Choice> {
-        let ask = &self.ask;
-        let bounds = Bounds {
-            max_tokens: ask.max_tokens,
-            min_tokens: ask.min_tokens,
-            ignore_eos: ask.ignore_eos,
-            stop: &ask.stop,
-        };
-        let of_prompt = |prompt| (0..ask.n).map(move |index| (prompt, index));
-        ask.prompts
-            .iter()
-            .flat_map(of_prompt)
-            .map(|(prompt, index)| Choice::new(self.script, prompt, index, &bounds))
-            .collect()
+        Choice::all(self.script, &self.ask)
     }
 
-    /// The role events of a chat.
-    async fn open_chat(&mut self) -> Result<Option<End>, Gone> {
-        if self.ask.api == Api::Completions {
-            return Ok(None);
-        }
-        for index in 0..self.ask.n {
-            self.event.clear();
-            self.renderer
-                .role_event(&mut self.event, index, &self.ask.prompts[0].ids);
-            if let Some(end) = self.emit(true).await? {
-                return Ok(Some(end));
-            }
-        }
-        Ok(None)
+    /// What comes before the first token's event.
+    async fn open(&mut self) -> Result<Option<End>, Gone> {
+        self.event.clear();
+        self.dialect.open(&mut self.event, &self.ask);
+        self.emit(true).await
     }
 
     /// The event of one token, if it has one.
@@ -222,9 +196,6 @@ impl Answer<'_> {
             Some(Finish::Length) => _ = self.shared.metrics.at_length.fetch_add(1, Relaxed),
             _ => {}
         }
-        if !self.renderer.shows(step) {
-            return Ok(None);
-        }
         let prompt = &self.ask.prompts[index / self.ask.n];
         let usage = Usage {
             prompt: prompt.context.length,
@@ -232,17 +203,23 @@ impl Answer<'_> {
         };
         let prompt_ids = (produced == 1).then_some(prompt.ids.as_slice());
         self.event.clear();
-        self.renderer
-            .token_event(&mut self.event, index, step, usage, prompt_ids);
+        self.dialect
+            .token(&mut self.event, index, step, usage, prompt_ids);
+        if self.event.is_empty() {
+            return Ok(None);
+        }
         let end = self.emit(true).await?;
         self.sent += 1;
         Ok(end)
     }
 
-    /// Sends the event as one chunk. A cut inside an event strikes here.
+    /// Sends the events, each as one chunk. A cut inside an event strikes in the last of them.
     async fn emit(&mut self, content: bool) -> Result<Option<End>, Gone> {
+        if self.event.is_empty() {
+            return Ok(None);
+        }
         self.out.clear();
-        self.take_event();
+        let last = self.take_events();
         if let Some(Fault::Cut {
             after,
             how: Cut::InEvent,
@@ -250,9 +227,8 @@ impl Answer<'_> {
             && content
             && self.sent >= after
         {
-            self.connection
-                .write(&self.out[..self.out.len() / 2])
-                .await?;
+            let half = last + (self.out.len() - last) / 2;
+            self.connection.write(&self.out[..half]).await?;
             return Ok(Some(End::Close));
         }
         self.connection.write(&self.out).await?;
@@ -262,13 +238,23 @@ impl Answer<'_> {
         Ok(None)
     }
 
-    /// Moves the event into `out`, as a chunk unless the body ends with the connection.
-    fn take_event(&mut self) {
-        if self.chunked {
-            chunk(&mut self.out, &[&self.event]);
-        } else {
-            self.out.extend_from_slice(&self.event);
+    /// Moves the events into `out`, each as a chunk unless the body ends with the connection. Says where the last
+    /// one begins.
+    fn take_events(&mut self) -> usize {
+        let mut last = self.out.len();
+        let mut rest = self.event.as_slice();
+        while !rest.is_empty() {
+            let end = memmem::find(rest, b"\n\n").map_or(rest.len(), |at| at + 2);
+            let (event, others) = rest.split_at(end);
+            last = self.out.len();
+            if self.chunked {
+                chunk(&mut self.out, &[event]);
+            } else {
+                self.out.extend_from_slice(event);
+            }
+            rest = others;
         }
+        last
     }
 
     /// The fault that is due before the next content event.
@@ -306,22 +292,24 @@ impl Answer<'_> {
         }
     }
 
-    /// An error event, `[DONE]`, a clean end.
+    /// An error event and a clean end, or a cut where the API has no such event.
     async fn fail(&mut self, error: EngineError) -> Result<End, Gone> {
         self.shared.metrics.failed.fetch_add(1, Relaxed);
         self.event.clear();
-        self.event.extend_from_slice(error_event(error).as_bytes());
-        self.emit(false).await?;
+        if !self.dialect.error(&mut self.event, error) {
+            return Ok(End::Close);
+        }
         self.end_body().await
     }
 
-    /// `finish_reason: "abort"` for each choice, `[DONE]`, a clean end.
+    /// Aborted as its reason for each choice, then the end of a good answer.
     async fn abort(&mut self, choices: &mut [Choice]) -> Result<End, Gone> {
         self.shared.metrics.aborted.fetch_add(1, Relaxed);
         let step = Step {
             finish: Some(Finish::Abort),
             ..Step::default()
         };
+        self.event.clear();
         for (index, choice) in choices
             .iter()
             .enumerate()
@@ -331,11 +319,10 @@ impl Answer<'_> {
                 prompt: self.ask.prompt_tokens(),
                 completion: choice.produced,
             };
-            self.event.clear();
-            self.renderer
-                .token_event(&mut self.event, index, &step, usage, None);
-            self.emit(false).await?;
+            self.dialect
+                .token(&mut self.event, index, &step, usage, None);
         }
+        self.emit(false).await?;
         let produced = choices.iter().map(|choice| choice.produced).sum();
         self.finish(produced).await
     }
@@ -348,30 +335,26 @@ impl Answer<'_> {
         Ok(End::Close)
     }
 
-    /// The usage event where it was asked for, then the end.
+    /// The events after the last token, then the end.
     async fn finish(&mut self, produced: usize) -> Result<End, Gone> {
         self.shared
             .metrics
             .e2el
             .observe_time(self.arrival.elapsed());
         self.shared.metrics.answer_lengths.observe(produced as f64);
-        if self.ask.include_usage {
-            self.event.clear();
-            let usage = Usage {
-                prompt: self.ask.prompt_tokens(),
-                completion: produced,
-            };
-            self.renderer.usage_event(&mut self.event, usage);
-            self.emit(false).await?;
-        }
+        let usage = Usage {
+            prompt: self.ask.prompt_tokens(),
+            completion: produced,
+        };
+        self.event.clear();
+        self.dialect.finish(&mut self.event, usage);
         self.end_body().await
     }
 
+    /// The events that are left, and the end of the body.
     async fn end_body(&mut self) -> Result<End, Gone> {
-        self.event.clear();
-        self.event.extend_from_slice(DONE);
         self.out.clear();
-        self.take_event();
+        self.take_events();
         if self.chunked {
             self.out.extend_from_slice(LAST_CHUNK);
         }

@@ -55,10 +55,9 @@ impl Answer<'_> {
 
     pub(super) async fn refuse(&mut self) -> Result<End, Gone> {
         self.out.clear();
-        self.responder.error(
-            &mut self.out,
-            &ErrorAnswer::of_engine(self.script.flavour, EngineError::Busy),
-        );
+        let error = ErrorAnswer::of_engine(self.script.flavour, EngineError::Busy);
+        self.responder
+            .error(&mut self.out, &self.ask.api.error(error));
         self.connection.write(&self.out).await?;
         Ok(self.responder.end())
     }

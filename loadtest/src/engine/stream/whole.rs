@@ -9,7 +9,7 @@ use crate::engine::connection::{End, Gone};
 use crate::engine::errors::ErrorAnswer;
 use crate::engine::faults;
 use crate::engine::generation::{Finish, Step};
-use crate::engine::render::{DONE, Usage, Whole};
+use crate::engine::render::{Usage, Whole};
 use crate::engine::script::{Cut, Death, EngineError, Fault};
 use crate::engine::shared::Running;
 
@@ -42,19 +42,27 @@ impl Answer<'_> {
     /// All events of a stream at once, for answers with wrong framing.
     pub(super) fn all_events(&mut self) -> Vec<u8> {
         let mut body = Vec::new();
+        self.dialect.at_once(&mut body);
+        self.dialect.open(&mut body, &self.ask);
         let mut step = Step::default();
+        let prompt = self.ask.prompt_tokens();
+        let mut produced = 0;
         for (index, choice) in self.choices().iter_mut().enumerate() {
             while !choice.finished {
                 choice.step(&mut step);
                 let usage = Usage {
-                    prompt: self.ask.prompt_tokens(),
+                    prompt,
                     completion: choice.produced,
                 };
-                self.renderer
-                    .token_event(&mut body, index, &step, usage, None);
+                self.dialect.token(&mut body, index, &step, usage, None);
             }
+            produced += choice.produced;
         }
-        body.extend_from_slice(DONE);
+        let usage = Usage {
+            prompt,
+            completion: produced,
+        };
+        self.dialect.finish(&mut body, usage);
         body
     }
 
@@ -99,17 +107,11 @@ impl Answer<'_> {
             .observe_times(self.script.itl, longest.saturating_sub(1));
         metrics.e2el.observe_time(self.arrival.elapsed());
         metrics.answer_lengths.observe(produced as f64);
-        let prompt_ids: Vec<_> = self
-            .ask
-            .prompts
-            .iter()
-            .map(|prompt| prompt.ids.as_slice())
-            .collect();
         let usage = Usage {
             prompt: self.ask.prompt_tokens(),
             completion: produced,
         };
-        let body = self.renderer.body(&answers, &prompt_ids, usage);
+        let body = self.dialect.body(&answers, &self.ask.prompts, usage);
         let end = self
             .send_whole(
                 &body,
@@ -124,17 +126,10 @@ impl Answer<'_> {
     }
 
     pub(super) fn whole_answers(&self) -> (Vec<Whole>, usize) {
-        let mut step = Step::default();
         let mut produced = 0;
         let mut choices = self.choices();
         let answers = choices.iter_mut().map(|choice| {
-            let mut answer = Whole::default();
-            while !choice.finished {
-                choice.step(&mut step);
-                answer.text.push_str(&step.text);
-                answer.ids.push(step.id);
-            }
-            answer.finish = step.finish.take();
+            let answer = choice.whole();
             match answer.finish {
                 Some(Finish::Length) => self.shared.metrics.at_length.fetch_add(1, Relaxed),
                 _ => self.shared.metrics.stopped.fetch_add(1, Relaxed),
@@ -148,10 +143,9 @@ impl Answer<'_> {
 
     pub(super) async fn fail_whole(&mut self) -> Result<End, Gone> {
         self.out.clear();
-        self.responder.error(
-            &mut self.out,
-            &ErrorAnswer::of_engine(self.script.flavour, EngineError::CoreDead),
-        );
+        let error = ErrorAnswer::of_engine(self.script.flavour, EngineError::CoreDead);
+        self.responder
+            .error(&mut self.out, &self.ask.api.error(error));
         self.connection.write(&self.out).await?;
         Ok(End::Close)
     }
