@@ -18,6 +18,7 @@ use crate::telemetry::metrics::Intervals;
 
 use super::body::Body;
 use super::incoming::Incoming;
+use super::memory::Holder;
 
 /// How a request ended, for the access log.
 pub use crate::telemetry::access_log::End;
@@ -111,6 +112,14 @@ impl RequestCtx {
             end: End::Complete,
             refusal: None,
             error: None,
+        }
+    }
+
+    /// Whose memory its body and a held answer take; `None` for a unix socket without keys.
+    pub fn holder(&self) -> Option<Holder> {
+        match &self.tenant {
+            Some(tenant) => Some(Holder::Key(Arc::clone(&tenant.name))),
+            None => self.client.map(Holder::Address),
         }
     }
 

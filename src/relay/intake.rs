@@ -271,6 +271,7 @@ pub(super) async fn read_body(
         ctx.connection.as_deref(),
         length,
     );
+    let holder = ctx.holder();
     let body = Body::read(
         &mut ctx.incoming,
         session.as_downstream_mut(),
@@ -278,7 +279,7 @@ pub(super) async fn read_body(
         &config.limits,
         config.client.body_timeout,
         &shared.body_memory,
-        ctx.client,
+        holder.as_ref(),
         &mut reader,
     );
     match body.await {

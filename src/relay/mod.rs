@@ -115,13 +115,14 @@ async fn answer(
     let counts = matches!(snapshot.config.expose, Expose::Inference { .. })
         && matches!(call.dialect, Dialect::Chat | Dialect::Completions);
     let payload = Payload::new(&body, &asked, &route, counts);
+    let holder = ctx.holder();
     let exchange = Exchange {
         call,
         is_head: request.method == http::Method::HEAD,
         body: &[],
         limits: &snapshot.config.limits,
         memory: &shared.body_memory,
-        client: ctx.client,
+        holder: holder.as_ref(),
         usage: payload.usage_asked(),
         rename: None,
         only,
