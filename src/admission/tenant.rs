@@ -140,6 +140,11 @@ impl Permit {
         }
     }
 
+    /// What the request has used is not known: what it was charged stands.
+    pub fn keep_charge(&mut self) {
+        self.used = self.used.max(self.charged.unwrap_or(0));
+    }
+
     fn unused(&self) -> u64 {
         (self.charged).map_or(0, |charged| charged.saturating_sub(self.used))
     }

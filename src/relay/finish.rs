@@ -160,13 +160,17 @@ fn settle(ctx: &mut RequestCtx) {
     let Usage {
         prompt, completion, ..
     } = ctx.tokens.usage;
-    // Whoever left before the engine counted has cost it the prompt all the same.
+    let estimated = ctx.body.len as u64 / 4;
     let is_begun = ctx.is_stream.is_some() && ctx.status.is_none_or(|status| status < 400);
-    let prompt = prompt.unwrap_or(if is_begun { ctx.body.len as u64 / 4 } else { 0 });
-    permit.settle(
-        prompt.saturating_add(completion.unwrap_or(0)),
-        Instant::now(),
-    );
+    let has_left = ctx.end == End::ClientLeft && ctx.attempts > 0;
+    let used = match (prompt, completion) {
+        // An answer that is too long to be held, or compressed, or given in the background: it was not free.
+        (None, None) if is_begun => return permit.keep_charge(),
+        // Whoever left before the engine counted has cost it the prompt all the same.
+        (None, _) if is_begun || has_left => estimated.saturating_add(completion.unwrap_or(0)),
+        _ => (prompt.unwrap_or(0)).saturating_add(completion.unwrap_or(0)),
+    };
+    permit.settle(used, Instant::now());
 }
 
 fn protocol(version: Version) -> &'static str {

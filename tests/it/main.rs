@@ -12,6 +12,7 @@ mod catalog;
 mod choosing;
 mod client_timeouts;
 mod connection;
+mod costs;
 mod cuts;
 mod draining;
 mod expose;
