@@ -227,7 +227,10 @@ pub const CHECKS: &[(&str, Check)] = &[
     // docs/from-litellm.md
     (
         "sluicegate import config.yaml > sluicegate.yaml",
-        RunBy("tests/process/from_litellm.rs", "\"import\""),
+        RunBy(
+            "tests/process/from_litellm.rs",
+            "the_command_imports_a_config_yaml",
+        ),
     ),
     ("editor .env config/sluicegate.llm.yaml", Not(Editor)),
     (
