@@ -10,8 +10,6 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::config::Engine;
-
 /// `created` of every model, LiteLLM's: engines have none that stays, and an answer should be the same after
 /// a restart and on another gateway.
 pub const CREATED: u64 = 1_677_610_602;
@@ -23,10 +21,9 @@ const MOST: usize = 1024;
 /// In bytes; what a configuration may name as well.
 const LONGEST_NAME: usize = 256;
 
-/// What an engine says that it is and serves.
+/// What an engine says that it serves.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Catalog {
-    pub engine: Engine,
     /// In the engine's order, each name once.
     pub models: Vec<Listed>,
 }
@@ -82,10 +79,13 @@ impl Catalog {
         if models.is_empty() && !entries.is_empty() {
             return Err(Odd::NoModel);
         }
-        Ok(Self {
-            engine: engine(&models),
-            models,
-        })
+        Ok(Self { models })
+    }
+
+    /// Whether a model is owned by `owner`: vLLM and SGLang sign theirs so.
+    pub fn is_signed(&self, owner: &str) -> bool {
+        let mut owners = self.models.iter().map(|model| model.owned_by.as_deref());
+        owners.any(|by| by == Some(owner))
     }
 
     /// The names, in the engine's order.
@@ -108,18 +108,6 @@ impl Listed {
 fn fit(text: &str) -> Option<Arc<str>> {
     let fits = (1..=LONGEST_NAME).contains(&text.len()) && !text.contains(char::is_control);
     fits.then(|| Arc::from(text))
-}
-
-/// vLLM and SGLang sign their models.
-fn engine(models: &[Listed]) -> Engine {
-    let signed = |by: &str| models.iter().any(|m| m.owned_by.as_deref() == Some(by));
-    if signed("vllm") {
-        Engine::Vllm
-    } else if signed("sglang") {
-        Engine::Sglang
-    } else {
-        Engine::OpenAi
-    }
 }
 
 /// A model as clients see it.

@@ -139,8 +139,7 @@ impl Pool {
     /// What an endpoint of it runs, by the configuration or else by what it says. `None` = it has not said
     /// yet: nothing but OpenAI's API may be relied on.
     pub fn engine_of(&self, endpoint: &Endpoint) -> Option<config::Engine> {
-        let said = || endpoint.state.catalog.get().map(|catalog| catalog.engine);
-        self.engine.or_else(said)
+        self.engine.or_else(|| endpoint.state.catalog.engine())
     }
 
     /// Whether there is an endpoint that was not tried.

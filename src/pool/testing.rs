@@ -86,7 +86,6 @@ pub(crate) fn endpoint(state: &Arc<EndpointState>) -> Endpoint {
         max_in_flight: None,
         backup: false,
         api_key: None,
-        model: None,
         metrics: std::sync::OnceLock::new(),
     }
 }

@@ -29,6 +29,7 @@ mod moving_limits;
 mod pingora;
 mod reload;
 mod response_headers;
+mod responses;
 mod sse;
 mod storm;
 mod upstream_timeouts;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
 
+use crate::config::Engine;
 use crate::openai::models::Catalog;
 
 /// Names in one line of the log.
@@ -19,6 +20,11 @@ impl LastCatalog {
         self.0.load_full()
     }
 
+    /// What it runs, by its word; `None` = it has not said yet.
+    pub fn engine(&self) -> Option<Engine> {
+        self.0.load().as_deref().map(engine)
+    }
+
     /// Takes a new answer. The first one, and what is different in a later one, is logged under `name`.
     pub fn set(&self, catalog: Catalog, name: &str) {
         let before = self.0.load();
@@ -30,6 +36,16 @@ impl LastCatalog {
     }
 }
 
+fn engine(catalog: &Catalog) -> Engine {
+    if catalog.is_signed("vllm") {
+        Engine::Vllm
+    } else if catalog.is_signed("sglang") {
+        Engine::Sglang
+    } else {
+        Engine::OpenAi
+    }
+}
+
 /// What is to be said of `catalog`; `None` where it says the same as `before`.
 fn news(before: Option<&Catalog>, catalog: &Catalog) -> Option<String> {
     if before == Some(catalog) {
@@ -38,15 +54,20 @@ fn news(before: Option<&Catalog>, catalog: &Catalog) -> Option<String> {
     let names: Vec<&str> = catalog.names().take(SHOWN).collect();
     let models = match catalog.models.len() {
         0 => "no model".to_owned(),
+        1 => format!("the model {}", names.concat()),
         count if count > names.len() => {
-            format!("{} and {} more", names.join(", "), count - names.len())
+            format!(
+                "the models {} and {} more",
+                names.join(", "),
+                count - names.len()
+            )
         }
-        _ => names.join(", "),
+        _ => format!("the models {}", names.join(", ")),
     };
-    let engine = catalog.engine.as_str();
-    Some(match before {
-        Some(before) if before.engine == catalog.engine => format!("now serves {models}"),
-        _ => format!("is {engine} and serves {models}"),
+    let now = engine(catalog);
+    Some(match before.map(engine) {
+        Some(before) if before == now => format!("now has {models}"),
+        _ => format!("is {} with {models}", now.as_str()),
     })
 }
 
@@ -66,28 +87,31 @@ mod tests {
     fn only_news_are_told() {
         let first = catalog("vllm", &["R1"]);
         let said = |before: Option<&Catalog>, now| news(before, now);
-        assert_eq!(said(None, &first).as_deref(), Some("is vllm and serves R1"));
+        assert_eq!(
+            said(None, &first).as_deref(),
+            Some("is vllm with the model R1")
+        );
         let same = first.clone();
         assert_eq!(said(Some(&first), &same), None);
         let more = catalog("vllm", &["R1", "V3"]);
         assert_eq!(
             said(Some(&first), &more).as_deref(),
-            Some("now serves R1, V3")
+            Some("now has the models R1, V3")
         );
         let other = catalog("sglang", &["R1"]);
         assert_eq!(
             said(Some(&first), &other).as_deref(),
-            Some("is sglang and serves R1")
+            Some("is sglang with the model R1")
         );
         let none = catalog("", &[]);
         assert_eq!(
             said(None, &none).as_deref(),
-            Some("is openai and serves no model")
+            Some("is openai with no model")
         );
         let many = catalog("", &["1", "2", "3", "4", "5", "6", "7", "8", "9", "10"]);
         assert_eq!(
             said(Some(&none), &many).as_deref(),
-            Some("now serves 1, 2, 3, 4, 5, 6, 7, 8 and 2 more")
+            Some("now has the models 1, 2, 3, 4, 5, 6, 7, 8 and 2 more")
         );
     }
 

@@ -107,9 +107,9 @@ impl Scene {
 
     /// The engine and its first model, as last said.
     fn known(&self) -> Option<(Engine, String)> {
-        let catalog = self.endpoint().catalog.get()?;
-        let model = catalog.names().next()?.to_owned();
-        Some((catalog.engine, model))
+        let endpoint = self.endpoint();
+        let model = endpoint.catalog.get()?.names().next()?.to_owned();
+        Some((endpoint.catalog.engine()?, model))
     }
 }
 
