@@ -350,7 +350,17 @@ fn anthropics_events() {
         assert!(whole.ended && !whole.done && whole.content == 2 && whole.data == 5);
         assert_eq!(ending, Ending::Whole);
         assert!(one(Dialect::Messages, &stream(&[start, usage])).0.started);
-        assert!(one(Dialect::Messages, &stream(&[start, stop])).0.done);
+        let (whole, ending) = one(Dialect::Messages, &stream(&[start, usage, stop]));
+        assert!(whole.done && !whole.aborted && ending == Ending::Whole);
+        // As vLLM ends a message that it has given up.
+        let given_up = usage.replace("\"end_turn\"", "null");
+        for events in [
+            &[start, block, delta, stop][..],
+            &[start, delta, &given_up, stop],
+        ] {
+            let (whole, ending) = one(Dialect::Messages, &stream(events));
+            assert!(whole.aborted && !whole.ended && ending == Ending::Cut);
+        }
         assert_eq!(
             one(Dialect::Messages, &stream(&[start, block, delta])).1,
             Ending::Cut
