@@ -86,6 +86,7 @@ pub(crate) fn endpoint(state: &Arc<EndpointState>) -> Endpoint {
         max_in_flight: None,
         backup: false,
         api_key: None,
+        model: None,
         metrics: std::sync::OnceLock::new(),
     }
 }
