@@ -1,7 +1,12 @@
 //! What runs beside the requests.
 
+pub mod pid_file;
 pub mod prober;
 pub mod resolver;
 pub mod series;
+pub mod signals;
 pub mod supervisor;
 pub mod sweeper;
+pub mod systemd;
+pub mod upgrade;
+pub mod watchdog;

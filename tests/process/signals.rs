@@ -126,7 +126,7 @@ async fn hup_takes_a_valid_file_and_nothing_of_an_invalid_one() {
     assert_eq!(
         gateway
             .log
-            .count("these changes take effect after a restart: threads"),
+            .count("these changes take effect after an upgrade (-s upgrade) or a restart: threads"),
         1
     );
     assert!(is_complete(&chat().await));
