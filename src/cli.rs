@@ -154,7 +154,9 @@ impl Cli {
             Err(mistakes) => {
                 eprintln!("{mistakes}");
                 if let Some(predecessor) = predecessor {
-                    predecessor.failed(&mistakes.to_string());
+                    // The others are in the log as well.
+                    let mistakes = mistakes.to_string();
+                    predecessor.failed(mistakes.lines().next().unwrap_or_default());
                 }
                 if self.test || self.print {
                     eprintln!("configuration file {} test failed", self.config.display());

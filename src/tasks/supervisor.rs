@@ -181,10 +181,10 @@ async fn upgrade(
     match start_successor(server, signals, program).await {
         Ok(successor) => Some(successor),
         Err(failure) => {
-            error!("upgrade failed; this process serves on: {failure}");
             if let Some(pid_file) = &process.pid_file {
                 pid_file.write_again();
             }
+            error!("upgrade failed; this process serves on: {failure}");
             systemd::not_upgraded(&failure.to_string());
             None
         }
