@@ -8,7 +8,7 @@ use arc_swap::ArcSwapOption;
 
 use crate::admission::Tenant;
 use crate::pool::{Endpoint, Pool};
-use crate::relay::BodyMemory;
+use crate::relay::{Bindings, BodyMemory};
 use crate::snapshot::{ModelScope, SnapshotCell};
 use crate::telemetry::metrics::{
     EndpointMetrics, EndpointSample, KeyMetrics, ModelMetrics, PoolMetrics, Sources,
@@ -20,6 +20,7 @@ pub struct Shared {
     pub snapshot: Arc<SnapshotCell>,
     pub metrics: Metrics,
     pub body_memory: Arc<BodyMemory>,
+    pub bindings: Bindings,
     access_log: ArcSwapOption<AccessLog>,
     draining: AtomicBool,
 }
@@ -38,6 +39,7 @@ impl Shared {
             snapshot,
             metrics,
             body_memory,
+            bindings: Bindings::default(),
             access_log: ArcSwapOption::from_pointee(access_log),
             draining: AtomicBool::new(false),
         }

@@ -1,7 +1,10 @@
 //! What runs beside the requests.
 
+pub mod catalog;
+pub mod per_endpoint;
 pub mod pid_file;
 pub mod prober;
+pub mod request;
 pub mod resolver;
 pub mod series;
 pub mod signals;
