@@ -37,7 +37,7 @@ pub fn finish(shared: &Shared, session: &mut Session, error: Option<&Error>, ctx
     }
     if let Some(connection) = &ctx.connection {
         connection.request_finished(intake::idle_timeout(ctx));
-        if connection.is_draining() {
+        if connection.closes_unannounced() {
             session.set_keepalive(None);
         }
     }
