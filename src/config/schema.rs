@@ -204,6 +204,9 @@ pub(super) static KEYS: &[Key] = &[
     )),
     or_null(key("keys[].max_in_flight", Count(1, 1_000_000), "null")),
     key("keys[].admin", Value, "false"),
+    key("tracing", Section, "{}"),
+    or_null(key("tracing.otlp", Value, "null")),
+    key("tracing.sample", Ratio(1.0), "0.01"),
 ];
 
 /// Addresses of `listen`, and of `admin`. They are compared with each other.
@@ -217,7 +220,6 @@ pub(super) const MOST_KEYS: usize = 10_000;
 
 /// Keys of versions to come: written today they get this answer, not a guess at what was meant.
 pub(super) static LATER: &[&str] = &[
-    "tracing",
     "keys[].priority",
     "keys[].weight",
     "pools.*.engine",

@@ -22,6 +22,8 @@ mod respond;
 mod retry;
 mod straight;
 mod stream;
+mod timing;
+mod tracing;
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -86,6 +88,8 @@ async fn answer(
     let call = intake::identify(session, ctx, &snapshot.config)?;
     admit::authenticate(ctx, &snapshot, &session.req_header().headers)?;
     let asked = intake::read_body(shared, session, ctx, &snapshot.config, call).await?;
+    let (_, target) = request::split_target(session.req_header().raw_path());
+    tracing::asked(ctx, call, intake::path_of(target), &asked);
     let route = admit::resolve(ctx, &snapshot, call, &asked)?;
     ctx.model = snapshot.model(&route).cloned();
     ctx.pool = Some(Arc::clone(&snapshot.pools[route.pool]));

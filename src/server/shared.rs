@@ -13,6 +13,7 @@ use crate::snapshot::{ModelScope, SnapshotCell};
 use crate::telemetry::metrics::{
     EndpointMetrics, EndpointSample, KeyMetrics, ModelMetrics, PoolMetrics, Sources,
 };
+use crate::telemetry::tracing::Tracer;
 use crate::telemetry::{AccessLog, Metrics};
 
 /// The state of the process: one of each.
@@ -21,6 +22,7 @@ pub struct Shared {
     pub metrics: Metrics,
     pub body_memory: Arc<BodyMemory>,
     access_log: ArcSwapOption<AccessLog>,
+    tracer: ArcSwapOption<Tracer>,
     draining: AtomicBool,
 }
 
@@ -39,6 +41,7 @@ impl Shared {
             metrics,
             body_memory,
             access_log: ArcSwapOption::from_pointee(access_log),
+            tracer: ArcSwapOption::empty(),
             draining: AtomicBool::new(false),
         }
     }
@@ -82,6 +85,15 @@ impl Shared {
 
     pub fn replace_access_log(&self, access_log: Option<AccessLog>) {
         self.access_log.store(access_log.map(Arc::new));
+    }
+
+    /// Where spans go; `None` where none are wanted.
+    pub fn tracer(&self) -> Option<Arc<Tracer>> {
+        self.tracer.load_full()
+    }
+
+    pub fn replace_tracer(&self, tracer: Option<Arc<Tracer>>) {
+        self.tracer.store(tracer);
     }
 
     /// Opens the file again after it was moved away (USR1).

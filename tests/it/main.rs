@@ -30,5 +30,6 @@ mod reload;
 mod response_headers;
 mod sse;
 mod storm;
+mod tracing;
 mod upstream_timeouts;
 mod usage;
