@@ -234,6 +234,7 @@ pub(super) static LATER: &[&str] = &[
 /// What nginx and LiteLLM call it, and where it is here.
 pub(super) static HABITS: &[(&str, &str)] = &[
     ("api_keys", "keys"),
+    ("callbacks", "tracing"),
     ("client_body_timeout", "client.body_timeout"),
     ("client_header_timeout", "client.header_timeout"),
     ("client_max_body_size", "limits.body"),
@@ -248,6 +249,7 @@ pub(super) static HABITS: &[(&str, &str)] = &[
     ("model_group_alias", "models"),
     ("model_list", "models"),
     ("num_retries", "retries"),
+    ("otel_exporter", "tracing"),
     ("pid", "pid_file"),
     ("proxy_connect_timeout", "timeouts.connect"),
     (
@@ -261,6 +263,7 @@ pub(super) static HABITS: &[(&str, &str)] = &[
     ("server", "endpoints"),
     ("servers", "endpoints"),
     ("set_real_ip_from", "trusted_proxies"),
+    ("success_callback", "tracing"),
     ("tpm", "tokens_per_minute of a key"),
     ("upstream", "pools"),
     ("upstreams", "pools"),

@@ -21,7 +21,8 @@ struct Timing {
     connect: Option<Duration>,
     /// From the request's head to the first content of a stream, or to this answer's head.
     first_byte: Duration,
-    /// The gateway's own share: to read nothing, to choose, to build; or all of it, where no engine was asked.
+    /// The gateway's own share: what it did before the engine had the request, or all of it where none was
+    /// asked. Not known of a request that was moved.
     gateway: Option<Duration>,
 }
 

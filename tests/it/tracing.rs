@@ -325,15 +325,20 @@ async fn a_client_that_leaves_ends_the_spans() {
 async fn what_a_client_chooses_is_bounded() {
     let (engine, receiver) = (engine().await, receiver().await);
     let gateway = traced(&receiver, &one(&engine)).await;
-    let model = "ä".repeat(100_000);
+    let model = "ä".repeat(500);
     let body = format!("{{\"model\":\"{model}\",\"messages\":[],\"stream\":false}}");
     gateway.ask(&post("/v1/chat/completions", body)).await;
+    let path = format!("/x{}", "é".repeat(10_000));
+    gateway.ask(&get(&path)).await;
     gateway.finish().await;
     let spans = received(&receiver);
-    assert!(spans[0].name.len() <= 128, "{}", spans[0].name.len());
-    let of = attributes(&spans[0].attributes);
-    assert_eq!(of["gen_ai.request.model"].len(), 1024);
-    assert!(spans[0].encoded_len() < 4096);
+    let [own, _, refused] = &spans[..] else {
+        panic!("{spans:?}")
+    };
+    assert_eq!(own.name, format!("chat {}", "ä".repeat(61)));
+    assert_eq!(attributes(&own.attributes)["gen_ai.request.model"], model);
+    assert!(attributes(&refused.attributes)["url.path"].len() <= 1024);
+    assert!(refused.encoded_len() < 4096);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

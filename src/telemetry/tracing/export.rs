@@ -49,14 +49,10 @@ impl Exporter {
         }
     }
 
-    /// Its tracer is no longer in use: what waits is tried once more, without waiting between tries.
-    pub fn hurry(&self) {
-        self.hurry.send_replace(true);
-    }
-
     /// Waits until it has sent or given up everything, but not beyond `deadline`. Its tracer must be gone.
+    /// Nothing is tried twice any more, nor is it after this was dropped.
     pub async fn finish(mut self, deadline: Instant) {
-        self.hurry();
+        self.hurry.send_replace(true);
         if timeout_at(deadline, &mut self.task).await.is_err() {
             self.task.abort();
             warn!("the last spans could not be sent in time");
@@ -121,7 +117,7 @@ impl Export {
     async fn pause(&mut self, wait: Duration) -> bool {
         tokio::select! {
             biased;
-            // An error means that whoever would say so is gone, and so is the gateway.
+            // An error means that whoever would say so is gone: a reload has put another in its place.
             _ = self.hurried.wait_for(|hurried| *hurried) => false,
             () = sleep(wait) => true,
         }

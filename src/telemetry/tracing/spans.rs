@@ -57,7 +57,7 @@ fn own(trace: &Trace, recording: &Recording, record: &Record<'_>) -> Span {
     put.put_some("gen_ai.operation.name", recording.operation);
     put.put_some("gen_ai.provider.name", recording.provider);
     put.put_some("gen_ai.request.model", model);
-    if recording.operation.is_some() {
+    if recording.operation.is_some() && record.attempts > 0 {
         put.put("gen_ai.request.stream", record.stream);
     }
     put.put_some("gen_ai.usage.input_tokens", record.prompt_tokens);
