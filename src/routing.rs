@@ -1,7 +1,7 @@
 //! Which pool serves the model that a request names, and what the engines call it. Pure.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use crate::config::{self, Config, similar};
 use crate::openai::ApiError;
@@ -59,6 +59,19 @@ pub struct Route<'a> {
     pub upstream_model: Option<&'a Arc<str>>,
     /// Whether answers name the model as the client did.
     pub rename_response: bool,
+}
+
+impl Route<'static> {
+    /// For what is there in one pool alone, and names no model.
+    pub fn to_pool(pool: usize) -> Self {
+        static LABEL: LazyLock<Arc<str>> = LazyLock::new(|| OTHER.into());
+        Self {
+            pool,
+            label: &LABEL,
+            upstream_model: None,
+            rename_response: false,
+        }
+    }
 }
 
 /// Why a request goes nowhere.

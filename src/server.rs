@@ -21,6 +21,7 @@ use crate::listener::{
 };
 use crate::proxy::Gateway;
 use crate::snapshot::{BuildError, Snapshot, SnapshotCell};
+use crate::tasks::catalog::{self, Ask, HttpAsk};
 use crate::tasks::prober::{self, HttpProbe, Probe};
 use crate::tasks::resolver::{self, Failing, Resolve, SystemResolver};
 use crate::tasks::{series, sweeper};
@@ -163,7 +164,10 @@ impl Server {
         }
         let first_probes = config.pools.iter().map(|pool| pool.health.timeout).max();
         let probe: Arc<dyn Probe> = Arc::new(HttpProbe);
-        prober::first_round(&shared.snapshot, &probe, first_probes.unwrap_or_default()).await;
+        let first_probes = first_probes.unwrap_or_default();
+        let ask: Arc<dyn Ask> = Arc::new(HttpAsk);
+        let probes = prober::first_round(&shared.snapshot, &probe, first_probes);
+        catalog::first_round(&shared.snapshot, &ask, first_probes, probes).await;
 
         let addresses = listeners
             .iter()
@@ -188,6 +192,11 @@ impl Server {
             tokio::spawn(prober::run(
                 Arc::clone(&shared.snapshot),
                 probe,
+                ended(end.clone()),
+            )),
+            tokio::spawn(catalog::run(
+                Arc::clone(&shared.snapshot),
+                ask,
                 ended(end.clone()),
             )),
             tokio::spawn(resolver::run(

@@ -27,7 +27,7 @@ fn script(name: &str) -> Script {
         "chat-stream-usage" | "chat-orca" => script.prompt_tokens_details = true,
         "chat" => (script.prompt_tokens_details, script.request_id_headers) = (true, true),
         "abort-end" => script.fault = Some(Fault::Abort { after: 1 }),
-        "core-died" => {
+        "core-died" | "messages-core-died" => {
             script.fault = Some(Fault::Error {
                 after: 1,
                 error: EngineError::CoreDead,
@@ -39,8 +39,11 @@ fn script(name: &str) -> Script {
                 error: EngineError::ShuttingDown,
             })
         }
-        "unauthorized" => script.api_key = Some("secret".to_owned()),
-        "queue-full-status" => (script.max_running, script.max_queued) = (Some(0), Some(0)),
+        "unauthorized" | "messages-x-api-key" => script.api_key = Some("secret".to_owned()),
+        "embeddings" | "score" | "rerank" => script.embeddings = Some(2),
+        "queue-full-status" | "messages-queue-full" => {
+            (script.max_running, script.max_queued) = (Some(0), Some(0))
+        }
         "queue-full-event" => {
             (script.max_running, script.max_queued) = (Some(0), Some(0));
             script.queue_full = QueueFull::Event;
@@ -116,10 +119,25 @@ fn mask(text: &str, length: bool) -> String {
             Some(("content-length", _)) if length => "content-length: LENGTH\n".to_owned(),
             _ => line.to_owned(),
         };
-        let line = replace_until(&line, "\"chatcmpl-", '"', "\"ID\"");
-        let line = replace_until(&line, "\"cmpl-", '"', "\"ID\"");
-        let line = replace_until(&line, "\"modelperm-", '"', "\"ID\"");
-        out.push_str(&replace_until(&line, "\"created\":", ',', "\"created\":0,"));
+        let ids = [
+            "chatcmpl-",
+            "cmpl-",
+            "modelperm-",
+            "resp_",
+            "msg_",
+            "embd-",
+            "score-",
+        ];
+        let line = ids.iter().fold(line, |line, id| {
+            replace_until(&line, &format!("\"{id}"), '"', "\"ID\"")
+        });
+        let line = replace_until(&line, "\"created\":", ',', "\"created\":0,");
+        out.push_str(&replace_until(
+            &line,
+            "\"created_at\":",
+            ',',
+            "\"created_at\":0,",
+        ));
     }
     out
 }

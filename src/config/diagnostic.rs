@@ -176,7 +176,7 @@ pub(super) fn quoted(text: &str) -> String {
 }
 
 /// `text` escaped, so that a message has one line, and no longer than a line of a log should be.
-pub(super) fn shown(text: &str) -> String {
+pub(crate) fn shown(text: &str) -> String {
     const LONGEST: usize = 80;
     let mut shown: String = text
         .chars()

@@ -155,6 +155,7 @@ impl Config {
 
 fn one_pool(yaml: &mut Yaml, pool: &Pool) {
     yaml.section(1, &pool.name);
+    yaml.key(2, "engine", name(pool.engine));
     yaml.section(2, "endpoints");
     for endpoint in &pool.endpoints {
         one_endpoint(yaml, endpoint);

@@ -69,7 +69,8 @@ pub(crate) fn escape(value: &str) -> Cow<'_, str> {
     }
 }
 
-fn is_name(name: &str) -> bool {
+/// Whether `${name}` can be written.
+pub(crate) fn is_name(name: &str) -> bool {
     !name.is_empty()
         && name.len() <= 128
         && !name.starts_with(|c: char| c.is_ascii_digit())

@@ -16,8 +16,8 @@ mod expose;
 mod keys;
 mod listen;
 mod models;
-mod other_file;
-mod parse;
+pub(crate) mod other_file;
+pub(crate) mod parse;
 mod pools;
 mod reader;
 mod reload;
@@ -39,8 +39,9 @@ pub use reload::{changed_names, restart_needed};
 pub use source::{from_command_line, load, parse_str};
 pub use tracing::{OtlpUrl, Tracing};
 
+pub(crate) use diagnostic::shown;
 pub(crate) use endpoint_url::is_endpoint;
-pub(crate) use environment::escape;
+pub(crate) use environment::{escape, is_name as is_variable};
 pub(crate) use expose::is_extra_path;
 pub(crate) use similar::similar;
 pub(crate) use units::{show_duration, show_size};
@@ -202,6 +203,8 @@ pub struct Keepalive {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Pool {
     pub name: Arc<str>,
+    /// What its endpoints run; `None` = each is asked.
+    pub engine: Option<Engine>,
     pub endpoints: Vec<Endpoint>,
     pub policy: PolicyName,
     /// What its endpoints have that have no `max_in_flight` of their own.
@@ -212,6 +215,26 @@ pub struct Pool {
     pub tls: UpstreamTls,
     pub health: Health,
     pub timeouts: Timeouts,
+}
+
+/// What an endpoint runs: whose ways beyond OpenAI's API may be relied on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Engine {
+    Vllm,
+    Sglang,
+    /// Anything else that speaks OpenAI's API.
+    OpenAi,
+}
+
+impl Engine {
+    /// As the configuration and `/endpoints` write it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Vllm => "vllm",
+            Self::Sglang => "sglang",
+            Self::OpenAi => "openai",
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -6,10 +6,10 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 /// Bytes of such a file: ten thousand keys, amply.
-pub(super) const LARGEST: usize = 8 << 20;
+pub(crate) const LARGEST: usize = 8 << 20;
 
 /// What a file holds.
-pub(super) struct OtherFile {
+pub(crate) struct OtherFile {
     /// At most one more than [`LARGEST`].
     pub bytes: Vec<u8>,
     /// Whether everybody on this machine may read it.
@@ -23,7 +23,7 @@ pub(super) type ReadOther<'a> = dyn Fn(&Path) -> io::Result<OtherFile> + 'a;
 ///
 /// # Errors
 /// Those of the system, and `InvalidInput` for what is no regular file.
-pub(super) fn read(path: &Path) -> io::Result<OtherFile> {
+pub(crate) fn read(path: &Path) -> io::Result<OtherFile> {
     // Before it is opened: opening a pipe waits for its other end.
     let is_regular = |metadata: &std::fs::Metadata| {
         if metadata.is_file() {

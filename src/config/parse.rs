@@ -17,7 +17,7 @@ const LARGEST_EXPANSION: usize = 4 << 20;
 
 /// A place in the file, both from 1; `column` counts characters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Position {
+pub(crate) struct Position {
     pub line: usize,
     pub column: usize,
 }
@@ -47,20 +47,20 @@ impl Position {
 }
 
 #[derive(Debug, Clone)]
-pub(super) struct Node {
+pub(crate) struct Node {
     pub at: Position,
     pub value: Value,
 }
 
 #[derive(Debug, Clone)]
-pub(super) enum Value {
+pub(crate) enum Value {
     Scalar(Scalar),
     List(Vec<Node>),
     Map(Vec<Entry>),
 }
 
 #[derive(Debug, Clone)]
-pub(super) struct Scalar {
+pub(crate) struct Scalar {
     /// As written, `${…}` included.
     pub text: Box<str>,
     /// Without quotes: only then can it be null.
@@ -70,7 +70,7 @@ pub(super) struct Scalar {
 }
 
 #[derive(Debug, Clone)]
-pub(super) struct Entry {
+pub(crate) struct Entry {
     pub key: Box<str>,
     pub at: Position,
     pub node: Node,
@@ -116,7 +116,7 @@ pub(super) static NOTHING: Node = Node {
 
 /// A mistake in the YAML itself.
 #[derive(Debug)]
-pub(super) struct Mistake {
+pub(crate) struct Mistake {
     pub at: Position,
     /// The path of the key where there is one.
     pub path: String,
@@ -142,7 +142,7 @@ pub(super) fn tree(text: &str) -> Result<(Node, Vec<Mistake>), Mistake> {
 }
 
 /// [`tree`] of a text of at most `largest` bytes.
-pub(super) fn tree_within(text: &str, largest: usize) -> Result<(Node, Vec<Mistake>), Mistake> {
+pub(crate) fn tree_within(text: &str, largest: usize) -> Result<(Node, Vec<Mistake>), Mistake> {
     if text.len() > largest {
         return Err(Mistake::new(
             Position::START,

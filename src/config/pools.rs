@@ -8,8 +8,8 @@ use super::reader::Field;
 use super::schema::{MOST_ENDPOINTS, MOST_POOLS};
 use super::section::{Named, Section};
 use super::{
-    Endpoint, Health, PolicyName, Pool, RetryBudget, Secret, Timeouts, UpstreamTls, Url, decode,
-    endpoint_url, models,
+    Endpoint, Engine, Health, PolicyName, Pool, RetryBudget, Secret, Timeouts, UpstreamTls, Url,
+    decode, endpoint_url, models,
 };
 
 /// The pool that a file without `pools` has.
@@ -120,6 +120,7 @@ fn without_endpoints(section: &Section<'_>, name: &str, inherited: &Timeouts) ->
     let health = section.section("health");
     Pool {
         name: Arc::from(name),
+        engine: section.choice("engine").unwrap_or_default(),
         endpoints: Vec::new(),
         policy: (section.choice("policy")).unwrap_or(PolicyName::LeastInflight),
         max_in_flight: section.count_or_none("max_in_flight"),
@@ -266,6 +267,21 @@ fn server_name(text: &str) -> Result<String, Fault> {
         Ok(_) => Ok(text.to_ascii_lowercase()),
         Err(_) => Err(Fault::new("is neither a host name nor an address")),
     }
+}
+
+impl Named for Option<Engine> {
+    const NAMES: &'static [(&'static str, Self)] = &[
+        ("auto", None),
+        ("vllm", Some(Engine::Vllm)),
+        ("sglang", Some(Engine::Sglang)),
+        ("openai", Some(Engine::OpenAi)),
+    ];
+    const OTHERS: &'static [(&'static str, &'static str)] = &[
+        ("ollama", "is called openai here"),
+        ("llama.cpp", "is called openai here"),
+        ("tgi", "is called openai here"),
+        ("tensorrt-llm", "is called openai here"),
+    ];
 }
 
 impl Named for PolicyName {

@@ -1,8 +1,10 @@
 //! Configurations of other gateways, carried over: `sluicegate import`.
 //!
 //! What is carried is printed as a `sluicegate.yaml` that behaves the same; what is not, or is
-//! different, is listed with file and line. docs/from-nginx.md has the rules.
+//! different, is listed with file and line. docs/from-nginx.md and
+//! docs/from-litellm.md have the rules.
 
+pub mod litellm;
 pub mod nginx;
 mod yaml;
 
@@ -38,9 +40,9 @@ impl Broken {
 /// The arguments of `import`.
 #[derive(Debug, Args)]
 pub struct Import {
-    /// The nginx.conf; what it includes is read as well
+    /// The nginx.conf, or LiteLLM's config.yaml; what it includes is read as well
     file: PathBuf,
-    /// The upstream to import, by its name [default: where the first server sends requests]
+    /// The upstream of an nginx.conf to import, by its name [default: where the first server sends requests]
     #[arg(long, value_name = "NAME")]
     upstream: Option<String>,
     /// Fail, and print no configuration, unless everything was carried over as it is
@@ -57,12 +59,12 @@ impl Import {
             .file
             .extension()
             .is_some_and(|e| e == "yaml" || e == "yml");
-        let imported = if is_yaml {
-            Err(Broken::one(format!(
-                "{file}: importing LiteLLM's configuration is not supported yet; name an nginx.conf"
-            )))
-        } else {
-            nginx::import(&self.file, self.upstream.as_deref())
+        let imported = match (is_yaml, &self.upstream) {
+            (false, upstream) => nginx::import(&self.file, upstream.as_deref()),
+            (true, None) => litellm::import(&self.file),
+            (true, Some(_)) => Err(Broken::one(format!(
+                "{file}: has no upstreams: every model of LiteLLM's is imported; leave out --upstream"
+            ))),
         };
         let imported = match imported {
             Ok(imported) => imported,

@@ -13,8 +13,12 @@ pub(super) enum Yaml {
     Plain(String),
     /// Text of any kind.
     Text(String),
+    /// What an environment variable of this name holds.
+    Variable(String),
     List(Vec<Yaml>),
     Map(Vec<(&'static str, Yaml)>),
+    /// A mapping whose keys are names of the operator's.
+    Named(Vec<(String, Yaml)>),
 }
 
 impl Yaml {
@@ -34,7 +38,7 @@ impl Yaml {
     }
 
     fn is_leaf(&self) -> bool {
-        matches!(self, Self::Plain(_) | Self::Text(_))
+        matches!(self, Self::Plain(_) | Self::Text(_) | Self::Variable(_))
     }
 
     /// On one line; `None` where that would be hard to read.
@@ -42,15 +46,16 @@ impl Yaml {
         let line = match self {
             Self::Plain(text) => text.clone(),
             Self::Text(text) => quoted(text),
+            Self::Variable(name) => format!("\"${{{name}}}\""),
             Self::List(items) => {
                 let items: Option<Vec<_>> = items.iter().map(|item| item.flow(room)).collect();
                 format!("[{}]", items?.join(", "))
             }
-            Self::Map(keys) => {
-                let keys: Option<Vec<_>> = (keys.iter())
-                    .map(|(key, value)| Some(format!("{key}: {}", value.flow(room)?)))
-                    .collect();
-                format!("{{ {} }}", keys?.join(", "))
+            Self::Map(keys) => flow_map(keys.iter().map(|(key, value)| (*key, value)), room)?,
+            Self::Named(keys) => {
+                let names: Vec<_> = keys.iter().map(|(name, _)| scalar(name)).collect();
+                let values = keys.iter().map(|(_, value)| value);
+                flow_map(names.iter().map(String::as_str).zip(values), room)?
             }
         };
         (self.is_leaf() || line.len() <= room).then_some(line)
@@ -59,16 +64,27 @@ impl Yaml {
     /// Whether a line holds it without a mapping in a mapping or a list of mappings.
     fn is_flat(&self) -> bool {
         match self {
-            Self::Plain(_) | Self::Text(_) => true,
+            Self::Plain(_) | Self::Text(_) | Self::Variable(_) => true,
             Self::List(items) => items.iter().all(Yaml::is_leaf),
             Self::Map(keys) => keys.iter().all(|(_, value)| value.is_leaf()),
+            Self::Named(keys) => keys.iter().all(|(_, value)| value.is_leaf()),
         }
     }
 }
 
-fn block_map(out: &mut String, keys: &[(&'static str, Yaml)], depth: usize) {
+fn flow_map<'a>(keys: impl Iterator<Item = (&'a str, &'a Yaml)>, room: usize) -> Option<String> {
+    let keys: Option<Vec<_>> = keys
+        .map(|(key, value)| Some(format!("{key}: {}", value.flow(room)?)))
+        .collect();
+    Some(match keys?.as_slice() {
+        [] => "{}".to_owned(),
+        keys => format!("{{ {} }}", keys.join(", ")),
+    })
+}
+
+fn block_map<K: AsRef<str>>(out: &mut String, keys: &[(K, Yaml)], depth: usize) {
     for (key, value) in keys {
-        let indent = depth * 2;
+        let (key, indent) = (key.as_ref(), depth * 2);
         let _ = write!(out, "{:indent$}{key}:", "");
         block_value(out, value, indent + key.len() + 2, depth);
     }
@@ -85,6 +101,12 @@ fn block_value(out: &mut String, value: &Yaml, used: usize, depth: usize) {
     out.push('\n');
     match value {
         Yaml::Map(keys) => block_map(out, keys, depth + 1),
+        Yaml::Named(keys) => {
+            let keys: Vec<_> = (keys.iter())
+                .map(|(name, value)| (scalar(name), value.clone()))
+                .collect();
+            block_map(out, &keys, depth + 1);
+        }
         Yaml::List(items) => {
             for item in items {
                 let indent = (depth + 1) * 2;
@@ -93,12 +115,17 @@ fn block_value(out: &mut String, value: &Yaml, used: usize, depth: usize) {
                 let _ = writeln!(out, "{:indent$}- {line}", "");
             }
         }
-        Yaml::Plain(_) | Yaml::Text(_) => {}
+        Yaml::Plain(_) | Yaml::Text(_) | Yaml::Variable(_) => {}
     }
 }
 
-/// As a YAML scalar that reads back as this text and nothing else.
+/// As a YAML scalar that reads back, in a configuration, as this text and nothing else.
 pub(crate) fn quoted(text: &str) -> String {
+    scalar(&escape(text))
+}
+
+/// A YAML scalar that is this text and nothing else.
+fn scalar(text: &str) -> String {
     let is_safe = |c: char| c.is_ascii_alphanumeric() || "_-./:@+".contains(c);
     // What follows a colon directly is no value to YAML, and a word that begins with a letter or a
     // slash is no number. The words that are more than words are few.
@@ -118,7 +145,7 @@ pub(crate) fn quoted(text: &str) -> String {
     }
     let mut line = String::with_capacity(text.len() + 2);
     line.push('"');
-    for c in escape(text).chars() {
+    for c in text.chars() {
         match c {
             '"' | '\\' => line.extend(['\\', c]),
             ' '..='~' => line.push(c),
@@ -189,6 +216,27 @@ mod tests {
                 path("fullchain"),
                 path("privkey")
             )
+        );
+    }
+
+    #[test]
+    fn variables_and_names_of_the_operators_are_told_from_text() {
+        let model = Yaml::Map(vec![("upstream_model", Yaml::text("a/b"))]);
+        let keys = [
+            ("key", Yaml::Variable("KEY".into())),
+            ("text", Yaml::text("${KEY}")),
+            (
+                "models",
+                Yaml::Named(vec![
+                    ("on".into(), model.clone()),
+                    ("a: ${b}".into(), model),
+                ]),
+            ),
+        ];
+        assert_eq!(
+            Yaml::document(&keys),
+            "key: \"${KEY}\"\ntext: \"$${KEY}\"\nmodels:\n  \"on\": { upstream_model: a/b }\n  \
+             \"a: ${b}\": { upstream_model: a/b }\n"
         );
     }
 

@@ -12,7 +12,11 @@ use crate::telemetry::rfc3339;
 pub struct EndpointView<'a> {
     pub pool: &'a str,
     pub endpoint: &'a str,
-    pub url: &'a str,
+    pub url: String,
+    /// `vllm`, `sglang`, `openai`; `None` = not known yet.
+    pub engine: Option<&'a str>,
+    /// The names it serves models by, as far as is known.
+    pub models: Vec<&'a str>,
     /// `up`, `down`, `ejected`, `draining`.
     pub state: &'a str,
     /// What put it into this state.
@@ -63,7 +67,9 @@ mod tests {
         let view = EndpointView {
             pool: "default",
             endpoint: "node0:8000",
-            url: "http://node0:8000",
+            url: "http://node0:8000".to_owned(),
+            engine: Some("vllm"),
+            models: vec!["DeepSeek-R1", "r1"],
             state: "ejected",
             reason: Some("5 faults in a row"),
             since: UNIX_EPOCH + Duration::from_millis(1_795_509_909_123),
@@ -76,7 +82,8 @@ mod tests {
         };
         assert_eq!(
             String::from_utf8(render(std::slice::from_ref(&view)).to_vec()).unwrap(),
-            "[\n{\"pool\":\"default\",\"endpoint\":\"node0:8000\",\"url\":\"http://node0:8000\",\"state\":\"ejected\",\
+            "[\n{\"pool\":\"default\",\"endpoint\":\"node0:8000\",\"url\":\"http://node0:8000\",\
+             \"engine\":\"vllm\",\"models\":[\"DeepSeek-R1\",\"r1\"],\"state\":\"ejected\",\
              \"reason\":\"5 faults in a row\",\"since\":\"2026-11-24T08:45:09.123Z\",\"in_flight\":3,\"weight\":1,\
              \"max_in_flight\":null,\"backup\":false,\"next_probe_ms\":1500,\"idle_connections\":2}\n]\n"
         );

@@ -4,6 +4,7 @@
 pub mod access;
 pub mod endpoints;
 pub mod health;
+pub mod models;
 pub mod stub_status;
 
 /// A path of the gateway's own, asked for with a method it has.

@@ -40,6 +40,8 @@ pub enum ApiError {
         model: String,
         suggestions: Vec<String>,
     },
+    /// 404: no engine has made this response, or not for this key.
+    ResponseNotFound { id: String },
     /// 404: not in the allow-list of paths.
     PathNotExposed { method: String, path: String },
     /// 405: `allow` is the value of the `Allow` field.
@@ -132,6 +134,13 @@ impl ApiError {
         }
     }
 
+    /// At most [`ECHO_LIMIT`] characters of `id` are kept.
+    pub fn response_not_found(id: &str) -> Self {
+        Self::ResponseNotFound {
+            id: echo(id.as_bytes()),
+        }
+    }
+
     /// A path the allow-list does not have; at most [`ECHO_LIMIT`] characters of it are kept.
     pub fn path_not_exposed(method: &str, raw_path: &[u8]) -> Self {
         Self::PathNotExposed {
@@ -152,7 +161,9 @@ impl ApiError {
             Self::InvalidValue { .. } | Self::InvalidJson { .. } | Self::MissingModel => 400,
             Self::InvalidApiKey { .. } => 401,
             Self::ModelNotAllowed { .. } | Self::NotAllowedHere { .. } => 403,
-            Self::ModelNotFound { .. } | Self::PathNotExposed { .. } => 404,
+            Self::ModelNotFound { .. }
+            | Self::ResponseNotFound { .. }
+            | Self::PathNotExposed { .. } => 404,
             Self::MethodNotAllowed { .. } => 405,
             Self::RequestTimeout => 408,
             Self::RequestTooLarge { .. } => 413,
@@ -198,6 +209,7 @@ impl ApiError {
             Self::InvalidApiKey { .. } => "invalid_api_key",
             Self::ModelNotAllowed { .. } => "model_not_allowed",
             Self::ModelNotFound { .. } => "model_not_found",
+            Self::ResponseNotFound { .. } => "response_not_found",
             Self::RateLimitExceeded { .. } => "rate_limit_exceeded",
             Self::NotAllowedHere { .. } => "not_allowed_here",
             Self::PathNotExposed { .. } => "path_not_exposed",
@@ -217,6 +229,7 @@ impl ApiError {
     pub fn param(&self) -> Option<&'static str> {
         match self {
             Self::InvalidValue { param, .. } => *param,
+            Self::ResponseNotFound { .. } => Some("response_id"),
             Self::MissingModel | Self::ModelNotAllowed { .. } | Self::ModelNotFound { .. } => {
                 Some("model")
             }

@@ -3,6 +3,7 @@
 //! in, facts out.
 
 pub mod error;
+pub mod models;
 pub mod paths;
 pub mod rename;
 pub mod request;
@@ -10,7 +11,7 @@ pub mod sse;
 pub mod usage;
 
 pub use error::{ApiError, RateLimit};
-pub use paths::{BodyKind, Call, Verdict};
+pub use paths::{BodyKind, Call, Own, Verdict};
 pub use rename::Rename;
 pub use usage::Usage;
 

@@ -29,6 +29,8 @@ pub struct Call {
     /// Goes before the path on its way to the engine: `/v1` where the client used the short form
     /// that LiteLLM also serves and engines do not, else empty. Always empty for `expose: all`.
     pub prefix: &'static str,
+    /// Answered by the gateway, not by an engine; `None` for all calls with `expose: all`.
+    pub own: Option<Own>,
     pub body: BodyKind,
 }
 
@@ -43,6 +45,32 @@ pub enum BodyKind {
     Form,
 }
 
+/// A call that the gateway answers itself, for those who may make inference calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Own {
+    /// The list of models.
+    Models,
+    /// One of them: see [`model_of`].
+    Model,
+}
+
+/// The name in the path of [`Own::Model`], decoded once; `None` where it is not UTF-8.
+pub fn model_of(raw_path: &[u8]) -> Option<String> {
+    let raw = MODEL_PATHS
+        .iter()
+        .find_map(|before| raw_path.strip_prefix(before.as_bytes()))?;
+    let mut name = [0; LONGEST_NAME];
+    let length = decode(raw, &mut name)?;
+    String::from_utf8(name[..length].to_vec()).ok()
+}
+
+/// The id in the path of a response that an engine keeps; `None` for any other path.
+pub fn response_of(raw_path: &[u8]) -> Option<&str> {
+    let id = raw_path.strip_prefix(b"/v1/responses/")?;
+    let id = id.strip_suffix(b"/cancel").unwrap_or(id);
+    std::str::from_utf8(id).ok()
+}
+
 /// Judges a call by its method and its raw path (the bytes up to `?`, undecoded).
 pub fn lookup(expose: &Expose, method: &str, raw_path: &[u8]) -> Verdict {
     let row = TABLE.iter().find(|row| row.shape.matches(raw_path));
@@ -51,6 +79,7 @@ pub fn lookup(expose: &Expose, method: &str, raw_path: &[u8]) -> Verdict {
         Expose::All => Verdict::Exposed(match by_table {
             Some(row) => Call {
                 prefix: "",
+                own: None,
                 ..row.call()
             },
             None => unlisted(method),
@@ -117,6 +146,7 @@ fn unlisted(method: &str) -> Call {
         ),
         dialect: Dialect::Other,
         prefix: "",
+        own: None,
         body: BodyKind::Any,
     }
 }
@@ -126,6 +156,7 @@ struct Row {
     shape: Shape,
     dialect: Dialect,
     prefix: &'static str,
+    own: Option<Own>,
     body: BodyKind,
 }
 
@@ -135,6 +166,7 @@ impl Row {
             repeatable: true,
             dialect: self.dialect,
             prefix: self.prefix,
+            own: self.own,
             body: self.body,
         }
     }
@@ -195,6 +227,7 @@ const fn row(methods: Methods, shape: Shape, dialect: Dialect) -> Row {
         shape,
         dialect,
         prefix: "",
+        own: None,
         body: match methods {
             Get => BodyKind::Any,
             Post => BodyKind::Json,
@@ -215,6 +248,18 @@ const fn short(methods: Methods, shape: Shape, dialect: Dialect) -> Row {
     }
 }
 
+const fn own(shape: Shape, own: Own) -> Row {
+    Row {
+        own: Some(own),
+        ..row(Get, shape, Other)
+    }
+}
+
+/// What a model's name follows.
+const MODEL_PATHS: [&str; 2] = ["/v1/models/", "/models/"];
+/// Of a model in a path, decoded, in bytes.
+const LONGEST_NAME: usize = 512;
+
 /// The inference paths of OpenAI's and Anthropic's APIs, vLLM and SGLang; the busiest first.
 const TABLE: &[Row] = &[
     row(Post, Is("/v1/chat/completions"), Chat),
@@ -222,13 +267,13 @@ const TABLE: &[Row] = &[
     row(Post, Is("/v1/messages"), Messages),
     row(Post, Is("/v1/responses"), Responses),
     row(Post, Is("/v1/embeddings"), Other),
-    row(Get, Is("/v1/models"), Other),
+    own(Is("/v1/models"), Own::Models),
     short(Post, Is("/chat/completions"), Chat),
     short(Post, Is("/completions"), Completions),
     short(Post, Is("/embeddings"), Other),
-    short(Get, Is("/models"), Other),
-    row(Get, Model("/v1/models/"), Other),
-    short(Get, Model("/models/"), Other),
+    own(Is("/models"), Own::Models),
+    own(Model(MODEL_PATHS[0]), Own::Model),
+    own(Model(MODEL_PATHS[1]), Own::Model),
     row(Post, Is("/v1/messages/count_tokens"), Other),
     row(Get, Id("/v1/responses/", ""), Responses),
     with_body(
@@ -284,7 +329,7 @@ fn has_odd_segment(path: &[u8]) -> bool {
 /// A model's name as it may stand in a path: decoded once it holds no control, `%`, `\`, `?`, `#`
 /// or `;` and no odd segment, so that nothing between here and the engine can climb out of it.
 fn is_model_name(raw: &[u8]) -> bool {
-    let mut name = [0; 512];
+    let mut name = [0; LONGEST_NAME];
     let Some(length) = decode(raw, &mut name) else {
         return false;
     };

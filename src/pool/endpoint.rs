@@ -1,3 +1,5 @@
+mod catalog;
+
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -7,6 +9,8 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
+
+pub use catalog::LastCatalog;
 
 use super::fault::{Fault, ProbeFailure};
 use super::health::{Change, FULL, Health, Phase};
@@ -50,6 +54,8 @@ pub struct EndpointState {
     pub id: u64,
     pub target: Target,
     pub idle: IdlePool,
+    /// What it says that it is and serves.
+    pub catalog: LastCatalog,
     /// Shared by the endpoints of one url and address that differ in their TLS settings.
     in_flight: Arc<AtomicU32>,
     requests: AtomicU64,
@@ -68,6 +74,8 @@ pub struct EndpointState {
     inner: Mutex<Inner>,
     /// The next probe may be sooner than the prober thinks.
     pub(crate) rescheduled: Notify,
+    /// It is usable again.
+    pub(crate) recovered: Notify,
 }
 
 /// What an endpoint's health goes by. Replaced on reload.
@@ -122,6 +130,7 @@ impl EndpointState {
             id: IDS.fetch_add(1, Ordering::Relaxed),
             target,
             idle: IdlePool::new(),
+            catalog: LastCatalog::default(),
             in_flight: Arc::default(),
             requests: AtomicU64::new(0),
             resolved,
@@ -137,6 +146,7 @@ impl EndpointState {
                 ejections: Vec::new(),
             }),
             rescheduled: Notify::new(),
+            recovered: Notify::new(),
         };
         state.publish(&state.inner.lock().health);
         state
@@ -359,7 +369,10 @@ impl EndpointState {
         self.ramp_from.store(ramp, Ordering::Release);
         self.note_success
             .store(health.would_note_success(), Ordering::Release);
-        self.gate.store(gate as u8, Ordering::Release);
+        let before = self.gate.swap(gate as u8, Ordering::AcqRel);
+        if gate == Gate::Usable && before != Gate::Usable as u8 {
+            self.recovered.notify_one();
+        }
     }
 }
 

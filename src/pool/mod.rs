@@ -20,7 +20,7 @@ use std::sync::{Arc, OnceLock};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-pub use endpoint::{Endpoint, EndpointState, Settings};
+pub use endpoint::{Endpoint, EndpointState, LastCatalog, Settings};
 pub use fault::{Fault, ProbeFailure, Reason};
 pub use lease::{Lease, Outcome};
 pub use retry_budget::RetryBudget;
@@ -36,6 +36,8 @@ use endpoint::Gate;
 pub struct Pool {
     pub name: Arc<str>,
     pub endpoints: Box<[Endpoint]>,
+    /// What its endpoints run; `None` = what each says, see [`Self::engine_of`].
+    pub engine: Option<config::Engine>,
     pub policy_name: PolicyName,
     pub timeouts: Timeouts,
     /// Per request, after the first try.
@@ -89,6 +91,7 @@ impl Pool {
         let rotation = Arc::new(Rotation::new(ids, previous.map(|pool| &*pool.rotation)));
         Self {
             name: Arc::clone(&config.name),
+            engine: config.engine,
             policy_name: config.policy,
             timeouts: config.timeouts.clone(),
             retries: config.retries,
@@ -131,6 +134,12 @@ impl Pool {
             }
         }
         Err(Unavailable::AllAtCap)
+    }
+
+    /// What an endpoint of it runs, by the configuration or else by what it says. `None` = it has not said
+    /// yet: nothing but OpenAI's API may be relied on.
+    pub fn engine_of(&self, endpoint: &Endpoint) -> Option<config::Engine> {
+        self.engine.or_else(|| endpoint.state.catalog.engine())
     }
 
     /// Whether there is an endpoint that was not tried.

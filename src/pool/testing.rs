@@ -34,6 +34,7 @@ pub(crate) fn keepalive() -> Keepalive {
 pub(crate) fn pool_config(policy: PolicyName) -> config::Pool {
     config::Pool {
         name: Arc::from("default"),
+        engine: None,
         endpoints: Vec::new(),
         policy,
         max_in_flight: None,
@@ -79,13 +80,13 @@ pub(crate) fn state(now: Instant) -> Arc<EndpointState> {
 
 pub(crate) fn endpoint(state: &Arc<EndpointState>) -> Endpoint {
     Endpoint {
-        model: None,
         state: Arc::clone(state),
         name: Arc::clone(&state.settings().name),
         weight: 1,
         max_in_flight: None,
         backup: false,
         api_key: None,
+        model: None,
         metrics: std::sync::OnceLock::new(),
     }
 }

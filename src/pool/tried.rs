@@ -11,6 +11,15 @@ impl Tried {
         Self::default()
     }
 
+    /// As if all of `count` but one had been.
+    pub fn all_but(one: usize, count: usize) -> Self {
+        let mut tried = Self::default();
+        for index in (0..count).filter(|&index| index != one) {
+            tried.insert(index);
+        }
+        tried
+    }
+
     pub fn insert(&mut self, index: usize) {
         let bit = 1 << (index % 64);
         match (index / 64).checked_sub(1) {

@@ -4,16 +4,20 @@
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderValue, header};
+use pingora::http::RequestHeader;
 use tokio::time::Instant;
 
 use crate::config::{Config, Expose};
-use crate::openai::{ApiError, BodyKind, Call, Dialect};
+use crate::openai::{ApiError, BodyKind, Call, Dialect, paths};
 use crate::routing::Route;
+use crate::server::Shared;
 use crate::snapshot::Snapshot;
 
 use super::Stop;
 use super::ctx::RequestCtx;
+use super::intake::path_of;
 use super::peek::Asked;
+use super::request::split_target;
 
 /// Finds out whose key it is. Without `keys` everybody may ask for everything.
 pub fn authenticate(
@@ -68,6 +72,61 @@ pub fn resolve<'a>(
         _ => snapshot.routes.resolve(asked.model(), &may),
     };
     route.map_err(|no| Stop::Refused(no.into()))
+}
+
+/// The endpoint that keeps the response which the request goes on from or asks for, as the places of its pool
+/// and within it; `None`: it speaks of none.
+pub fn bound(
+    shared: &Shared,
+    ctx: &RequestCtx,
+    snapshot: &Snapshot,
+    request: &RequestHeader,
+    asked: &Asked,
+) -> Result<Option<(usize, usize)>, Stop> {
+    if matches!(snapshot.config.expose, Expose::All) {
+        return Ok(None);
+    }
+    let (_, target) = split_target(request.raw_path());
+    let previous = asked
+        .json()
+        .and_then(|read| read.previous_response_id.as_deref());
+    let Some(id) = paths::response_of(path_of(target)).or(previous) else {
+        return Ok(None);
+    };
+    let key = ctx.tenant.as_ref().map(|tenant| &tenant.name);
+    let endpoint = shared.bindings.find(id, key);
+    let place = endpoint.and_then(|endpoint| {
+        let mut pools = snapshot.pools.iter().enumerate();
+        pools.find_map(|(pool, of)| {
+            let mut endpoints = of.endpoints.iter();
+            let index = endpoints.position(|one| one.state.id == endpoint)?;
+            Some((pool, index))
+        })
+    });
+    match place {
+        Some(place) => Ok(Some(place)),
+        None => Err(Stop::Refused(ApiError::response_not_found(id))),
+    }
+}
+
+/// The only endpoint that may be asked; `None`: all of the pool.
+pub fn only_endpoint(
+    bound: Option<(usize, usize)>,
+    route: &Route<'_>,
+    asked: &Asked,
+) -> Result<Option<usize>, Stop> {
+    match bound {
+        Some((pool, index)) if pool == route.pool => Ok(Some(index)),
+        // Another model's engines do not have it.
+        Some(_) => {
+            let id = asked
+                .json()
+                .and_then(|read| read.previous_response_id.as_deref());
+            let error = ApiError::response_not_found(id.unwrap_or_default());
+            Err(Stop::Refused(error))
+        }
+        None => Ok(None),
+    }
 }
 
 /// Whether the request is within the limits, its key's among them.

@@ -33,6 +33,8 @@ pub struct Exchange<'a> {
     pub usage: UsageAsked,
     /// Gives the model the name that the client used.
     pub rename: Option<&'a Rename>,
+    /// The one endpoint that can answer; `None`: any.
+    pub only: Option<usize>,
 }
 
 /// An answer that has begun well: the next thing is to show it.

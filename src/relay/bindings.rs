@@ -5,6 +5,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use serde::Deserialize;
 
 /// The oldest ids are forgotten first.
 const MOST: usize = 65_536;
@@ -60,9 +61,42 @@ impl Bindings {
     }
 }
 
+/// The id that a whole answer, or the first events of a stream, give a response.
+pub fn id_of(answer: &[u8], is_stream: bool) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Made {
+        id: String,
+    }
+    #[derive(Deserialize)]
+    struct Event {
+        response: Made,
+    }
+    if !is_stream {
+        return serde_json::from_slice::<Made>(answer)
+            .ok()
+            .map(|made| made.id);
+    }
+    let mut data = answer
+        .split(|&byte| byte == b'\n')
+        .filter_map(|line| line.strip_prefix(b"data:"));
+    data.find_map(|data| serde_json::from_slice::<Event>(data).ok())
+        .map(|event| event.response.id)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_id_is_read_of_both_forms() {
+        let whole = br#"{"id":"resp_1","object":"response","output":[{"id":"msg_1"}]}"#;
+        assert_eq!(id_of(whole, false).as_deref(), Some("resp_1"));
+        let stream = b"event: response.created\ndata: {\"response\":{\"id\":\"resp_2\",\"status\":\"in_progress\"}}\n\n\
+            event: response.output_text.delta\ndata: {\"delta\":\"a\"}\n\n";
+        assert_eq!(id_of(stream, true).as_deref(), Some("resp_2"));
+        assert_eq!(id_of(b"{\"error\":1}", false), None);
+        assert_eq!(id_of(b"data: [DONE]\n\n", true), None);
+    }
 
     #[test]
     fn an_id_is_for_its_key_alone() {

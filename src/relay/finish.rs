@@ -119,9 +119,9 @@ fn count(shared: &Shared, ctx: &RequestCtx, status: u16, duration: Duration) {
         metrics.add_tokens(ctx.tokens.usage);
     }
     count_model(shared, ctx, status, duration);
-    if ctx.call.is_none() {
+    let Some(call) = ctx.call else {
         return;
-    }
+    };
     let Some(pool) = pool_of(ctx) else {
         return;
     };
@@ -134,7 +134,9 @@ fn count(shared: &Shared, ctx: &RequestCtx, status: u16, duration: Duration) {
         }
         None => metrics.count_unanswered(status),
     }
-    metrics.observe_duration(duration);
+    if call.own.is_none() {
+        metrics.observe_duration(duration);
+    }
     if let Some(overhead) = ctx.overhead {
         shared.metrics.overhead.observe(overhead.as_secs_f64());
     }

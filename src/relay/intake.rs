@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use crate::config::{Config, Expose};
 use crate::listener::{Connection, Role};
 use crate::local::access::{self, Origin};
-use crate::openai::{ApiError, Call, Verdict, paths};
+use crate::openai::{ApiError, Call, Dialect, Verdict, paths};
 use crate::server::Shared;
 use crate::snapshot::Snapshot;
 
@@ -182,7 +182,7 @@ pub(super) fn identify(
     check_host(request)?;
     check_coding(request)?;
     request::check_nominations(&request.headers).map_err(Stop::Refused)?;
-    let call = match paths::lookup(&config.expose, method, path) {
+    let mut call = match paths::lookup(&config.expose, method, path) {
         Verdict::Exposed(call) => call,
         Verdict::NotExposed => {
             return Err(Stop::Refused(ApiError::path_not_exposed(method, path)));
@@ -191,6 +191,9 @@ pub(super) fn identify(
             return Err(Stop::Refused(ApiError::method_not_allowed(method, allow)));
         }
     };
+    if call.own.is_some() && request.headers.contains_key("anthropic-version") {
+        call.dialect = Dialect::Messages;
+    }
     ctx.call = Some(call);
     Ok(call)
 }

@@ -7,6 +7,7 @@ use http::header;
 use pingora::http::RequestHeader;
 use tokio::time::Instant;
 
+use crate::config::Engine;
 use crate::local::access::{self, Origin};
 use crate::local::endpoints::{self, EndpointView};
 use crate::local::health::{self, Health};
@@ -20,7 +21,7 @@ use super::request::forwarded_for;
 use super::respond::Local;
 
 const TEXT: &str = "text/plain";
-const JSON: &str = "application/json";
+pub(super) const JSON: &str = "application/json";
 /// Prometheus' text format.
 const EXPOSITION: &str = "text/plain; version=0.0.4; charset=utf-8";
 
@@ -68,7 +69,7 @@ pub fn answer(
     }))
 }
 
-fn whole(status: u16, content_type: &'static str, body: Bytes) -> Local {
+pub(super) fn whole(status: u16, content_type: &'static str, body: Bytes) -> Local {
     Local {
         status,
         content_type,
@@ -111,18 +112,23 @@ fn judge(snapshot: &Snapshot, ctx: &RequestCtx, request: &RequestHeader) -> Resu
 }
 
 fn litellm_health(snapshot: &Snapshot) -> Bytes {
-    let urls: Vec<(String, bool)> = snapshot
-        .pools
-        .iter()
+    let pools = snapshot.pools.iter();
+    let each: Vec<_> = pools
         .flat_map(|pool| pool.endpoints.iter())
-        .map(|endpoint| (endpoint.state.url(), endpoint.state.is_up()))
+        .map(|endpoint| {
+            let state = &endpoint.state;
+            (endpoint, state.catalog.get(), state.url(), state.is_up())
+        })
         .collect();
-    let list: Vec<Health<'_>> = urls
+    let list: Vec<Health<'_>> = each
         .iter()
-        .map(|(url, healthy)| Health {
-            model: None,
-            url,
-            healthy: *healthy,
+        .map(|(endpoint, catalog, url, healthy)| {
+            let first = catalog.as_ref().and_then(|catalog| catalog.names().next());
+            Health {
+                model: endpoint.model.as_deref().or(first),
+                url,
+                healthy: *healthy,
+            }
         })
         .collect();
     health::litellm(&list)
@@ -137,15 +143,20 @@ fn list_endpoints(snapshot: &Snapshot) -> Bytes {
         .map(|(pool, endpoint)| {
             let status = endpoint.state.status(now);
             let reason = status.reason.map(|reason| reason.to_string());
-            (pool, endpoint, status, reason, endpoint.state.url())
+            let catalog = endpoint.state.catalog.get();
+            (pool, endpoint, status, reason, catalog)
         })
         .collect();
     let views: Vec<EndpointView<'_>> = each
         .iter()
-        .map(|(pool, endpoint, status, reason, url)| EndpointView {
+        .map(|(pool, endpoint, status, reason, catalog)| EndpointView {
             pool: &pool.name,
             endpoint: &endpoint.name,
-            url,
+            url: endpoint.state.url(),
+            engine: pool.engine_of(endpoint).map(Engine::as_str),
+            models: (catalog.iter())
+                .flat_map(|catalog| catalog.names())
+                .collect(),
             state: status.state.as_str(),
             reason: reason.as_deref(),
             since: status.since,

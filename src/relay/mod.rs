@@ -7,6 +7,7 @@
 
 mod admit;
 mod attempt;
+mod bindings;
 mod body;
 mod ctx;
 mod events;
@@ -15,6 +16,7 @@ mod incoming;
 mod intake;
 mod local;
 mod memory;
+mod models;
 mod payload;
 mod peek;
 mod request;
@@ -33,12 +35,14 @@ use pingora_proxy::Session;
 use tokio::time::Instant;
 
 use crate::config::Expose;
-use crate::openai::{ApiError, Dialect};
+use crate::openai::{ApiError, Call, Dialect};
 use crate::pool::{Lease, Pool};
+use crate::routing::Route;
 use crate::server::Shared;
 use crate::snapshot::Snapshot;
 use crate::upstream::Connection;
 
+pub use bindings::Bindings;
 pub use ctx::{End, RequestCtx};
 pub use finish::finish;
 pub use intake::start;
@@ -87,12 +91,23 @@ async fn answer(
     let snapshot = intake::snapshot(ctx);
     let call = intake::identify(session, ctx, &snapshot.config)?;
     admit::authenticate(ctx, &snapshot, &session.req_header().headers)?;
+    if let Some(own) = call.own {
+        let local = models::answer(&snapshot, session.req_header(), ctx, call, own)?;
+        return respond::write_local(session, ctx, local)
+            .await
+            .map_err(Stop::Failed);
+    }
     let asked = intake::read_body(shared, session, ctx, &snapshot.config, call).await?;
     let (_, target) = request::split_target(session.req_header().raw_path());
     tracing::asked(ctx, call, intake::path_of(target), &asked);
-    let route = admit::resolve(ctx, &snapshot, call, &asked)?;
+    let bound = admit::bound(shared, ctx, &snapshot, session.req_header(), &asked)?;
+    let route = match bound {
+        Some((pool, _)) if asked.is_unread() => Route::to_pool(pool),
+        _ => admit::resolve(ctx, &snapshot, call, &asked)?,
+    };
     ctx.model = snapshot.model(&route).cloned();
     ctx.pool = Some(Arc::clone(&snapshot.pools[route.pool]));
+    let only = admit::only_endpoint(bound, &route, &asked)?;
     admit::admit(ctx, &snapshot.config, call, &asked)?;
 
     let pool = Arc::clone(&snapshot.pools[route.pool]);
@@ -113,6 +128,7 @@ async fn answer(
         client: ctx.client,
         usage: payload.usage_asked(),
         rename: None,
+        only,
     };
     let mut rng = thread_rng();
     let chosen = {
@@ -133,7 +149,9 @@ async fn answer(
         Chosen::Refused(error) => return Err(Stop::Refused(error)),
         Chosen::Answer(answer, lease) => {
             ctx.overhead = overhead(ctx, &answer);
-            stream::pass(session, ctx, *answer, lease, call.dialect).await
+            let answer = *answer;
+            bind(shared, ctx, call, &answer, &lease);
+            stream::pass(session, ctx, answer, lease, call.dialect).await
         }
         Chosen::Failed(held) => pass_failure(session, ctx, *held).await,
     };
@@ -180,6 +198,17 @@ async fn pass_failure(session: &mut Session, ctx: &mut RequestCtx, held: Held) -
                 .filter(|s| (400..600).contains(s))
                 .unwrap_or(502);
             respond::write_event_as_answer(session, ctx, status, event.body).await
+        }
+    }
+}
+
+/// Notes which engine keeps the response that it has made.
+fn bind(shared: &Shared, ctx: &RequestCtx, call: Call, answer: &attempt::Answer, lease: &Lease) {
+    if call.dialect == Dialect::Responses && (200..300).contains(&answer.head.status) {
+        let begun = attempt::joined(&answer.held);
+        if let Some(id) = bindings::id_of(&begun, answer.events.is_some()) {
+            let key = ctx.tenant.as_ref().map(|tenant| &tenant.name);
+            shared.bindings.bind(&id, lease.state.id, key);
         }
     }
 }

@@ -81,6 +81,10 @@ impl Reader {
 }
 
 impl Asked {
+    pub fn is_unread(&self) -> bool {
+        matches!(self, Self::Unread)
+    }
+
     pub fn model(&self) -> Option<&str> {
         match self {
             Self::Unread => None,

@@ -92,7 +92,10 @@ pub async fn choose(
         pool,
         metrics: shared.pool_metrics(pool),
         ctx,
-        tried: Tried::new(),
+        tried: match exchange.only {
+            Some(only) => Tried::all_but(only, pool.endpoints.len()),
+            None => Tried::new(),
+        },
         last: None,
         doubted: Vec::new(),
         last_fault: None,

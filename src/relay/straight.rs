@@ -99,7 +99,7 @@ pub fn progress(seen: &Seen) -> Option<u32> {
 /// What the session is needed for.
 pub enum Next {
     /// The piece is to be written. What `Seen` is there for was read already.
-    Piece(Bytes, Option<Seen>),
+    Piece(Bytes, Option<Box<Seen>>),
     /// The engine's body has ended.
     End,
     Broken(ReadError),
@@ -131,30 +131,28 @@ pub async fn pass(
     bell.ring();
     loop {
         let stop = poll_fn(|cx| {
-            let mut take =
-                |lent: Lent<'_>, is_last| send_one(socket, lent, is_last, events.as_deref_mut());
+            let mut stop = None;
             // Polled until it is pending, so that the engine's socket wakes the task. The bell does so for
             // all else, and is looked at afterwards: what rings it now is seen now or in the next poll.
             loop {
-                match connection.poll_lend(cx, &mut take) {
-                    Poll::Pending => break,
-                    Poll::Ready(Ok(Came::Taken(Ok(sent)))) => {
-                        *bytes_out += sent.bytes as u64;
-                        if let Some(content_events) = sent.progress {
+                let came = connection.poll_lend(cx, |lent, is_last| {
+                    let sent = send_one(socket, lent, is_last, events.as_deref_mut(), &mut stop);
+                    *bytes_out += sent.bytes as u64;
+                    sent.progress
+                });
+                let Poll::Ready(came) = came else { break };
+                match came {
+                    Ok(Came::Taken(progress)) => {
+                        if let Some(content_events) = progress {
                             patience.progressed(content_events);
                         }
-                        if !sent.rest.is_empty() {
-                            return Poll::Ready(Stop::Full(sent.rest));
-                        }
                     }
-                    Poll::Ready(stopped) => {
-                        return Poll::Ready(Stop::Next(match stopped {
-                            Ok(Came::Taken(Err(next))) => next,
-                            Ok(Came::Kept(piece)) => Next::Piece(piece, None),
-                            Ok(_) => Next::End,
-                            Err(e) => Next::Broken(e),
-                        }));
-                    }
+                    Ok(Came::Kept(piece)) => stop = Some(Stop::Next(Next::Piece(piece, None))),
+                    Ok(Came::End) => stop = Some(Stop::Next(Next::End)),
+                    Err(e) => stop = Some(Stop::Next(Next::Broken(e))),
+                }
+                if let Some(stop) = stop {
+                    return Poll::Ready(stop);
                 }
             }
             let Some(mut cx) = bell.has_rung(cx) else {
@@ -185,22 +183,23 @@ enum Stop {
     Full(Bytes),
 }
 
-/// A piece that was sent.
+/// What of a piece is settled.
+#[derive(Default)]
 struct Sent {
     /// Of payload.
     bytes: usize,
     /// Content events, if the engine went on.
     progress: Option<u32>,
-    /// What the socket did not take, framing included.
-    rest: Bytes,
 }
 
+/// Sends one piece, or says in `stop` what is to be done with it.
 fn send_one(
     socket: &ClientIo,
     lent: Lent<'_>,
     is_last: bool,
     events: Option<&mut Events>,
-) -> Result<Sent, Next> {
+    stop: &mut Option<Stop>,
+) -> Sent {
     let bytes = lent.payload().len();
     let mut progress = Some(0);
     // The last bytes leave together with the end of the answer, which the session writes.
@@ -210,27 +209,29 @@ fn send_one(
         let read = events.read(lent.payload());
         progress = self::progress(&read);
         for_session |= !events.is_plain(&read);
-        seen = Some(read);
+        if for_session {
+            seen = Some(read);
+        }
     }
     if for_session {
-        return Err(Next::Piece(Bytes::copy_from_slice(lent.payload()), seen));
+        let piece = Bytes::copy_from_slice(lent.payload());
+        let next = Next::Piece(piece, seen.map(Box::new));
+        *stop = Some(Stop::Next(next));
+        return Sent::default();
     }
     let chunk = lent.into_chunk();
     let taken = match socket.try_send_past(chunk) {
         Ok(taken) => taken,
         Err(e) if e.kind() == io::ErrorKind::WouldBlock => 0,
-        Err(e) => return Err(Next::Left(left(e))),
+        Err(e) => {
+            *stop = Some(Stop::Next(Next::Left(left(e))));
+            return Sent::default();
+        }
     };
-    let rest = if taken == chunk.len() {
-        Bytes::new()
-    } else {
-        Bytes::copy_from_slice(&chunk[taken..])
-    };
-    Ok(Sent {
-        bytes,
-        progress,
-        rest,
-    })
+    if taken < chunk.len() {
+        *stop = Some(Stop::Full(Bytes::copy_from_slice(&chunk[taken..])));
+    }
+    Sent { bytes, progress }
 }
 
 /// Sends what a socket that was full has not taken.

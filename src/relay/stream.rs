@@ -355,7 +355,10 @@ async fn pass_on(
         let mut failed = None;
         let mut progress = Some(0);
         if let Some(events) = events.as_deref_mut() {
-            let seen = seen.unwrap_or_else(|| events.read(&piece));
+            let seen = match seen {
+                Some(seen) => *seen,
+                None => events.read(&piece),
+            };
             let passed = events.pass(seen, piece);
             progress = straight::progress(&passed.seen);
             piece = passed.shown;

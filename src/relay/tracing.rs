@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use http::HeaderMap;
 use tokio::time::Instant;
 
-use crate::openai::{Call, Dialect};
+use crate::openai::{BodyKind, Call, Dialect};
 use crate::pool::Endpoint;
 use crate::server::Shared;
 use crate::snapshot::Snapshot;
@@ -70,6 +70,10 @@ pub fn asked(ctx: &mut RequestCtx, call: Call, path: &[u8], asked: &Asked) {
 
 /// `gen_ai.operation.name`, of its well-known values.
 fn operation(call: Call, path: &[u8]) -> Option<&'static str> {
+    // A response that is only looked up, or cancelled, is none.
+    if call.body != BodyKind::Json {
+        return None;
+    }
     match call.dialect {
         Dialect::Chat | Dialect::Messages | Dialect::Responses => Some("chat"),
         Dialect::Completions => Some("text_completion"),

@@ -8,7 +8,7 @@ use arc_swap::ArcSwapOption;
 
 use crate::admission::Tenant;
 use crate::pool::{Endpoint, Pool};
-use crate::relay::BodyMemory;
+use crate::relay::{Bindings, BodyMemory};
 use crate::snapshot::{ModelScope, SnapshotCell};
 use crate::telemetry::metrics::{
     EndpointMetrics, EndpointSample, KeyMetrics, ModelMetrics, PoolMetrics, Sources,
@@ -21,6 +21,7 @@ pub struct Shared {
     pub snapshot: Arc<SnapshotCell>,
     pub metrics: Metrics,
     pub body_memory: Arc<BodyMemory>,
+    pub bindings: Bindings,
     access_log: ArcSwapOption<AccessLog>,
     tracer: ArcSwapOption<Tracer>,
     draining: AtomicBool,
@@ -40,6 +41,7 @@ impl Shared {
             snapshot,
             metrics,
             body_memory,
+            bindings: Bindings::default(),
             access_log: ArcSwapOption::from_pointee(access_log),
             tracer: ArcSwapOption::empty(),
             draining: AtomicBool::new(false),

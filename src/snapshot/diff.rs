@@ -2,7 +2,7 @@ use std::fmt;
 
 use super::Snapshot;
 use crate::balance::policy_name;
-use crate::config::{self, Config};
+use crate::config::{self, Config, Engine};
 use crate::pool::{Endpoint, Pool};
 use crate::upstream::Address;
 
@@ -127,6 +127,11 @@ impl Diff {
 
     fn pool(&mut self, prefix: &str, old: &config::Pool, new: &config::Pool) {
         let mut note = |what: String| self.changes.push(format!("{prefix}{what}"));
+        if old.engine != new.engine {
+            let name = |engine: Option<Engine>| engine.map_or("auto", Engine::as_str);
+            let (old, new) = (name(old.engine), name(new.engine));
+            note(format!("engine {old} -> {new}"));
+        }
         if old.policy != new.policy {
             let (old, new) = (policy_name(old.policy), policy_name(new.policy));
             note(format!("policy {old} -> {new}"));

@@ -12,17 +12,17 @@
 //! may take a node out at once. A probe has to travel as requests do: same connect, same TLS client,
 //! same parser and limits.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use crate::pool::{EndpointState, ProbeFailure};
 use crate::snapshot::SnapshotCell;
-use crate::upstream::{ConnectError, Connection, HeadError, HeadLimits, RequestHead};
+use crate::upstream::{ConnectError, Connection, HeadLimits};
+
+use super::{per_endpoint, request};
 
 /// Asks an endpoint whether it is well.
 #[async_trait]
@@ -40,7 +40,8 @@ pub struct HttpProbe;
 #[async_trait]
 impl Probe for HttpProbe {
     async fn probe(&self, endpoint: &EndpointState, deadline: Instant) -> Result<(), ProbeFailure> {
-        let head = request(endpoint).map_err(|_| ProbeFailure::Unsendable)?;
+        let path = &endpoint.settings().health.path;
+        let head = request::get(endpoint, path, "*/*").map_err(|_| ProbeFailure::Unsendable)?;
         let left = deadline.saturating_duration_since(Instant::now());
         let mut connection =
             Connection::connect(&endpoint.target, left)
@@ -66,31 +67,15 @@ impl Probe for HttpProbe {
     }
 }
 
-fn request(endpoint: &EndpointState) -> Result<Vec<u8>, HeadError> {
-    let settings = endpoint.settings();
-    let mut head = RequestHead::start(Vec::new(), "GET", settings.health.path.as_bytes())?;
-    head.field("Host", &endpoint.target.authority)?;
-    head.field("User-Agent", "sluicegate")?;
-    head.field("Accept", "*/*")?;
-    head.field("Connection", "close")?;
-    if let Some(key) = &settings.api_key {
-        head.field("Authorization", format!("Bearer {}", key.reveal()))?;
-    }
-    Ok(head.finish(None))
-}
-
 /// Probes every endpoint of the current snapshot once, all at the same time, and returns when each
 /// has its verdict, `at_most` later at the latest. To be awaited before the gateway says it is
 /// ready: a new endpoint is usable until a probe says otherwise, and this is that probe.
 pub async fn first_round(cell: &SnapshotCell, probe: &Arc<dyn Probe>, at_most: Duration) {
-    let mut probes = JoinSet::new();
-    for endpoint in cell.load().endpoints() {
-        if endpoint.is_resolved() {
-            let (endpoint, probe) = (Arc::clone(endpoint), Arc::clone(probe));
-            probes.spawn(async move { once(&endpoint, &*probe, at_most).await });
-        }
-    }
-    while probes.join_next().await.is_some() {}
+    let one = |endpoint: Arc<EndpointState>| {
+        let probe = Arc::clone(probe);
+        async move { once(&endpoint, &*probe, at_most).await }
+    };
+    per_endpoint::once(cell, one).await;
 }
 
 /// Keeps one loop per endpoint going, as snapshots come and go, until `shutdown`.
@@ -99,52 +84,8 @@ pub async fn run(
     probe: Arc<dyn Probe>,
     shutdown: impl Future<Output = ()>,
 ) {
-    tokio::pin!(shutdown);
-    let mut changes = cell.changes();
-    let mut loops = Loops::default();
-    loop {
-        changes.mark_unchanged();
-        loops.follow(&cell, &probe);
-        tokio::select! {
-            () = &mut shutdown => return,
-            changed = changes.changed() => {
-                if changed.is_err() {
-                    return;
-                }
-            }
-            Some(ended) = loops.tasks.join_next() => {
-                if let Err(error) = ended && error.is_panic() {
-                    log::error!("a health check panicked and is begun again: {error}");
-                }
-            }
-        }
-    }
-}
-
-#[derive(Default)]
-struct Loops {
-    tasks: JoinSet<()>,
-    /// By [`EndpointState::id`].
-    running: HashMap<u64, AbortHandle>,
-}
-
-impl Loops {
-    fn follow(&mut self, cell: &SnapshotCell, probe: &Arc<dyn Probe>) {
-        let snapshot = cell.load();
-        self.running.retain(|id, task| {
-            let wanted = snapshot.endpoints().any(|endpoint| endpoint.id == *id);
-            if !wanted {
-                task.abort();
-            }
-            wanted && !task.is_finished()
-        });
-        for endpoint in snapshot.endpoints() {
-            if endpoint.is_resolved() && !self.running.contains_key(&endpoint.id) {
-                let task = watch(Arc::clone(endpoint), Arc::clone(probe));
-                self.running.insert(endpoint.id, self.tasks.spawn(task));
-            }
-        }
-    }
+    let watch = |endpoint| watch(endpoint, Arc::clone(&probe));
+    per_endpoint::keep(&cell, "a health check", watch, shutdown).await;
 }
 
 async fn watch(endpoint: Arc<EndpointState>, probe: Arc<dyn Probe>) {

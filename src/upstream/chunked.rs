@@ -99,8 +99,33 @@ impl ChunkDecoder {
                 }
                 return Ok((end, Step::Data(at..end)));
             }
-            self.state = self.frame_byte(input[at])?;
-            at += 1;
+            at += match self.bare_framing(&input[at..]) {
+                0 => {
+                    self.state = self.frame_byte(input[at])?;
+                    1
+                }
+                bare => bare,
+            };
+        }
+    }
+
+    /// Takes framing that is in one piece and without extensions, as nearly all is; it does not need a state
+    /// for every byte. Returns how much there was.
+    fn bare_framing(&mut self, input: &[u8]) -> usize {
+        match self.state {
+            State::DataCr if input.starts_with(b"\r\n") => {
+                self.state = State::Size { digits: 0 };
+                2
+            }
+            State::Size { digits: 0 } => match size_line(input) {
+                Some((size, line)) => {
+                    self.size = size;
+                    self.state = State::Data;
+                    line
+                }
+                None => 0,
+            },
+            _ => 0,
         }
     }
 
@@ -166,6 +191,22 @@ impl ChunkDecoder {
             State::Data | State::Done => return Err("byte outside the framing"),
         })
     }
+}
+
+/// The size of a chunk that is not the last, and the length of its line, where that is in one piece, bare and
+/// short.
+fn size_line(input: &[u8]) -> Option<(u64, usize)> {
+    let mut size = 0;
+    for (at, &byte) in input.iter().take(8).enumerate() {
+        match hex_value(byte) {
+            Some(value) => size = (size << 4) | u64::from(value),
+            None if byte == b'\r' && size > 0 && input.get(at + 1) == Some(&b'\n') => {
+                return Some((size, at + 2));
+            }
+            None => return None,
+        }
+    }
+    None
 }
 
 fn hex_value(byte: u8) -> Option<u8> {

@@ -294,6 +294,7 @@ fn every_key_that_is_named_exists() {
         "docs/models-and-keys.md",
         "docs/operations.md",
         "docs/from-nginx.md",
+        "docs/from-litellm.md",
         "docs/tuning.md",
         "docs/high-availability.md",
         "docs/guide-errata.md",
@@ -313,6 +314,7 @@ fn every_configuration_that_is_shown_is_valid() {
     for path in [
         "README.md",
         "docs/from-nginx.md",
+        "docs/from-litellm.md",
         "docs/guide.md",
         "docs/models-and-keys.md",
         "docs/operations.md",

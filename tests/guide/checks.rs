@@ -224,6 +224,19 @@ pub const CHECKS: &[(&str, Check)] = &[
             "what_cannot_be_compared_exits_2_before_anything_is_measured",
         ),
     ),
+    // docs/from-litellm.md
+    (
+        "sluicegate import config.yaml > sluicegate.yaml",
+        RunBy(
+            "tests/process/from_litellm.rs",
+            "the_command_imports_a_config_yaml",
+        ),
+    ),
+    ("editor .env config/sluicegate.llm.yaml", Not(Editor)),
+    (
+        "docker compose -f docker-compose.llm.yml up -d --build",
+        Not(Docker),
+    ),
     // docs/high-availability.md
     ("apt-get install keepalived", Not(Host)),
     (

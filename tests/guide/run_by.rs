@@ -54,7 +54,8 @@ fn of_test(text: &str, name: &str) -> Option<String> {
             wanted = Some(test);
         }
     }
-    wanted.map(|test| format!("{shared}\n{test}"))
+    // What tests of the process call the gateway's program.
+    wanted.map(|test| format!("{shared}\n{test}").replace("PROGRAM", "sluicegate"))
 }
 
 /// A function of a shell's script, which the rest of the script calls; all of the script for no name.
@@ -69,10 +70,11 @@ fn of_function(text: &str, name: &str) -> Option<String> {
 }
 
 /// What says which command it is: the program, what it is to do, the names of its options, and files of ours. Not the
-/// values, which a test has of its own: addresses, numbers, paths elsewhere.
+/// values, which a test has of its own: addresses, numbers, paths elsewhere, files that are read and written.
 fn words(command: &str) -> Vec<&str> {
     let mut words = Vec::new();
     let mut is_first = true;
+    let (command, _) = command.split_once(" > ").unwrap_or((command, ""));
     for word in command.split_whitespace() {
         match word {
             "sudo" | "sh" => continue,
@@ -82,11 +84,15 @@ fn words(command: &str) -> Vec<&str> {
             }
             _ => {}
         }
-        let is_value = word.contains(['/', ':', '=', '*', '%', '$', '"', '\''])
+        let is_data = [".yaml", ".json", ".html"]
+            .iter()
+            .any(|end| word.ends_with(end));
+        let is_value = is_data
+            || word.contains(['/', ':', '=', '*', '%', '$', '"', '\''])
             || word.chars().all(|c| c.is_ascii_digit());
         if word.starts_with('-') {
             words.push(word.split('=').next().unwrap_or(word));
-        } else if repository(word).is_file() {
+        } else if repository(word).is_file() && !word.contains("target/") {
             words.push(word);
         } else if is_first {
             // People write `apt`, scripts write `apt-get`.
@@ -119,6 +125,10 @@ fn words_are_what_says_which_command_it_is() {
     assert_eq!(
         words("./target/release/sluicegate --listen :8080 node0:8000"),
         ["sluicegate", "--listen"]
+    );
+    assert_eq!(
+        words("sluicegate import config.yaml > sluicegate.yaml"),
+        ["sluicegate", "import"]
     );
     assert_eq!(
         words("sudo apt install ./target/debian/*.deb"),

@@ -16,6 +16,7 @@ use sluicegate::import::nginx::import;
 
 mod any_input;
 mod limits;
+mod litellm;
 
 /// Relative, as messages show it: tests run at the root of the package.
 const FILES: &str = "tests/import/files";

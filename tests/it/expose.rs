@@ -131,7 +131,7 @@ async fn nothing_but_inference_passes_by_default() {
         engine
             .requests()
             .iter()
-            .all(|request| request.target == "/health")
+            .all(|request| request.header("user-agent") == Some("sluicegate"))
     );
     gateway.finish().await;
 }
@@ -159,7 +159,7 @@ async fn no_spelling_gets_around_the_list() {
         engine
             .requests()
             .iter()
-            .all(|request| request.target == "/health")
+            .all(|request| request.header("user-agent") == Some("sluicegate"))
     );
     gateway.finish().await;
 }
@@ -168,19 +168,15 @@ async fn no_spelling_gets_around_the_list() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_fragment_is_taken_off_before_the_path_is_judged() {
     let engine = engine().await;
-    let gateway = Gateway::start(&format!("endpoints: [\"{}\"]", engine.authority())).await;
-    assert_eq!(
-        gateway
-            .ask(&get("/v1/models#/../../flush_cache"))
-            .await
-            .status,
-        200
-    );
-    assert_eq!(
-        gateway.ask(&get("/flush_cache#/v1/models")).await.status,
-        404
-    );
-    assert_eq!(engine.requests().last().unwrap().target, "/v1/models");
+    let gateway = Gateway::start(&format!(
+        "endpoints: [\"{}\"]\nexpose: [GET /version]",
+        engine.authority()
+    ))
+    .await;
+    let fragment = get("/version#/../../flush_cache");
+    assert_eq!(gateway.ask(&fragment).await.status, 200);
+    assert_eq!(gateway.ask(&get("/flush_cache#/version")).await.status, 404);
+    assert_eq!(engine.requests().last().unwrap().target, "/version");
     gateway.finish().await;
 }
 
@@ -239,7 +235,7 @@ async fn a_known_path_with_another_method_is_told_which() {
         engine
             .requests()
             .iter()
-            .all(|request| request.target == "/health")
+            .all(|request| request.header("user-agent") == Some("sluicegate"))
     );
     gateway.finish().await;
 }
@@ -301,12 +297,10 @@ async fn short_forms_reach_the_engine_in_full() {
             .status,
         200
     );
-    assert_eq!(gateway.ask(&get("/models")).await.status, 200);
     let targets: Vec<_> = engine.requests().into_iter().map(|r| r.target).collect();
     assert!(
         targets.contains(&"/v1/chat/completions?a=b".to_owned()),
         "{targets:?}"
     );
-    assert!(targets.contains(&"/v1/models".to_owned()), "{targets:?}");
     gateway.finish().await;
 }

@@ -262,12 +262,18 @@ async fn connection_may_not_nominate_what_the_gateway_goes_by() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_upgrade_is_dropped_and_the_request_relayed_without_it() {
     let (engine, gateway) = one_engine().await;
+    gateway
+        .reload(&format!(
+            "endpoints: [\"{}\"]\nexpose: [GET /version]",
+            engine.authority()
+        ))
+        .await;
     let mut client = Client::connect(gateway.address).await;
     let request = chat(false)
         .field("Connection: Upgrade")
         .field("Upgrade: h2c");
     assert_eq!(client.ask(&request).await.status, 200);
-    let websocket = get("/v1/models")
+    let websocket = get("/version")
         .field("Connection: Upgrade")
         .field("Upgrade: websocket")
         .field("Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==")

@@ -205,6 +205,15 @@ async fn wrong_keys_leave_nothing_behind() {
     let series = || gateway.shared().metrics.render().lines().count();
     let wrong = |n: u32| with(&format!("sk-wrong-{n}"), chat("DeepSeek-R1"));
     assert_eq!(gateway.ask(&wrong(0)).await.status, 401);
+    gateway.quiet().await;
+    let refused = "sluicegate_refused_total{reason=\"invalid_api_key\"}";
+    gateway.wait_for_metric(refused, 1.0).await;
+    gateway
+        .wait_for_metric(
+            "sluicegate_request_duration_seconds_count{pool=\"default\"}",
+            1.0,
+        )
+        .await;
     let before = series();
     for n in 1..300 {
         assert_eq!(gateway.ask(&wrong(n)).await.status, 401);

@@ -8,6 +8,7 @@ mod support;
 
 mod access_log;
 mod bodies;
+mod catalog;
 mod choosing;
 mod client_timeouts;
 mod connection;
@@ -28,6 +29,7 @@ mod moving_limits;
 mod pingora;
 mod reload;
 mod response_headers;
+mod responses;
 mod sse;
 mod storm;
 mod tracing;

@@ -111,7 +111,11 @@ async fn informational_answers_are_skipped() {
     for stream in WHOLE_OR_STREAM {
         assert_eq!(gateway.ask(&chat(stream)).await.status, 200);
     }
-    assert_eq!(engine.accepts(), 2, "a probe, and one connection for both");
+    assert_eq!(
+        engine.accepts(),
+        3,
+        "a probe, a question, and one connection for both"
+    );
     gateway.finish().await;
 }
 
@@ -148,8 +152,8 @@ async fn bytes_after_an_answer_are_never_another_answer() {
         }
         assert_eq!(
             odd.accepts(),
-            4,
-            "{fault:?}: a probe, and no connection used twice"
+            5,
+            "{fault:?}: a probe, a question, and no connection used twice"
         );
         gateway.finish().await;
     }

@@ -200,9 +200,10 @@ async fn requests_pay_for_retries() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_read_is_moved_as_well() {
     let (lost, good) = (Puppet::answering("", Then::Reset).await, engine().await);
-    let gateway = Gateway::start(&in_turn(&lost.authority(), &good.authority(), "")).await;
-    let answer = gateway.ask(&get("/v1/models")).await;
+    let yaml = in_turn(&lost.authority(), &good.authority(), "");
+    let gateway = Gateway::start(&format!("{yaml}\nexpose: [GET /version]")).await;
+    let answer = gateway.ask(&get("/version")).await;
     assert_eq!((answer.status, lost.requests().len()), (200, 1));
-    assert_eq!(answer.json()["object"], "list");
+    assert!(answer.json()["version"].is_string());
     gateway.finish().await;
 }

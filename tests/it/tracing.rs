@@ -394,7 +394,7 @@ async fn a_receiver_that_is_not_there_holds_nothing_up() {
     for _ in 0..20 {
         assert_eq!(gateway.ask(&chat(false)).await.status, 200);
     }
-    let shared = gateway.shared().clone();
+    let shared = std::sync::Arc::clone(gateway.shared());
     gateway.finish().await;
     let metrics = shared.metrics.render();
     assert!(metrics.contains(&format!("{DROPPED} 40\n")), "{metrics}");

@@ -138,7 +138,7 @@ async fn with_no_other_engine_it_is_a_502_and_the_connection_is_not_used_again()
         let target = format!("/v1/completions?row={n}");
         engine.reply(&target, row.bytes, row.then);
         let mut wire = Wire::to(gateway.public).await;
-        wire.send(request("POST", &target, "", "hello")).await;
+        wire.send(request("POST", &target, "", "{   }")).await;
         let answer = wire.answer().await;
         let whole = answer.as_ref().filter(|answer| answer.is_whole);
         let body = whole.map(|answer| String::from_utf8_lossy(&answer.body).into_owned());
@@ -195,7 +195,7 @@ async fn with_another_engine_the_client_never_hears_of_it() {
         // Turn by turn: one of the two meets the bad engine first.
         for _ in 0..2 {
             let mut wire = Wire::to(gateway.public).await;
-            wire.send(request("POST", &target, "", "hello")).await;
+            wire.send(request("POST", &target, "", "{   }")).await;
             let answer = wire.answer().await.expect(row.name);
             assert_eq!(
                 (answer.status, &answer.body[..]),

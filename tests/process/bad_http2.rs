@@ -74,7 +74,7 @@ const GET: [(&str, &str); 4] = [
     (":method", "GET"),
     (":scheme", "https"),
     (":authority", "a"),
-    (":path", "/v1/models"),
+    (":path", "/v1/things"),
 ];
 const POST: [(&str, &str); 4] = [
     (":method", "POST"),
@@ -83,12 +83,12 @@ const POST: [(&str, &str); 4] = [
     (":path", "/v1/completions"),
 ];
 
-/// The request for models with further fields.
+/// The request for things with further fields.
 fn get(more: &[(&str, &str)]) -> Vec<u8> {
     request(&[&GET, more].concat(), None)
 }
 
-/// The request for models with one of its own four replaced, or without it.
+/// The request for things with one of its own four replaced, or without it.
 fn with(name: &str, value: Option<&str>) -> Vec<u8> {
     let mut list: Vec<_> = GET.to_vec();
     let at = list.iter().position(|(n, _)| *n == name).unwrap();
@@ -225,6 +225,7 @@ const PROTOCOL_ERROR: Outcome = StreamError(1);
 async fn started(keys: &str) -> (Gateway, Certificate, Recorder) {
     let engine = Recorder::start().await;
     let certificate = Certificate::new();
+    let keys = &format!("expose: [GET /v1/things]\n{keys}");
     let start = Start::new(&[engine.authority()], keys).listen(LISTEN);
     certificate.install(start.directory());
     (start.run(), certificate, engine)
@@ -262,17 +263,17 @@ async fn check(keys: &str, rows: Vec<Row>) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[rustfmt::skip]
 async fn fields_that_http2_forbids() {
-    let models: &[_] = &["GET /v1/models"];
+    let things: &[_] = &["GET /v1/things"];
     let nothing: &[_] = &[];
     let long = "a".repeat(20_000);
     let rows: Vec<Row> = vec![
-        ("as it should be", get(&[]), Status(200), models),
+        ("as it should be", get(&[]), Status(200), things),
         ("no :path", with(":path", None), PROTOCOL_ERROR, nothing),
         ("no :method", with(":method", None), PROTOCOL_ERROR, nothing),
         ("no :scheme", with(":scheme", None), PROTOCOL_ERROR, nothing),
         ("no :authority and no host", with(":authority", None), Status(400), nothing),
-        ("host in place of :authority", request(&[GET[0], GET[1], GET[3], ("host", "a")], None), Status(200), models),
-        ("two :path", get(&[(":path", "/v1/models")]), PROTOCOL_ERROR, nothing),
+        ("host in place of :authority", request(&[GET[0], GET[1], GET[3], ("host", "a")], None), Status(200), things),
+        ("two :path", get(&[(":path", "/v1/things")]), PROTOCOL_ERROR, nothing),
         ("two :method", get(&[(":method", "POST")]), PROTOCOL_ERROR, nothing),
         ("pseudo-field behind a field", request(&[GET[0], GET[1], GET[2], ("x-a", "1"), GET[3]], None), PROTOCOL_ERROR, nothing),
         ("unknown pseudo-field", get(&[(":protocol-of-mine", "1")]), ConnectionError, nothing),
@@ -290,18 +291,18 @@ async fn fields_that_http2_forbids() {
         ("upgrade", get(&[("upgrade", "websocket")]), PROTOCOL_ERROR, nothing),
         ("transfer-encoding", post(&[("transfer-encoding", "chunked")], Some(b"0\r\n\r\n")), PROTOCOL_ERROR, nothing),
         ("te other than trailers", get(&[("te", "gzip")]), PROTOCOL_ERROR, nothing),
-        ("te: trailers", get(&[("te", "trailers")]), Status(200), models),
+        ("te: trailers", get(&[("te", "trailers")]), Status(200), things),
         (":authority and another host", get(&[("host", "b")]), Status(400), nothing),
-        (":authority and the same host", get(&[("host", "a")]), Status(200), models),
+        (":authority and the same host", get(&[("host", "a")]), Status(200), things),
         (":authority with a user", with(":authority", Some("user@a")), Status(400), nothing),
         (":authority with a path", with(":authority", Some("a/v1")), PROTOCOL_ERROR, nothing),
         (":authority with CRLF", with(":authority", Some("a\r\nx: 1")), PROTOCOL_ERROR, nothing),
-        (":path without a slash", with(":path", Some("v1/models")), PROTOCOL_ERROR, nothing),
+        (":path without a slash", with(":path", Some("v1/things")), PROTOCOL_ERROR, nothing),
         (":path empty", with(":path", Some("")), PROTOCOL_ERROR, nothing),
-        (":path in absolute form", with(":path", Some("http://b/v1/models")), PROTOCOL_ERROR, nothing),
-        (":path with a blank", with(":path", Some("/v1/models HTTP/1.1")), PROTOCOL_ERROR, nothing),
-        (":path with CRLF", with(":path", Some("/v1/models HTTP/1.1\r\nX-A: 1")), PROTOCOL_ERROR, nothing),
-        (":path with dot segments", with(":path", Some("/v1/../v1/models")), Status(404), nothing),
+        (":path in absolute form", with(":path", Some("http://b/v1/things")), PROTOCOL_ERROR, nothing),
+        (":path with a blank", with(":path", Some("/v1/things HTTP/1.1")), PROTOCOL_ERROR, nothing),
+        (":path with CRLF", with(":path", Some("/v1/things HTTP/1.1\r\nX-A: 1")), PROTOCOL_ERROR, nothing),
+        (":path with dot segments", with(":path", Some("/v1/../v1/things")), Status(404), nothing),
         (":method with CRLF", with(":method", Some("GET / HTTP/1.1\r\nX: 1\r\n\r\nGET")), ConnectionError, nothing),
         (":method in small letters", with(":method", Some("get")), Status(405), nothing),
         (":scheme that is none", with(":scheme", Some("https://x")), PROTOCOL_ERROR, nothing),
@@ -324,48 +325,48 @@ async fn fields_that_http2_forbids() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[rustfmt::skip]
 async fn bodies_and_frames_that_http2_forbids() {
-    let hello: &[_] = &["POST /v1/completions hello"];
+    let hello: &[_] = &["POST /v1/completions {   }"];
     let nothing: &[_] = &[];
     let without_end = |list: &[(&str, &str)], more: &[Vec<u8>]| {
         let head = frame(HEADERS, END_HEADERS, 1, &fields(&[&POST, list].concat()));
         [head, more.concat()].concat()
     };
     let rows: Vec<Row> = vec![
-        ("as it should be", post(&[("content-length", "5")], Some(b"hello")), Status(200), hello),
-        ("without a length", post(&[], Some(b"hello")), Status(200), hello),
-        ("length too long", post(&[("content-length", "9")], Some(b"hello")), PROTOCOL_ERROR, nothing),
-        ("length too short", post(&[("content-length", "3")], Some(b"hello")), PROTOCOL_ERROR, nothing),
+        ("as it should be", post(&[("content-length", "5")], Some(b"{   }")), Status(200), hello),
+        ("without a length", post(&[], Some(b"{   }")), Status(200), hello),
+        ("length too long", post(&[("content-length", "9")], Some(b"{   }")), PROTOCOL_ERROR, nothing),
+        ("length too short", post(&[("content-length", "3")], Some(b"{   }")), PROTOCOL_ERROR, nothing),
         ("length and no body", post(&[("content-length", "5")], None), PROTOCOL_ERROR, nothing),
-        ("two lengths", post(&[("content-length", "5"), ("content-length", "6")], Some(b"hello")), PROTOCOL_ERROR, nothing),
-        ("signed length", post(&[("content-length", "+5")], Some(b"hello")), PROTOCOL_ERROR, nothing),
+        ("two lengths", post(&[("content-length", "5"), ("content-length", "6")], Some(b"{   }")), PROTOCOL_ERROR, nothing),
+        ("signed length", post(&[("content-length", "+5")], Some(b"{   }")), PROTOCOL_ERROR, nothing),
         ("body beyond the limit, declared", post(&[("content-length", "2000")], Some(&[b'a'; 2000])), Status(413), nothing),
         ("body beyond the limit", post(&[], Some(&[b'a'; 2000])), Status(413), nothing),
         ("body that stops", without_end(&[], &[frame(DATA, 0, 1, b"hell")]), Status(408), nothing),
         ("trailers are dropped", without_end(&[], &[
-            frame(DATA, 0, 1, b"hello"),
+            frame(DATA, 0, 1, b"{   }"),
             frame(HEADERS, END_HEADERS | END_STREAM, 1, &fields(&[("x-a", "1")])),
         ]), Status(200), hello),
         // They are dropped, like any.
         ("trailers with a pseudo-field", without_end(&[], &[
-            frame(DATA, 0, 1, b"hello"),
+            frame(DATA, 0, 1, b"{   }"),
             frame(HEADERS, END_HEADERS | END_STREAM, 1, &fields(&[(":path", "/")])),
         ]), Status(200), hello),
         ("trailers that do not end", without_end(&[], &[
-            frame(DATA, 0, 1, b"hello"),
+            frame(DATA, 0, 1, b"{   }"),
             frame(HEADERS, END_HEADERS, 1, &fields(&[("x-a", "1")])),
         ]), PROTOCOL_ERROR, nothing),
-        ("data of a stream that was never begun", frame(DATA, END_STREAM, 1, b"hello"), ConnectionError, nothing),
+        ("data of a stream that was never begun", frame(DATA, END_STREAM, 1, b"{   }"), ConnectionError, nothing),
         ("stream 0", frame(HEADERS, END_HEADERS | END_STREAM, 0, &fields(&GET)), ConnectionError, nothing),
         ("even stream", frame(HEADERS, END_HEADERS | END_STREAM, 2, &fields(&GET)), ConnectionError, nothing),
         ("data inside a head", [
             frame(HEADERS, END_STREAM, 1, &fields(&GET)),
-            frame(DATA, END_STREAM, 1, b"hello"),
+            frame(DATA, END_STREAM, 1, b"{   }"),
         ].concat(), ConnectionError, nothing),
         ("frame beyond its limit", frame(DATA, 0, 1, &[0; 20_000]), ConnectionError, nothing),
         ("window of 0", [get(&[]), frame(WINDOW_UPDATE, 0, 0, &[0; 4])].concat(), ConnectionError, nothing),
         ("settings of odd size", frame(SETTINGS, 0, 0, &[0; 5]), ConnectionError, nothing),
         ("no field block", frame(HEADERS, END_HEADERS | END_STREAM, 1, &[0xff; 8]), ConnectionError, nothing),
-        ("HTTP/1.1 in place of frames", b"GET /v1/models HTTP/1.1\r\nHost: a\r\n\r\n".to_vec(), ConnectionError, nothing),
+        ("HTTP/1.1 in place of frames", b"GET /v1/things HTTP/1.1\r\nHost: a\r\n\r\n".to_vec(), ConnectionError, nothing),
     ];
     check("limits: { body: 1KiB }\nclient: { body_timeout: 1s }\n", rows).await;
 }

@@ -119,11 +119,16 @@ pub fn assert_no_complaints(gateway: &Gateway) {
 
 async fn started(keys: &str) -> (Gateway, Recorder) {
     let engine = Recorder::start().await;
+    let things = match keys.contains("expose:") {
+        true => "",
+        false => "expose: [GET /v1/things]\n",
+    };
+    let keys = &format!("{things}{keys}");
     let gateway = Start::new(&[engine.authority()], keys).run();
     (gateway, engine)
 }
 
-const HELLO: &[&str] = &["POST /v1/completions hello"];
+const HELLO: &[&str] = &["POST /v1/completions {   }"];
 use After::{Ends, EndsWithOrWithout, Serves};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -133,105 +138,105 @@ async fn bodies_that_could_be_read_in_two_ways() {
     let chunked = "Transfer-Encoding: chunked\r\n";
     let rows = vec![
         // RFC 9112 §6.3: the chunks count, the length goes, the connection ends. nginx refuses with 400.
-        row("length and chunks", post("Content-Length: 3\r\nTransfer-Encoding: chunked\r\n", "5\r\nhello\r\n0\r\n\r\n"))
+        row("length and chunks", post("Content-Length: 3\r\nTransfer-Encoding: chunked\r\n", "5\r\n{   }\r\n0\r\n\r\n"))
             .gets(&[200], Ends)
             .engine(HELLO),
         row("chunks and length, a request behind", post(
             "Transfer-Encoding: chunked\r\nContent-Length: 5\r\n",
-            "5\r\nhello\r\n0\r\n\r\nGET /v1/models HTTP/1.1\r\nHost: a\r\n\r\n",
+            "5\r\n{   }\r\n0\r\n\r\nGET /v1/things HTTP/1.1\r\nHost: a\r\n\r\n",
         ))
             .gets(&[200], Ends)
             .engine(HELLO),
         // RFC 9110 §8.6 lets a recipient take equal ones for one. The engine gets exactly one.
-        row("two equal lengths", post("Content-Length: 5\r\nContent-Length: 5\r\n", "hello"))
+        row("two equal lengths", post("Content-Length: 5\r\nContent-Length: 5\r\n", "{   }"))
             .gets(&[200], Serves)
             .engine(HELLO),
-        row("a list of equal lengths", post("Content-Length: 5, 5\r\n", "hello")).gets(&[200], Serves).engine(HELLO),
+        row("a list of equal lengths", post("Content-Length: 5, 5\r\n", "{   }")).gets(&[200], Serves).engine(HELLO),
         row("two different lengths", post("Content-Length: 5\r\nContent-Length: 6\r\n", "hello!")).refused(&[400]),
         row("a list of different lengths", post("Content-Length: 5, 6\r\n", "hello!")).refused(&[400]),
-        row("signed length", post("Content-Length: +5\r\n", "hello")).refused(&[400]),
-        row("negative length", post("Content-Length: -5\r\n", "hello")).refused(&[400]),
-        row("hexadecimal length", post("Content-Length: 0x5\r\n", "hello")).refused(&[400]),
-        row("empty length", post("Content-Length: \r\n", "hello")).refused(&[400]),
-        row("length of words", post("Content-Length: five\r\n", "hello")).refused(&[400]),
-        row("length beyond 64 bits", post("Content-Length: 18446744073709551621\r\n", "hello")).refused(&[400]),
-        row("length and a comma", post("Content-Length: 5,\r\n", "hello")).refused(&[400]),
-        row("unknown coding", post("Transfer-Encoding: xchunked\r\n", "5\r\nhello\r\n0\r\n\r\n")).refused(&[400]),
-        row("identity", post("Transfer-Encoding: identity\r\nContent-Length: 5\r\n", "hello")).refused(&[400]),
-        row("chunked, then another", post("Transfer-Encoding: chunked, identity\r\n", "5\r\nhello\r\n0\r\n\r\n"))
+        row("signed length", post("Content-Length: +5\r\n", "{   }")).refused(&[400]),
+        row("negative length", post("Content-Length: -5\r\n", "{   }")).refused(&[400]),
+        row("hexadecimal length", post("Content-Length: 0x5\r\n", "{   }")).refused(&[400]),
+        row("empty length", post("Content-Length: \r\n", "{   }")).refused(&[400]),
+        row("length of words", post("Content-Length: five\r\n", "{   }")).refused(&[400]),
+        row("length beyond 64 bits", post("Content-Length: 18446744073709551621\r\n", "{   }")).refused(&[400]),
+        row("length and a comma", post("Content-Length: 5,\r\n", "{   }")).refused(&[400]),
+        row("unknown coding", post("Transfer-Encoding: xchunked\r\n", "5\r\n{   }\r\n0\r\n\r\n")).refused(&[400]),
+        row("identity", post("Transfer-Encoding: identity\r\nContent-Length: 5\r\n", "{   }")).refused(&[400]),
+        row("chunked, then another", post("Transfer-Encoding: chunked, identity\r\n", "5\r\n{   }\r\n0\r\n\r\n"))
             .refused(&[400]),
-        row("another, then chunked", post("Transfer-Encoding: gzip, chunked\r\n", "5\r\nhello\r\n0\r\n\r\n"))
+        row("another, then chunked", post("Transfer-Encoding: gzip, chunked\r\n", "5\r\n{   }\r\n0\r\n\r\n"))
             .refused(&[400]),
-        row("chunked twice in one field", post("Transfer-Encoding: chunked, chunked\r\n", "5\r\nhello\r\n0\r\n\r\n"))
+        row("chunked twice in one field", post("Transfer-Encoding: chunked, chunked\r\n", "5\r\n{   }\r\n0\r\n\r\n"))
             .refused(&[400]),
         row("chunked in two fields", post(
             "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
-            "5\r\nhello\r\n0\r\n\r\n",
+            "5\r\n{   }\r\n0\r\n\r\n",
         ))
             .refused(&[400]),
         row("a field between", post(
             "Transfer-Encoding: identity\r\nTransfer-Encoding: chunked\r\n",
-            "5\r\nhello\r\n0\r\n\r\n",
+            "5\r\n{   }\r\n0\r\n\r\n",
         ))
             .refused(&[400]),
-        row("an empty coding", post("Transfer-Encoding: \r\nContent-Length: 5\r\n", "hello")).refused(&[400]),
+        row("an empty coding", post("Transfer-Encoding: \r\nContent-Length: 5\r\n", "{   }")).refused(&[400]),
         row("quoted coding", post("Transfer-Encoding: \"chunked\"\r\n", "0\r\n\r\n")).refused(&[400]),
         row("vertical tab before the coding", post("Transfer-Encoding: \x0bchunked\r\n", "0\r\n\r\n")).refused(&[400]),
-        row("blank before the colon", post("Transfer-Encoding : chunked\r\nContent-Length: 5\r\n", "hello"))
+        row("blank before the colon", post("Transfer-Encoding : chunked\r\nContent-Length: 5\r\n", "{   }"))
             .refused(&[400]),
-        row("coding in capitals", post("TRANSFER-ENCODING: CHUNKED\r\n", "5\r\nhello\r\n0\r\n\r\n"))
+        row("coding in capitals", post("TRANSFER-ENCODING: CHUNKED\r\n", "5\r\n{   }\r\n0\r\n\r\n"))
             .gets(&[200], Serves)
             .engine(HELLO),
         // Engines behind WSGI would take it for the real one; nginx drops it too.
-        row("coding with an underscore", post("Transfer_Encoding: chunked\r\nContent-Length: 5\r\n", "hello"))
+        row("coding with an underscore", post("Transfer_Encoding: chunked\r\nContent-Length: 5\r\n", "{   }"))
             .gets(&[200], Serves)
             .engine(HELLO),
-        row("chunks in HTTP/1.0", "POST /v1/completions HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n")
+        row("chunks in HTTP/1.0", "POST /v1/completions HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{   }\r\n0\r\n\r\n")
             .refused(&[400]),
-        row("size that is no number", post(chunked, "zz\r\nhello\r\n0\r\n\r\n")).refused(&[400]),
+        row("size that is no number", post(chunked, "zz\r\n{   }\r\n0\r\n\r\n")).refused(&[400]),
         // Pingora takes an empty size for 0 and the rest for trailers; the engine gets one whole request.
-        row("no size", post(chunked, "\r\nhello\r\n0\r\n\r\n"))
+        row("no size", post(chunked, "\r\n{   }\r\n0\r\n\r\n"))
             .gets(&[200], Serves)
             .engine(&["POST /v1/completions"]),
-        row("negative size", post(chunked, "-5\r\nhello\r\n0\r\n\r\n")).refused(&[400]),
-        row("signed size", post(chunked, "+5\r\nhello\r\n0\r\n\r\n")).refused(&[400]),
-        row("size with 0x", post(chunked, "0x5\r\nhello\r\n0\r\n\r\n")).refused(&[400]),
-        row("size with an underscore", post(chunked, "0_5\r\nhello\r\n0\r\n\r\n")).refused(&[400]),
-        row("blank before the size", post(chunked, " 5\r\nhello\r\n0\r\n\r\n")).refused(&[400]),
-        row("size beyond 64 bits", post(chunked, "10000000000000005\r\nhello\r\n0\r\n\r\n")).refused(&[400]),
-        row("size of the largest 64 bits", post(chunked, "ffffffffffffffff\r\nhello\r\n0\r\n\r\n")).refused(&[400]),
+        row("negative size", post(chunked, "-5\r\n{   }\r\n0\r\n\r\n")).refused(&[400]),
+        row("signed size", post(chunked, "+5\r\n{   }\r\n0\r\n\r\n")).refused(&[400]),
+        row("size with 0x", post(chunked, "0x5\r\n{   }\r\n0\r\n\r\n")).refused(&[400]),
+        row("size with an underscore", post(chunked, "0_5\r\n{   }\r\n0\r\n\r\n")).refused(&[400]),
+        row("blank before the size", post(chunked, " 5\r\n{   }\r\n0\r\n\r\n")).refused(&[400]),
+        row("size beyond 64 bits", post(chunked, "10000000000000005\r\n{   }\r\n0\r\n\r\n")).refused(&[400]),
+        row("size of the largest 64 bits", post(chunked, "ffffffffffffffff\r\n{   }\r\n0\r\n\r\n")).refused(&[400]),
         row("size line without end", post(chunked, &"0".repeat(20_000))).refused(&[400]),
-        row("no CRLF behind a chunk", post(chunked, "5\r\nhelloX\r\n0\r\n\r\n")).refused(&[400]),
-        row("chunk longer than its size", post(chunked, "3\r\nhello\r\n0\r\n\r\n")).refused(&[400]),
-        row("bare line feeds between chunks", post(chunked, "5\nhello\n0\n\n")).refused(&[400]),
-        row("bare CR in a size line", post(chunked, "5\rhello\r\n0\r\n\r\n")).refused(&[400]),
-        row("extensions", post(chunked, "5;name=value;other=\"quoted\"\r\nhello\r\n0;last\r\n\r\n"))
+        row("no CRLF behind a chunk", post(chunked, "5\r\n{   }X\r\n0\r\n\r\n")).refused(&[400]),
+        row("chunk longer than its size", post(chunked, "3\r\n{   }\r\n0\r\n\r\n")).refused(&[400]),
+        row("bare line feeds between chunks", post(chunked, "5\n{   }\n0\n\n")).refused(&[400]),
+        row("bare CR in a size line", post(chunked, "5\r{   }\r\n0\r\n\r\n")).refused(&[400]),
+        row("extensions", post(chunked, "5;name=value;other=\"quoted\"\r\n{   }\r\n0;last\r\n\r\n"))
             .gets(&[200], Serves)
             .engine(HELLO),
         // Pingora reads an extension up to its CRLF, as RFC 9112 §7.1.1 has it.
-        row("line feed in an extension", post(chunked, "5;a\nb\r\nhello\r\n0\r\n\r\n"))
+        row("line feed in an extension", post(chunked, "5;a\nb\r\n{   }\r\n0\r\n\r\n"))
             .gets(&[200], Serves)
             .engine(HELLO),
-        row("trailers are dropped", post(chunked, "5\r\nhello\r\n0\r\nHost: other\r\nContent-Length: 9\r\n\r\n"))
+        row("trailers are dropped", post(chunked, "5\r\n{   }\r\n0\r\nHost: other\r\nContent-Length: 9\r\n\r\n"))
             .gets(&[200], Serves)
             .engine(HELLO),
-        row("size with leading zeros", post(chunked, "0000000005\r\nhello\r\n000\r\n\r\n"))
+        row("size with leading zeros", post(chunked, "0000000005\r\n{   }\r\n000\r\n\r\n"))
             .gets(&[200], Serves)
             .engine(HELLO),
         row("no body at all", post("", "")).gets(&[200], Serves).engine(&["POST /v1/completions"]),
-        row("body of a GET", get("/v1/models", "Content-Length: 5\r\n").into_iter().chain(*b"hello").collect::<Vec<_>>())
+        row("body of a GET", get("/v1/things", "Content-Length: 5\r\n").into_iter().chain(*b"{   }").collect::<Vec<_>>())
             .gets(&[200], Serves)
-            .engine(&["GET /v1/models hello"]),
-        row("garbage behind the body", post("Content-Length: 5\r\n", "hello\x01\x02garbage\r\n\r\n"))
+            .engine(&["GET /v1/things {   }"]),
+        row("garbage behind the body", post("Content-Length: 5\r\n", "{   }\x01\x02garbage\r\n\r\n"))
             .gets(&[200, 400], Ends)
             .engine(HELLO),
-        row("a request behind the body", post("Content-Length: 5\r\n", "helloGET /v1/models HTTP/1.1\r\nHost: a\r\n\r\n"))
+        row("a request behind the body", post("Content-Length: 5\r\n", "{   }GET /v1/things HTTP/1.1\r\nHost: a\r\n\r\n"))
             .gets(&[200, 200], Serves)
-            .engine(&["POST /v1/completions hello", "GET /v1/models"]),
+            .engine(&["POST /v1/completions {   }", "GET /v1/things"]),
         row("three requests at once", [post("Content-Length: 1\r\n", "1"), post("Content-Length: 1\r\n", "2"), get("/health", "")].concat())
             .gets(&[200, 200, 200], Serves)
             .engine(&["POST /v1/completions 1", "POST /v1/completions 2"]),
-        row("a request behind a refused one", [post("Transfer-Encoding: gzip, chunked\r\n", "0\r\n\r\n"), get("/v1/models", "")].concat())
+        row("a request behind a refused one", [post("Transfer-Encoding: gzip, chunked\r\n", "0\r\n\r\n"), get("/v1/things", "")].concat())
             .refused(&[400]),
     ];
     check(&gateway, &engine, rows).await;
@@ -245,21 +250,21 @@ async fn bodies_that_could_be_read_in_two_ways() {
 async fn heads_that_are_not_http() {
     let (gateway, engine) = started("").await;
     let head = |line: &str| format!("{line}\r\nHost: gateway\r\n\r\n");
-    let many = |count: usize| get("/v1/models", &(0..count - 1).map(|n| format!("x{n}: 1\r\n")).collect::<String>());
+    let many = |count: usize| get("/v1/things", &(0..count - 1).map(|n| format!("x{n}: 1\r\n")).collect::<String>());
     let tls = [&[0x16, 3, 1, 0, 0xf8, 1, 0, 0, 0xf4, 3, 3][..], &[0x5a; 240], b"\r\n\r\n"].concat();
     let rows = vec![
-        row("folded field", post("X-A: 1\r\n Content-Length: 5\r\nContent-Length: 5\r\n", "hello")).refused(&[400]),
+        row("folded field", post("X-A: 1\r\n Content-Length: 5\r\nContent-Length: 5\r\n", "{   }")).refused(&[400]),
         row("folded with a tab", post("X-A: 1\r\n\t2\r\n", "")).refused(&[400]),
-        row("first field folded", "GET /v1/models HTTP/1.1\r\n Host: a\r\nHost: b\r\n\r\n").refused(&[400]),
+        row("first field folded", "GET /v1/things HTTP/1.1\r\n Host: a\r\nHost: b\r\n\r\n").refused(&[400]),
         // RFC 9112 §2.2 allows it, nginx takes it. The engine gets CRLF.
-        row("bare line feeds", "GET /v1/models HTTP/1.1\nHost: a\n\n")
+        row("bare line feeds", "GET /v1/things HTTP/1.1\nHost: a\n\n")
             .gets(&[200], Serves)
-            .engine(&["GET /v1/models"]),
-        row("bare line feeds, then a body", "POST /v1/completions HTTP/1.1\nHost: a\nContent-Length: 5\n\nhello")
+            .engine(&["GET /v1/things"]),
+        row("bare line feeds, then a body", "POST /v1/completions HTTP/1.1\nHost: a\nContent-Length: 5\n\n{   }")
             .gets(&[200], Serves)
             .engine(HELLO),
-        row("bare CR in a value", post("X-A: 1\rContent-Length: 5\r\n", "hello")).refused(&[400]),
-        row("bare CR at a line's end", "GET /v1/models HTTP/1.1\rHost: a\r\r").gets(&[400], Ends),
+        row("bare CR in a value", post("X-A: 1\rContent-Length: 5\r\n", "{   }")).refused(&[400]),
+        row("bare CR at a line's end", "GET /v1/things HTTP/1.1\rHost: a\r\r").gets(&[400], Ends),
         row("NUL in a value", post("X-A: 1\0\r\n", "")).refused(&[400]),
         row("DEL in a value", post("X-A: 1\x7f\r\n", "")).refused(&[400]),
         row("NUL in a name", post("X\0A: 1\r\n", "")).refused(&[400]),
@@ -268,43 +273,43 @@ async fn heads_that_are_not_http() {
         row("blank in a name", post("X A: 1\r\n", "")).refused(&[400]),
         row("parenthesis in a name", post("X(A): 1\r\n", "")).refused(&[400]),
         row("bytes beyond ASCII in a value", post("X-A: \u{e9}\r\n", "")).gets(&[200], Serves).engine(&["POST /v1/completions"]),
-        row("method in small letters", head("get /v1/models HTTP/1.1")).gets(&[405], Serves),
-        row("unknown method", head("PURGE /v1/models HTTP/1.1")).gets(&[405], Serves),
-        row("method that is no token", head("G@T /v1/models HTTP/1.1")).refused(&[400]),
-        row("TRACE", head("TRACE /v1/models HTTP/1.1")).gets(&[405], Serves),
+        row("method in small letters", head("get /v1/things HTTP/1.1")).gets(&[405], Serves),
+        row("unknown method", head("PURGE /v1/things HTTP/1.1")).gets(&[405], Serves),
+        row("method that is no token", head("G@T /v1/things HTTP/1.1")).refused(&[400]),
+        row("TRACE", head("TRACE /v1/things HTTP/1.1")).gets(&[405], Serves),
         row("CONNECT", "CONNECT engine:443 HTTP/1.1\r\nHost: engine:443\r\n\r\n").refused(&[405]),
         row("OPTIONS *", head("OPTIONS * HTTP/1.1")).gets(&[404], Serves),
-        row("no blank", head("GET/v1/modelsHTTP/1.1")).refused(&[400]),
-        row("two blanks", head("GET  /v1/models HTTP/1.1")).gets(&[400], Serves),
-        row("no version", head("GET /v1/models")).refused(&[400]),
-        row("HTTP/0.9", "GET /v1/models\r\n\r\n").refused(&[400]),
-        row("HTTP/1.2", head("GET /v1/models HTTP/1.2")).refused(&[400]),
-        row("HTTP/2.0 in words", head("GET /v1/models HTTP/2.0")).refused(&[400]),
-        row("HTTP in small letters", head("GET /v1/models http/1.1")).refused(&[400]),
-        row("HTTP/11", head("GET /v1/models HTTP/11")).refused(&[400]),
+        row("no blank", head("GET/v1/thingsHTTP/1.1")).refused(&[400]),
+        row("two blanks", head("GET  /v1/things HTTP/1.1")).gets(&[400], Serves),
+        row("no version", head("GET /v1/things")).refused(&[400]),
+        row("HTTP/0.9", "GET /v1/things\r\n\r\n").refused(&[400]),
+        row("HTTP/1.2", head("GET /v1/things HTTP/1.2")).refused(&[400]),
+        row("HTTP/2.0 in words", head("GET /v1/things HTTP/2.0")).refused(&[400]),
+        row("HTTP in small letters", head("GET /v1/things http/1.1")).refused(&[400]),
+        row("HTTP/11", head("GET /v1/things HTTP/11")).refused(&[400]),
         row("preface of HTTP/2", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").refused(&[400]),
         row("TLS", tls).refused(&[400]),
         row("another protocol", "SSH-2.0-OpenSSH_9.6\r\n\r\n").refused(&[400]),
-        row("empty lines first", "\r\n\r\nGET /v1/models HTTP/1.1\r\nHost: a\r\n\r\n")
+        row("empty lines first", "\r\n\r\nGET /v1/things HTTP/1.1\r\nHost: a\r\n\r\n")
             .gets(&[200], Serves)
-            .engine(&["GET /v1/models"]),
-        row("256 fields", many(256)).gets(&[200], Serves).engine(&["GET /v1/models"]),
+            .engine(&["GET /v1/things"]),
+        row("256 fields", many(256)).gets(&[200], Serves).engine(&["GET /v1/things"]),
         row("257 fields", many(257)).refused(&[400]),
-        row("head of 60 KiB", get("/v1/models", &format!("X-A: {}\r\n", "a".repeat(60 << 10))))
+        row("head of 60 KiB", get("/v1/things", &format!("X-A: {}\r\n", "a".repeat(60 << 10))))
             .gets(&[200], Serves)
-            .engine(&["GET /v1/models"]),
-        row("head beyond 64 KiB", get("/v1/models", &format!("X-A: {}\r\n", "a".repeat(65 << 10)))).gets(&[431], Serves),
-        row("many fields beyond 64 KiB", get("/v1/models", &format!("X-A: {}\r\n", "a".repeat(800)).repeat(90)))
+            .engine(&["GET /v1/things"]),
+        row("head beyond 64 KiB", get("/v1/things", &format!("X-A: {}\r\n", "a".repeat(65 << 10)))).gets(&[431], Serves),
+        row("many fields beyond 64 KiB", get("/v1/things", &format!("X-A: {}\r\n", "a".repeat(800)).repeat(90)))
             .gets(&[431], Serves),
-        row("head beyond 1 MiB", get("/v1/models", &format!("X-A: {}\r\n", "a".repeat(1 << 21))))
+        row("head beyond 1 MiB", get("/v1/things", &format!("X-A: {}\r\n", "a".repeat(1 << 21))))
             .gets(&[400], EndsWithOrWithout),
-        row("unknown expectation is ignored, as nginx does", post("Expect: the-unexpected\r\nContent-Length: 5\r\n", "hello"))
+        row("unknown expectation is ignored, as nginx does", post("Expect: the-unexpected\r\nContent-Length: 5\r\n", "{   }"))
             .gets(&[200], Serves)
             .engine(HELLO),
-        row("a client that does not wait for its 100", post("Expect: 100-continue\r\nContent-Length: 5\r\n", "hello"))
+        row("a client that does not wait for its 100", post("Expect: 100-continue\r\nContent-Length: 5\r\n", "{   }"))
             .gets(&[100, 200], Serves)
             .engine(HELLO),
-        row("HTTP/1.0 knows no 100", "POST /v1/completions HTTP/1.0\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\nhello")
+        row("HTTP/1.0 knows no 100", "POST /v1/completions HTTP/1.0\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n{   }")
             .gets(&[200], Ends)
             .engine(HELLO),
     ];
@@ -315,10 +320,10 @@ async fn heads_that_are_not_http() {
 #[rustfmt::skip]
 async fn targets_and_hosts() {
     let (gateway, engine) = started("").await;
-    let host = |lines: &str| format!("GET /v1/models HTTP/1.1\r\n{lines}\r\n");
+    let host = |lines: &str| format!("GET /v1/things HTTP/1.1\r\n{lines}\r\n");
     let rows = vec![
         row("no Host", host("")).gets(&[400], Serves),
-        row("no Host in HTTP/1.0", "GET /v1/models HTTP/1.0\r\n\r\n").gets(&[200], Ends).engine(&["GET /v1/models"]),
+        row("no Host in HTTP/1.0", "GET /v1/things HTTP/1.0\r\n\r\n").gets(&[200], Ends).engine(&["GET /v1/things"]),
         row("two Hosts", host("Host: a\r\nHost: b\r\n")).refused(&[400]),
         row("two equal Hosts", host("Host: a\r\nHost: a\r\n")).refused(&[400]),
         row("empty Host", host("Host:\r\n")).gets(&[400], Serves),
@@ -327,43 +332,43 @@ async fn targets_and_hosts() {
         row("Host with a user", host("Host: user@a\r\n")).refused(&[400]),
         row("list of Hosts", host("Host: a, b\r\n")).gets(&[400], Serves),
         row("folded Host", host("Host: a\r\n b\r\n")).refused(&[400]),
-        row("absolute form", "GET http://a:9/v1/models?x=1 HTTP/1.1\r\nHost: a:9\r\n\r\n")
+        row("absolute form", "GET http://a:9/v1/things?x=1 HTTP/1.1\r\nHost: a:9\r\n\r\n")
             .gets(&[200], Serves)
-            .engine(&["GET /v1/models?x=1"]),
-        row("absolute form, capitals", "GET HTTP://a/v1/models HTTP/1.1\r\nHost: a\r\n\r\n")
+            .engine(&["GET /v1/things?x=1"]),
+        row("absolute form, capitals", "GET HTTP://a/v1/things HTTP/1.1\r\nHost: a\r\n\r\n")
             .gets(&[200], Serves)
-            .engine(&["GET /v1/models"]),
+            .engine(&["GET /v1/things"]),
         // nginx lets the target win (RFC 9112 §3.2.2); refusing is as safe.
-        row("absolute form, another Host", "GET http://a/v1/models HTTP/1.1\r\nHost: b\r\n\r\n").refused(&[400]),
-        row("absolute form with a user", "GET http://u@a/v1/models HTTP/1.1\r\nHost: a\r\n\r\n").refused(&[400]),
-        row("absolute form of another scheme", "GET ftp://a/v1/models HTTP/1.1\r\nHost: a\r\n\r\n")
+        row("absolute form, another Host", "GET http://a/v1/things HTTP/1.1\r\nHost: b\r\n\r\n").refused(&[400]),
+        row("absolute form with a user", "GET http://u@a/v1/things HTTP/1.1\r\nHost: a\r\n\r\n").refused(&[400]),
+        row("absolute form of another scheme", "GET ftp://a/v1/things HTTP/1.1\r\nHost: a\r\n\r\n")
             .gets(&[200], Serves)
-            .engine(&["GET /v1/models"]),
-        row("address behind what is no scheme", "GET x?u=http://a/v1/models HTTP/1.1\r\nHost: a\r\n\r\n").refused(&[400]),
+            .engine(&["GET /v1/things"]),
+        row("address behind what is no scheme", "GET x?u=http://a/v1/things HTTP/1.1\r\nHost: a\r\n\r\n").refused(&[400]),
         row("authority form", "GET a:80 HTTP/1.1\r\nHost: a\r\n\r\n").gets(&[400], Serves),
-        row("target without a slash", "GET v1/models HTTP/1.1\r\nHost: a\r\n\r\n").gets(&[400], Serves),
+        row("target without a slash", "GET v1/things HTTP/1.1\r\nHost: a\r\n\r\n").gets(&[400], Serves),
         row("blank in the target", get("/v1/mo dels", "")).gets(&[404], Serves),
-        row("version twice", get("/v1/models HTTP/1.1", "")).refused(&[400]),
-        row("control character in the target", get("/v1/models\x01", "")).gets(&[404], Serves),
-        row("tab in the target", get("/v1/\tmodels", "")).gets(&[404], Serves),
-        row("bare CR in the target", get("/v1/models\rX-A: 1", "")).gets(&[404], Serves),
-        row("NUL in the query", get("/v1/models?a=\0", "")).gets(&[200], Serves).engine(&["GET /v1/models?a=%00"]),
+        row("version twice", get("/v1/things HTTP/1.1", "")).refused(&[400]),
+        row("control character in the target", get("/v1/things\x01", "")).gets(&[404], Serves),
+        row("tab in the target", get("/v1/\tthings", "")).gets(&[404], Serves),
+        row("bare CR in the target", get("/v1/things\rX-A: 1", "")).gets(&[404], Serves),
+        row("NUL in the query", get("/v1/things?a=\0", "")).gets(&[200], Serves).engine(&["GET /v1/things?a=%00"]),
         // Pingora drops it.
-        row("fragment", get("/v1/models#x", "")).gets(&[200], Serves).engine(&["GET /v1/models"]),
-        row("encoded CRLF in the query stays encoded", get("/v1/models?a=%0d%0aX:1", ""))
+        row("fragment", get("/v1/things#x", "")).gets(&[200], Serves).engine(&["GET /v1/things"]),
+        row("encoded CRLF in the query stays encoded", get("/v1/things?a=%0d%0aX:1", ""))
             .gets(&[200], Serves)
-            .engine(&["GET /v1/models?a=%0d%0aX:1"]),
-        row("encoded letter", get("/v1/%6dodels", "")).gets(&[404], Serves),
-        row("dot segments", get("/v1/../v1/models", "")).gets(&[404], Serves),
-        row("two slashes", get("//v1/models", "")).gets(&[404], Serves),
-        row("back slash", get("/v1\\models", "")).gets(&[404], Serves),
-        row("path parameter", get("/v1/models;x", "")).gets(&[404], Serves),
+            .engine(&["GET /v1/things?a=%0d%0aX:1"]),
+        row("encoded letter", get("/v1/%74hings", "")).gets(&[404], Serves),
+        row("dot segments", get("/v1/../v1/things", "")).gets(&[404], Serves),
+        row("two slashes", get("//v1/things", "")).gets(&[404], Serves),
+        row("back slash", get("/v1\\things", "")).gets(&[404], Serves),
+        row("path parameter", get("/v1/things;x", "")).gets(&[404], Serves),
         row("administration of an engine", "POST /sleep HTTP/1.1\r\nHost: a\r\n\r\n").gets(&[404], Serves),
         row("long target", get(&format!("/{}", "a".repeat(60 << 10)), "")).gets(&[404], Serves),
         // No URI of the http crate is longer.
         row("target beyond 64 KiB", get(&format!("/{}", "a".repeat(65 << 10)), "")).refused(&[400]),
         row("Connection names Host", post("Connection: host\r\n", "")).gets(&[400], Serves),
-        row("Connection names Content-Length", post("Connection: content-length\r\nContent-Length: 5\r\n", "hello"))
+        row("Connection names Content-Length", post("Connection: content-length\r\nContent-Length: 5\r\n", "{   }"))
             .refused(&[400]),
         row("Connection names X-Forwarded-For", post("Connection: close, X-Forwarded-For\r\n", "")).refused(&[400]),
     ];
@@ -384,7 +389,7 @@ async fn bodies_beyond_the_limit() {
         row("in one chunk that never ends", post("Transfer-Encoding: chunked\r\n", &format!("fffffff\r\n{}", "a".repeat(2048))))
             .refused(&[413]),
         row("in many small chunks", post("Transfer-Encoding: chunked\r\n", &"1\r\na\r\n".repeat(1025))).refused(&[413]),
-        row("exactly the limit", post("Content-Length: 5\r\n", "hello")).gets(&[200], Serves).engine(HELLO),
+        row("exactly the limit", post("Content-Length: 5\r\n", "{   }")).gets(&[200], Serves).engine(HELLO),
     ];
     check(&gateway, &engine, rows).await;
 }
@@ -420,13 +425,13 @@ async fn what_a_plain_proxy_lets_through_is_well_formed_all_the_same() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_body_behind_an_escaped_target_is_never_a_request() {
     let (gateway, engine) = started("").await;
-    let smuggled = "POST /v1/completions HTTP/1.1\r\nHost: b\r\nContent-Length: 5\r\n\r\nhello";
+    let smuggled = "POST /v1/completions HTTP/1.1\r\nHost: b\r\nContent-Length: 5\r\n\r\n{   }";
     let body = format!("{smuggled}{}", "a".repeat(300));
     let blanks = " ".repeat(100);
     for target in ["?a=", "#", "?#"].map(|part| format!("/v1/chat/completions{part}{blanks}b")) {
         for before in [
             "",
-            &format!("GET /v1/models#{blanks}b HTTP/1.1\r\nHost: a\r\n\r\n"),
+            &format!("GET /v1/things#{blanks}b HTTP/1.1\r\nHost: a\r\n\r\n"),
         ] {
             let count = engine.received().len() + 1 + usize::from(!before.is_empty());
             let mut wire = Wire::to(gateway.public).await;
@@ -456,7 +461,7 @@ async fn no_100_goes_before_a_refusal() {
     for (target, fields, status) in [
         ("/v1/completions", "Content-Length: 1025\r\n", 413),
         ("/v1/nothing", "Content-Length: 5\r\n", 404),
-        ("/v1/models", "Content-Length: 5\r\n", 405),
+        ("/v1/things", "Content-Length: 5\r\n", 405),
     ] {
         let mut wire = Wire::to(gateway.public).await;
         wire.send(format!(

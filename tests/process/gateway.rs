@@ -186,7 +186,8 @@ impl Start {
         let mut child = command.spawn().unwrap();
         let log = Lines::of(child.stderr.take().unwrap());
         let output = Lines::of(child.stdout.take().unwrap());
-        while log.count(" serves ") == 0 {
+        // Its last line; what an endpoint serves may be told before.
+        while log.count("INFO sluicegate ") == 0 {
             let ended = child.try_wait().unwrap();
             assert!(
                 ended.is_none(),

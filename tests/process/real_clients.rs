@@ -173,6 +173,39 @@ async fn the_openai_sdk() {
     assert_eq!(said.trim(), "ok");
 }
 
+/// Two models, one of them with an alias, and keys for the first.
+const MODELS: &str = "access_log: null\nmodels:\n  public: { upstream_model: DeepSeek-R1 }\n  p: public\n  \
+    private: { upstream_model: DeepSeek-R1 }\nkeys:\n  \
+    - { name: a, key: sk-a-0123456789abcdef, models: [public], requests_per_minute: 100 }\n  \
+    - { name: limited, key: sk-limited-0123456789abcdef, requests_per_minute: 2 }\n";
+
+/// An SDK's script against a gateway with models and keys.
+async fn an_sdk_with_keys(module: &str, name: &str, path: &str) {
+    let Some(python) = find("python3") else {
+        return;
+    };
+    let import = format!("import {module}");
+    let has_sdk = Command::new(&python).args(["-c", &import]).output();
+    if !has_sdk.is_ok_and(|output| output.status.success()) {
+        return lacks(module);
+    }
+    let engine = Engine::start(Script::default()).await.unwrap();
+    let gateway = Start::new(&[engine.authority()], MODELS).run();
+    let base = format!("http://{}{path}", gateway.public);
+    let said = run(&python, &[&script(name), &base, "sk-a-0123456789abcdef"]);
+    assert_eq!(said.trim(), "ok");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_openai_sdk_with_keys() {
+    an_sdk_with_keys("openai", "openai_keys.py", "/v1").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_anthropic_sdk() {
+    an_sdk_with_keys("anthropic", "anthropic_sdk.py", "").await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn k6() {
     let Some(k6) = find("k6") else { return };

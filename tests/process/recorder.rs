@@ -122,13 +122,13 @@ impl Recorder {
             .insert(target.into(), reply);
     }
 
-    /// Every request so far but the probes, in the order they became whole.
+    /// Every request so far but the gateway's own, in the order they became whole.
     pub fn received(&self) -> Vec<Received> {
         let state = self.state.lock().unwrap();
         state
             .received
             .iter()
-            .filter(|r| r.target != "/health")
+            .filter(|r| r.field("user-agent") != Some("sluicegate"))
             .cloned()
             .collect()
     }

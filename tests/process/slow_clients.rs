@@ -110,7 +110,7 @@ async fn a_body_that_stops_coming_is_a_408_and_one_that_trickles_is_served() {
         let mut wire = Wire::to(gateway.public).await;
         wire.send("POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n")
             .await;
-        for byte in b"trickling" {
+        for byte in b"{       }" {
             sleep(Duration::from_millis(200)).await;
             wire.send([*byte]).await;
         }
@@ -118,13 +118,13 @@ async fn a_body_that_stops_coming_is_a_408_and_one_that_trickles_is_served() {
     };
     tokio::join!(
         stops("Content-Length: 10\r\n", "half"),
-        stops("Transfer-Encoding: chunked\r\n", "5\r\nhello\r\n"),
-        stops("Transfer-Encoding: chunked\r\n", "5\r\nhello\r\n0\r\n"),
+        stops("Transfer-Encoding: chunked\r\n", "5\r\n{   }\r\n"),
+        stops("Transfer-Encoding: chunked\r\n", "5\r\n{   }\r\n0\r\n"),
         stops("Expect: 100-continue\r\nContent-Length: 10\r\n", ""),
         trickles,
     );
     let received: Vec<_> = engine.received().iter().map(|r| r.in_short()).collect();
-    assert_eq!(received, ["POST /v1/completions trickling"]);
+    assert_eq!(received, ["POST /v1/completions {       }"]);
     engine.assert_well_formed();
 }
 
@@ -137,7 +137,7 @@ async fn a_client_that_stops_reading_is_let_go_and_so_is_its_engine() {
     let mut wires = Vec::new();
     for _ in 0..10 {
         let mut wire = Wire::to(gateway.public).await;
-        wire.send(request("POST", "/v1/completions", "", "hello"))
+        wire.send(request("POST", "/v1/completions", "", "{   }"))
             .await;
         wires.push(wire);
     }
@@ -163,7 +163,7 @@ async fn a_client_that_leaves_takes_its_request_with_it() {
         "POST /v1/comp",
         "POST /v1/completions HTTP/1.1\r\nHost: a\r\n",
         "POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nhalf",
-        "POST /v1/completions HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n",
+        "POST /v1/completions HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{   }\r\n0\r\n",
     ] {
         let mut wire = Wire::to(gateway.public).await;
         wire.send(part).await;
@@ -178,7 +178,7 @@ async fn a_client_that_leaves_takes_its_request_with_it() {
     for half in [false, true] {
         let before = engine.received().len();
         let mut wire = Wire::to(gateway.public).await;
-        wire.send(request("POST", "/v1/completions", "", "hello"))
+        wire.send(request("POST", "/v1/completions", "", "{   }"))
             .await;
         engine.wait_for(before + 1).await;
         if half {
@@ -197,7 +197,7 @@ async fn heads_without_end_cost_bounded_memory() {
     let (gateway, engine) = started("limits: { header: 64KiB }\n").await;
     // Warm: threads, arenas and buffers that stay.
     for _ in 0..50 {
-        ask(gateway.public, "POST", "/v1/completions", "hello").await;
+        ask(gateway.public, "POST", "/v1/completions", "{   }").await;
     }
     let before = gateway.resident();
     let mut wires = Vec::new();
@@ -238,7 +238,7 @@ async fn heads_without_end_cost_bounded_memory() {
         let public = gateway.public;
         let target = ["/v1/completions", "/v1/chat/completions", "/v1/embeddings"][n % 3];
         asking.push(tokio::spawn(async move {
-            ask(public, "POST", target, "hello").await.status
+            ask(public, "POST", target, "{   }").await.status
         }));
     }
     for status in asking {
@@ -257,7 +257,7 @@ async fn heads_without_end_cost_bounded_memory() {
     );
     engine.reply("/v1/completions", good("{}"), End::Keep);
     assert_eq!(
-        ask(gateway.public, "POST", "/v1/completions", "hello")
+        ask(gateway.public, "POST", "/v1/completions", "{   }")
             .await
             .status,
         200

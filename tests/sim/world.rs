@@ -486,6 +486,7 @@ fn pool(
     now: Instant,
 ) -> Pool {
     let config = config::Pool {
+        engine: None,
         name: Arc::from("default"),
         endpoints: Vec::new(),
         policy,

@@ -26,6 +26,11 @@ impl fmt::Display for ApiError {
                 "The request names no model, which takes an API key for all of them (`models: [\"*\"]` in the \
                  gateway's configuration).",
             ),
+            Self::ResponseNotFound { id } => write!(
+                f,
+                "There is no response `{id}` here. It was made with another key, by a server that is gone, or too long \
+                 ago. Send the whole conversation instead."
+            ),
             Self::ModelNotFound { model, suggestions } => {
                 write!(f, "The model `{model}` does not exist. ")?;
                 match suggestions.split_last() {

@@ -32,18 +32,21 @@ fn call(expose: &Expose, method: &str, path: &str) -> Call {
 
 #[test]
 fn inference_calls_are_exposed_with_their_dialect() {
-    for (method, path, dialect, prefix) in [
-        ("POST", "/v1/chat/completions", Chat, ""),
-        ("POST", "/v1/completions", Completions, ""),
-        ("POST", "/v1/messages", Messages, ""),
-        ("POST", "/v1/responses", Responses, ""),
-        ("POST", "/chat/completions", Chat, "/v1"),
-        ("GET", "/v1/models", Other, ""),
-        ("HEAD", "/v1/models", Other, ""),
-        ("GET", "/models", Other, "/v1"),
-        ("GET", "/v1/responses/resp_12-3", Responses, ""),
-        ("POST", "/v1/responses/resp_12/cancel", Other, ""),
-        ("POST", "/generate", Other, ""),
+    let (list, one) = (Some(Own::Models), Some(Own::Model));
+    for (method, path, dialect, prefix, own) in [
+        ("POST", "/v1/chat/completions", Chat, "", None),
+        ("POST", "/v1/completions", Completions, "", None),
+        ("POST", "/v1/messages", Messages, "", None),
+        ("POST", "/v1/responses", Responses, "", None),
+        ("POST", "/chat/completions", Chat, "/v1", None),
+        ("GET", "/v1/models", Other, "", list),
+        ("HEAD", "/v1/models", Other, "", list),
+        ("GET", "/models", Other, "", list),
+        ("GET", "/v1/models/a", Other, "", one),
+        ("HEAD", "/models/a/b", Other, "", one),
+        ("GET", "/v1/responses/resp_12-3", Responses, "", None),
+        ("POST", "/v1/responses/resp_12/cancel", Other, "", None),
+        ("POST", "/generate", Other, "", None),
     ] {
         let call = call(&inference(), method, path);
         assert_eq!(
@@ -52,6 +55,7 @@ fn inference_calls_are_exposed_with_their_dialect() {
                 repeatable: true,
                 dialect,
                 prefix,
+                own,
                 body: call.body,
             },
             "{method} {path}"
@@ -180,18 +184,20 @@ fn a_known_path_with_another_method_names_the_methods_it_has() {
 
 #[test]
 fn a_model_name_is_decoded_once_and_cannot_climb() {
-    for name in [
-        "DeepSeek-R1",
-        "deepseek-ai/DeepSeek-R1",
-        "deepseek-ai%2FDeepSeek-R1",
-        "a:b@c",
-        "%E6%A8%A1",
+    for (name, decoded) in [
+        ("DeepSeek-R1", "DeepSeek-R1"),
+        ("deepseek-ai/DeepSeek-R1", "deepseek-ai/DeepSeek-R1"),
+        ("deepseek-ai%2FDeepSeek-R1", "deepseek-ai/DeepSeek-R1"),
+        ("a:b@c", "a:b@c"),
+        ("%E6%A8%A1", "模"),
     ] {
-        assert!(
-            exposed(&inference(), "GET", &format!("/v1/models/{name}")),
-            "{name}"
-        );
+        for path in [format!("/v1/models/{name}"), format!("/models/{name}")] {
+            assert!(exposed(&inference(), "GET", &path), "{path}");
+            assert_eq!(model_of(path.as_bytes()).as_deref(), Some(decoded));
+        }
     }
+    assert_eq!(model_of(b"/v1/models/%E6%A8"), None);
+    assert_eq!(model_of(b"/v1/models"), None);
     for name in [
         "",
         "..",
@@ -268,6 +274,9 @@ fn all_exposes_everything_as_it_came() {
     assert!(chat.repeatable && chat.dialect == Chat);
     assert_eq!(call(&Expose::All, "POST", "/chat/completions").prefix, "");
     assert!(!call(&Expose::All, "PATCH", "/v1/models").repeatable);
+    for path in ["/v1/models", "/models", "/v1/models/a"] {
+        assert_eq!(call(&Expose::All, "GET", path).own, None);
+    }
 }
 
 proptest! {

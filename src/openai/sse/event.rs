@@ -147,6 +147,8 @@ impl Reader {
                 Meaning::Nothing
             }
             b"content_block_stop" | b"ping" => Meaning::Nothing,
+            // vLLM ends a message that it has given up as if it were whole, but for the reason.
+            b"message_stop" if self.finished == 0 => Meaning::Abort { content: false },
             b"message_stop" => Meaning::Done,
             b"content_block_delta" if started => Meaning::Content,
             b"content_block_delta" => parse().map_or_else(

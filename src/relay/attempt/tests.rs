@@ -164,6 +164,7 @@ impl World {
                 repeatable: true,
                 dialect: crate::openai::Dialect::Chat,
                 prefix: "",
+                own: None,
                 body: crate::openai::BodyKind::Json,
             },
             is_head: false,
@@ -173,6 +174,7 @@ impl World {
             client: None,
             usage: UsageAsked::default(),
             rename: None,
+            only: None,
         };
         let Ok(answer) = attempt(&lease, &exchange, HEAD, &self.metrics).await else {
             panic!("a request failed");

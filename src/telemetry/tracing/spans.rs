@@ -154,10 +154,7 @@ fn tried(
     if number > 0 {
         put.put("http.request.resend_count", number as u64);
     }
-    put.put_some(
-        "http.response.status_code",
-        attempt.status.map(|status| u64::from(status)),
-    );
+    put.put_some("http.response.status_code", attempt.status.map(u64::from));
     put.put("sluicegate.endpoint", &*attempt.endpoint);
     put.put_some("sluicegate.connect", attempt.connect);
     // What is still running ended with the request.

@@ -22,7 +22,7 @@ pub use request::{Request, chat, chat_body, get, post};
 pub use tls_node::TlsNode;
 
 pub use loadtest::engine::{
-    Cut, Death, Engine, EngineError, Fault, Health, QueueFull, Recorded, Script,
+    Cut, Death, Engine, EngineError, Fault, Flavour, Health, QueueFull, Recorded, Script,
 };
 
 /// Longer than anything here takes, short enough to see a hang for what it is.

@@ -11,7 +11,8 @@ use tokio::task::JoinHandle;
 
 use super::within;
 
-/// An engine that does exactly what the test says, byte by byte. `GET /health` it answers itself.
+/// An engine that does exactly what the test says, byte by byte. `GET /health` it answers itself, and the
+/// gateway's own `GET /v1/models` with [`Puppet::serve`].
 pub struct Puppet {
     shared: Arc<Shared>,
     address: SocketAddr,
@@ -29,6 +30,9 @@ struct Shared {
     accepts: AtomicU64,
     health: AtomicU16,
     probes: AtomicU64,
+    questions: AtomicU64,
+    /// The models it says that it serves; 404 where it says nothing.
+    catalog: Mutex<Option<String>>,
     is_deaf: AtomicBool,
     deaf: Notify,
     reads_nothing: AtomicBool,
@@ -114,8 +118,14 @@ impl Puppet {
         self.shared.requests.lock().expect("no panic").clone()
     }
 
+    /// Connections, but those of [`Self::questions`].
     pub fn accepts(&self) -> u64 {
-        self.shared.accepts.load(Relaxed)
+        self.shared.accepts.load(Relaxed) - self.questions()
+    }
+
+    /// How often the gateway asked what it serves.
+    pub fn questions(&self) -> u64 {
+        self.shared.questions.load(Relaxed)
     }
 
     pub fn probes(&self) -> u64 {
@@ -125,6 +135,11 @@ impl Puppet {
     /// What `GET /health` is answered with; 0: nothing.
     pub fn set_health(&self, status: u16) {
         self.shared.health.store(status, Relaxed);
+    }
+
+    /// What the gateway's own `GET /v1/models` is answered with, from now on.
+    pub fn serve(&self, json: &str) {
+        *self.shared.catalog.lock().expect("no panic") = Some(json.to_owned());
     }
 
     /// Closes the listener; open connections go on.
@@ -218,6 +233,18 @@ async fn serve(mut wire: Wire, shared: Arc<Shared>, outbox: mpsc::UnboundedSende
             }
             continue;
         }
+        if is_asked_by_the_gateway(&head) {
+            shared.questions.fetch_add(1, Relaxed);
+            let catalog = shared.catalog.lock().expect("no panic").clone();
+            let answer = match catalog {
+                Some(json) => json_answer(&json),
+                None => "HTTP/1.1 404 X\r\ncontent-length: 0\r\n\r\n".to_owned(),
+            };
+            if wire.stream.write_all(answer.as_bytes()).await.is_err() {
+                return;
+            }
+            continue;
+        }
         shared.requests.lock().expect("no panic").push((head, body));
         let Some((answer, then)) = &shared.canned else {
             let exchange = Exchange {
@@ -236,6 +263,11 @@ async fn serve(mut wire: Wire, shared: Arc<Shared>, outbox: mpsc::UnboundedSende
             _ => return,
         }
     }
+}
+
+/// The gateway's own question, and not one that it passes on.
+fn is_asked_by_the_gateway(head: &str) -> bool {
+    head.starts_with("GET /v1/models ") && head.contains("\r\nUser-Agent: sluicegate\r\n")
 }
 
 impl Wire {

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::{Api, Ask, Extra, Fields, Prompt};
 use crate::engine::errors::ErrorAnswer;
@@ -46,7 +46,7 @@ impl Fields<'_> {
         match self.get("model") {
             None => return Err(self.missing("model")),
             Some(Value::String(model)) if model.is_empty() => {
-                return Err(self.refused("model", "''", "Model is required"));
+                return Err(self.refused("model", "", "Model is required"));
             }
             Some(_) => {}
         }
@@ -69,8 +69,11 @@ impl Fields<'_> {
         for (at, message) in messages.iter().enumerate() {
             let role = match message.get("role").and_then(Value::as_str) {
                 Some(role @ ("user" | "assistant" | "system")) => role,
-                Some(_) => return Err(self.wrong_role(at)),
-                None => return Err(self.missing(&format!("messages.{at}.role"))),
+                Some(role) => return Err(self.wrong_role(at, role)),
+                None => {
+                    let others = message.as_object().map_or(0, Map::len);
+                    return Err(self.missing_in(&format!("messages.{at}.role"), others));
+                }
             };
             match message.get("content") {
                 Some(content @ (Value::String(_) | Value::Array(_))) => {
@@ -79,7 +82,10 @@ impl Fields<'_> {
                 Some(_) => {
                     return Err(self.wrong_type(&format!("messages.{at}.content"), "string"));
                 }
-                None => return Err(self.missing(&format!("messages.{at}.content"))),
+                None => {
+                    let others = message.as_object().map_or(0, Map::len);
+                    return Err(self.missing_in(&format!("messages.{at}.content"), others));
+                }
             }
         }
         let turns = turns
@@ -91,10 +97,10 @@ impl Fields<'_> {
         }))
     }
 
-    fn wrong_role(&self, at: usize) -> ErrorAnswer {
+    fn wrong_role(&self, at: usize, role: &str) -> ErrorAnswer {
         let detail = format!(
             "{{'type': 'literal_error', 'loc': 'body.messages.{at}.role', 'msg': \"Input should be 'user', \
-             'assistant' or 'system'\"}}"
+             'assistant' or 'system'\", 'input': '{role}', 'ctx': {{'expected': \"'user', 'assistant' or 'system'\"}}}}"
         );
         let param = format!("body.messages.{at}.role");
         ErrorAnswer::validation(self.script.flavour, &detail, &param)

@@ -243,17 +243,21 @@ impl<'a> Fields<'a> {
     }
 
     pub(super) fn missing(&self, name: &str) -> ErrorAnswer {
+        self.missing_in(name, self.fields.len())
+    }
+
+    /// A field that an object of so many others lacks; `name` is its path in the body.
+    fn missing_in(&self, name: &str, others: usize) -> ErrorAnswer {
         let detail = format!(
-            "{{'type': 'missing', 'loc': 'body.{name}', 'msg': 'Field required', 'input': '<dict of {} items>'}}",
-            self.fields.len()
+            "{{'type': 'missing', 'loc': 'body.{name}', 'msg': 'Field required', 'input': '<dict of {others} items>'}}"
         );
         ErrorAnswer::validation(self.script.flavour, &detail, &format!("body.{name}"))
     }
 
-    /// A value that a validator of the schema refuses; `input` as Python shows it.
+    /// A value that a validator of the schema refuses.
     fn refused(&self, name: &str, input: &str, message: &str) -> ErrorAnswer {
         let detail = format!(
-            "{{'type': 'value_error', 'loc': 'body.{name}', 'msg': 'Value error, {message}', 'input': {input}, 'ctx': \
+            "{{'type': 'value_error', 'loc': 'body.{name}', 'msg': 'Value error, {message}', 'input': '{input}', 'ctx': \
              {{'error': ValueError('{message}')}}}}"
         );
         ErrorAnswer::validation(self.script.flavour, &detail, &format!("body.{name}"))

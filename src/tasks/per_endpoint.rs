@@ -1,0 +1,84 @@
+//! What is done for each endpoint by itself.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use tokio::task::{AbortHandle, JoinSet};
+
+use crate::pool::EndpointState;
+use crate::snapshot::SnapshotCell;
+
+/// Does `work` once for every endpoint that has an address, all at the same time.
+pub async fn once<F>(cell: &SnapshotCell, work: impl Fn(Arc<EndpointState>) -> F)
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let mut running = JoinSet::new();
+    for endpoint in cell.load().endpoints() {
+        if endpoint.is_resolved() {
+            running.spawn(work(Arc::clone(endpoint)));
+        }
+    }
+    while running.join_next().await.is_some() {}
+}
+
+/// Keeps one `work` going for every endpoint that has an address, as snapshots come and go, until
+/// `shutdown`. One that panics is begun again; `what` it is the log says.
+pub async fn keep<F>(
+    cell: &SnapshotCell,
+    what: &str,
+    work: impl Fn(Arc<EndpointState>) -> F,
+    shutdown: impl Future<Output = ()>,
+) where
+    F: Future<Output = ()> + Send + 'static,
+{
+    tokio::pin!(shutdown);
+    let mut changes = cell.changes();
+    let mut tasks = Tasks::default();
+    loop {
+        changes.mark_unchanged();
+        tasks.follow(cell, &work);
+        tokio::select! {
+            () = &mut shutdown => return,
+            changed = changes.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+            }
+            Some(ended) = tasks.all.join_next() => {
+                if let Err(error) = ended && error.is_panic() {
+                    log::error!("{what} panicked and is begun again: {error}");
+                }
+            }
+        }
+    }
+}
+
+#[derive(Default)]
+struct Tasks {
+    all: JoinSet<()>,
+    /// By [`EndpointState::id`].
+    running: HashMap<u64, AbortHandle>,
+}
+
+impl Tasks {
+    fn follow<F>(&mut self, cell: &SnapshotCell, work: &impl Fn(Arc<EndpointState>) -> F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let snapshot = cell.load();
+        self.running.retain(|id, task| {
+            let wanted = snapshot.endpoints().any(|endpoint| endpoint.id == *id);
+            if !wanted {
+                task.abort();
+            }
+            wanted && !task.is_finished()
+        });
+        for endpoint in snapshot.endpoints() {
+            if endpoint.is_resolved() && !self.running.contains_key(&endpoint.id) {
+                let task = self.all.spawn(work(Arc::clone(endpoint)));
+                self.running.insert(endpoint.id, task);
+            }
+        }
+    }
+}
