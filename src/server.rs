@@ -28,6 +28,7 @@ use crate::tasks::catalog::{self, Ask, HttpAsk};
 use crate::tasks::prober::{self, HttpProbe, Probe};
 use crate::tasks::resolver::{self, Failing, Resolve, SystemResolver};
 use crate::tasks::{series, sweeper};
+use crate::telemetry::tracing::{Exporter, Tracer};
 use crate::telemetry::{AccessLog, Metrics};
 
 pub use shared::Shared;
@@ -38,6 +39,8 @@ const DRAIN_POLL: Duration = Duration::from_millis(20);
 const DRAIN_IDLE: Duration = Duration::from_secs(1);
 /// How long the last lines of the access log may take to be written.
 const LOG_FLUSH: Duration = Duration::from_secs(2);
+/// The same for the last spans.
+const SPAN_FLUSH: Duration = Duration::from_secs(3);
 
 /// A running gateway. Dropping it without [`Server::stop`] leaves its threads running.
 pub struct Server {
@@ -50,6 +53,8 @@ pub struct Server {
     /// What runs until the process ends, whatever a reload reads.
     started: Arc<Config>,
     certificates: Vec<Shown>,
+    /// Sends the spans that requests leave with the tracer.
+    exporter: Mutex<Option<Exporter>>,
     tasks: Vec<JoinHandle<()>>,
     end_tasks: watch::Sender<bool>,
 }
@@ -141,6 +146,7 @@ impl Server {
         let bound = sockets::bind(&config, inherited)?;
         let metrics = Metrics::new(env!("CARGO_PKG_VERSION"));
         let access_log = open_access_log(&config, &metrics)?;
+        let (tracer, exporter) = start_tracing(&config, &metrics)?.unzip();
         let names: Arc<dyn Resolve> = Arc::new(SystemResolver::default());
         let round = resolver::resolve(&config, &names).await;
         let mut failing = Failing::default();
@@ -153,6 +159,7 @@ impl Server {
             metrics,
             access_log,
         ));
+        shared.replace_tracer(tracer);
         let mut certificates = Vec::new();
         let mut listeners = Vec::new();
         for one in bound {
@@ -224,6 +231,7 @@ impl Server {
             socket_files: Mutex::new(socket_files),
             started: config,
             certificates,
+            exporter: Mutex::new(exporter),
             tasks,
             end_tasks,
         })
@@ -266,6 +274,10 @@ impl Server {
             true => None,
             false => Some(open_access_log(&config, &self.shared.metrics)?),
         };
+        let new_tracing = match config.tracing == current.config.tracing {
+            true => None,
+            false => Some(start_tracing(&config, &self.shared.metrics)?.unzip()),
+        };
         let names: Arc<dyn Resolve> = Arc::new(SystemResolver::default());
         let round = resolver::resolve(&config, &names).await;
         Failing::default().note(&round);
@@ -284,6 +296,11 @@ impl Server {
         }
         if let Some(access_log) = new_log {
             self.shared.replace_access_log(access_log);
+        }
+        if let Some((tracer, exporter)) = new_tracing {
+            self.shared.replace_tracer(tracer);
+            // The old one ends by itself, when the last request that has its tracer does.
+            *self.exporter.lock() = exporter;
         }
         let epoch = self.shared.snapshot.load().epoch;
         self.shared
@@ -380,6 +397,11 @@ impl Server {
             warn!("a worker could not be stopped");
         }
         self.shared.flush_access_log(LOG_FLUSH);
+        self.shared.replace_tracer(None);
+        let exporter = self.exporter.into_inner();
+        if let Some(exporter) = exporter {
+            exporter.finish(Instant::now() + SPAN_FLUSH).await;
+        }
         self.socket_files.lock().iter().for_each(SocketFile::remove);
         info!("stopped");
     }
@@ -416,6 +438,14 @@ fn open_access_log(config: &Config, metrics: &Metrics) -> Result<Option<AccessLo
                 .map_or("-".into(), |p| p.display().to_string());
             StartError::because(&format!("cannot open the access log {path}"), &e)
         })
+}
+
+fn start_tracing(
+    config: &Config,
+    metrics: &Metrics,
+) -> Result<Option<(Arc<Tracer>, Exporter)>, StartError> {
+    Tracer::start(&config.tracing, metrics.spans_dropped.clone())
+        .map_err(|e| StartError::because("tracing.otlp", &e))
 }
 
 fn note_expiry(shared: &Shared, listen: &Listen, expires: Option<SystemTime>) {
