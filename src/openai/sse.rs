@@ -5,6 +5,7 @@
 //! only an event that lies in two pieces or more, up to its limit. Once the stream has started an
 //! event costs two searches of its bytes, and JSON is parsed only where one of them hits.
 
+mod alike;
 mod event;
 mod fault;
 
@@ -14,6 +15,7 @@ use bytes::Bytes;
 use memchr::memchr2;
 
 use super::{Dialect, Usage};
+use alike::Alike;
 use event::{Meaning, Reader};
 
 /// Watches one streamed answer.
@@ -27,6 +29,8 @@ pub struct SseScanner {
     /// No event was looked at yet, so a byte order mark may come.
     first: bool,
     state: State,
+    /// The last content event.
+    alike: Alike,
 }
 
 /// What stays true once it was.
@@ -114,6 +118,7 @@ impl SseScanner {
             partial: Vec::new(),
             first: true,
             state: State::default(),
+            alike: Alike::default(),
         }
     }
 
@@ -133,6 +138,16 @@ impl SseScanner {
         let mut start = 0;
         let mut faulty_from: Option<isize> = None;
         while !self.state.blind && start < bytes.len() {
+            if self.is_between_content()
+                && let Some(length) = self.alike.length(&bytes[start..])
+                && length <= self.limit
+            {
+                seen.data_events += 1;
+                seen.content_events += 1;
+                start += length;
+                continue;
+            }
+            let content_before = seen.content_events;
             let Some(found) = self.lines.next_event(&bytes[start..]) else {
                 self.keep(&bytes[start..]);
                 break;
@@ -140,7 +155,11 @@ impl SseScanner {
             let piece = &bytes[start..start + found.length];
             let event_start = offset(start) - offset(self.partial.len());
             let fault = if self.partial.is_empty() {
-                self.complete(piece, found.only_line, &mut seen)
+                let fault = self.complete(piece, found.only_line, &mut seen);
+                if seen.content_events > content_before && self.is_between_content() {
+                    self.alike.learn(piece);
+                }
+                fault
             } else {
                 self.complete_partial(piece, &mut seen)
             };
@@ -174,6 +193,23 @@ impl SseScanner {
         } else {
             Ending::Cut
         }
+    }
+
+    /// The stream is in its middle and an event is about to begin: one that is content and brings nothing new
+    /// changes nothing.
+    fn is_between_content(&self) -> bool {
+        let State {
+            started,
+            done,
+            aborted,
+            failed,
+            blind,
+        } = self.state;
+        started
+            && !(done || aborted || failed || blind)
+            && self.partial.is_empty()
+            && self.lines.is_at_start()
+            && self.reader.looks_for_ends_only()
     }
 
     fn ended(&self) -> bool {
@@ -310,6 +346,11 @@ struct Found {
 }
 
 impl Lines {
+    /// Nothing of an event was seen yet.
+    fn is_at_start(&self) -> bool {
+        !self.inside_line && !self.after_return && self.ended_lines == 0
+    }
+
     /// Finds the end of the current event; `None` if it is not in `bytes`, all of which were read.
     fn next_event(&mut self, bytes: &[u8]) -> Option<Found> {
         let mut at = 0;

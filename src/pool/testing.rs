@@ -86,6 +86,7 @@ pub(crate) fn endpoint(state: &Arc<EndpointState>) -> Endpoint {
         max_in_flight: None,
         backup: false,
         api_key: None,
+        model: None,
         metrics: std::sync::OnceLock::new(),
     }
 }
@@ -147,6 +148,10 @@ pub(crate) fn config(urls: &[&str]) -> Config {
         },
         keepalive: keepalive(),
         pools: vec![pool],
+        tracing: config::Tracing {
+            otlp: None,
+            sample: 0.0,
+        },
         models: config::Models::default(),
         keys: None,
     }

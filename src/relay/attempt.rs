@@ -69,6 +69,17 @@ pub enum Failure {
     Event(ErrorEvent),
 }
 
+impl Failure {
+    /// In one word, as metrics have it.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::NotSent { fault, .. } | Self::Sent { fault, .. } => fault.reason(),
+            Self::Busy => "busy",
+            Self::Event(_) => Fault::ErrorEvent.reason(),
+        }
+    }
+}
+
 /// Sends the request on a connection of the lease's endpoint and waits until the answer may be shown.
 /// A pooled connection that turns out to be dead is replaced by a fresh one, once. A call that may not
 /// be repeated is not risked on one: when it dies nobody can tell whether the request was read.

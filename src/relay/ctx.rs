@@ -15,6 +15,7 @@ use crate::pool::Pool;
 use crate::snapshot::{ModelScope, Snapshot};
 use crate::telemetry::connections::RequestGuard;
 use crate::telemetry::metrics::Intervals;
+use crate::telemetry::tracing::Trace;
 
 use super::body::Body;
 use super::incoming::Incoming;
@@ -41,6 +42,8 @@ pub struct RequestCtx {
     pub counted: Option<RequestGuard>,
     pub request_id: HeaderValue,
     pub client: Option<IpAddr>,
+    /// The trace it is part of; `None` where tracing is off, or its caller does not record.
+    pub trace: Option<Box<Trace>>,
     /// Answered by the gateway itself: not counted among the pool's requests.
     pub local: bool,
     // identify, read_body
@@ -89,6 +92,7 @@ impl RequestCtx {
             counted: None,
             request_id: HeaderValue::from_static(""),
             client: None,
+            trace: None,
             local: false,
             call: None,
             incoming: Incoming::default(),

@@ -24,6 +24,8 @@ mod respond;
 mod retry;
 mod straight;
 mod stream;
+mod timing;
+mod tracing;
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -96,6 +98,8 @@ async fn answer(
             .map_err(Stop::Failed);
     }
     let asked = intake::read_body(shared, session, ctx, &snapshot.config, call).await?;
+    let (_, target) = request::split_target(session.req_header().raw_path());
+    tracing::asked(ctx, call, intake::path_of(target), &asked);
     let bound = admit::bound(shared, ctx, &snapshot, session.req_header(), &asked)?;
     let route = match bound {
         Some((pool, _)) if asked.is_unread() => Route::to_pool(pool),

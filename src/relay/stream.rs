@@ -103,10 +103,10 @@ pub async fn pass(
     );
     ctx.is_stream = Some(events.is_some());
     ctx.status = Some(head.status);
-    let response = respond::relayed_head(&head, session, framing, ctx)?;
     if events.is_some() {
         ctx.ttft = first_content.map(|at| at - ctx.started);
     }
+    let response = respond::relayed_head(&head, session, framing, ctx)?;
     let is_kept = ctx.call.is_some_and(Call::is_for_kept_answer);
     if events.is_none() && is_whole && head.status < 300 && !is_kept {
         ctx.tokens.usage = Usage::of_json(&joined(&held)).unwrap_or_default();

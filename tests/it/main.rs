@@ -33,5 +33,6 @@ mod response_headers;
 mod responses;
 mod sse;
 mod storm;
+mod tracing;
 mod upstream_timeouts;
 mod usage;

@@ -16,6 +16,18 @@ use crate::prometheus::{Targets, listening};
 pub const AMD: &str = include_str!("amd-exporter.txt");
 /// As NVIDIA's dcgm-exporter writes it.
 const NVIDIA: &str = include_str!("nvidia-exporter.txt");
+/// The model of the pool `default` and that of the pool `small`.
+pub const MODEL: &str = "DeepSeek-R1";
+pub const SMALL: &str = "gpt-oss-20b";
+/// Without limits.
+pub const TEAM: &str = "sk-team-a-0123456789abcdef";
+/// May ask [`PER_MINUTE`] times a minute.
+pub const BATCH: &str = "sk-batch-0123456789abcdef";
+pub const PER_MINUTE: u64 = 300;
+/// Tokens of every answer of the small model, by kind.
+pub const SMALL_TOKENS: [(&str, f64); 3] =
+    [("prompt", 80.0), ("completion", 20.0), ("cached", 60.0)];
+
 /// As vLLM wrote it when the share of its cache had another name.
 const OLD_VLLM: &str = include_str!("old-vllm.txt");
 
@@ -26,6 +38,8 @@ pub struct Cluster {
     pub amd_exporter: Exporter,
     nvidia_exporter: Exporter,
     old_vllm: Exporter,
+    /// The engine of the small model, which the simulated ones are not: it has most of each prompt in its cache.
+    small: Exporter,
     node_exporter: NodeExporter,
 }
 
@@ -37,7 +51,8 @@ impl Cluster {
         ];
         let sglang = Engine::start(engine(Flavour::Sglang)).await.unwrap();
         let endpoints = [&vllm[0], &vllm[1], &sglang].map(|engine| engine.authority());
-        let start = Start::with_keys(&keys(&endpoints, Mood::Usual)).listen(
+        let small = Exporter::of("application/json", &small_answer()).await;
+        let start = Start::with_keys(&keys(&endpoints, small.address, Mood::Usual)).listen(
             "[\"127.0.0.1:0\", { address: \"127.0.0.2:0\", tls: { certificate: chain.pem, key: key.pem } }]",
         );
         certify(start.directory().path(), 90);
@@ -48,6 +63,7 @@ impl Cluster {
             amd_exporter: Exporter::start(AMD).await,
             nvidia_exporter: Exporter::start(NVIDIA).await,
             old_vllm: Exporter::start(OLD_VLLM).await,
+            small,
             node_exporter: NodeExporter::start(node_exporter),
         }
     }
@@ -61,7 +77,8 @@ impl Cluster {
     }
 
     pub fn keys(&self, mood: Mood) -> String {
-        keys(&self.engines().map(Engine::authority), mood)
+        let endpoints = self.engines().map(Engine::authority);
+        keys(&endpoints, self.small.address, mood)
     }
 
     /// `targets.yml` as an operator of these would write it.
@@ -118,7 +135,30 @@ pub fn certify(directory: &Path, days: i64) {
     std::fs::write(directory.join("key.pem"), key.serialize_pem()).unwrap();
 }
 
-fn keys(endpoints: &[String; 3], mood: Mood) -> String {
+fn small_answer() -> String {
+    let tokens = SMALL_TOKENS.map(|(_, count)| count as u64);
+    let [prompt, completion, cached] = tokens;
+    serde_json::json!({
+        "id": "chatcmpl-1",
+        "object": "chat.completion",
+        "created": 1,
+        "model": SMALL,
+        "choices": [{
+            "index": 0,
+            "message": { "role": "assistant", "content": "Yes." },
+            "finish_reason": "stop",
+        }],
+        "usage": {
+            "prompt_tokens": prompt,
+            "completion_tokens": completion,
+            "total_tokens": prompt + completion,
+            "prompt_tokens_details": { "cached_tokens": cached },
+        },
+    })
+    .to_string()
+}
+
+fn keys(endpoints: &[String; 3], small: SocketAddr, mood: Mood) -> String {
     let (log, cap) = match mood {
         Mood::Usual => ("access.log", "null"),
         Mood::Narrow => ("/dev/full", "1"),
@@ -127,7 +167,12 @@ fn keys(endpoints: &[String; 3], mood: Mood) -> String {
     format!(
         "access_log: {{ path: {log} }}\n\
          {}\n\
+         models: {{ {MODEL}: {{ pool: default }}, {SMALL}: {{ pool: small }} }}\n\
+         keys:\n\
+         \x20 - {{ name: team-a, key: {TEAM} }}\n\
+         \x20 - {{ name: batch, key: {BATCH}, requests_per_minute: {PER_MINUTE} }}\n\
          pools:\n\
+         \x20 small: {{ engine: openai, endpoints: [\"{small}\"] }}\n\
          \x20 default:\n\
          \x20   endpoints: [\"{first}\", \"{second}\", \"{third}\"]\n\
          \x20   max_in_flight: {cap}\n\

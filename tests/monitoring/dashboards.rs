@@ -102,6 +102,7 @@ pub fn with_variables(text: &str, window: &str) -> String {
         "vllm_instance",
         "sglang_instance",
         "model",
+        "key",
         "hostname",
         "gpu",
     ] {

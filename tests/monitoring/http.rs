@@ -44,7 +44,7 @@ pub fn percent_encoded(text: &str) -> String {
         .collect()
 }
 
-/// An exporter that answers everything with one text, until it is dropped.
+/// An exporter, or anything else that answers everything with one text, until it is dropped.
 pub struct Exporter {
     pub address: SocketAddr,
     text: Arc<Mutex<String>>,
@@ -53,6 +53,10 @@ pub struct Exporter {
 
 impl Exporter {
     pub async fn start(text: &str) -> Self {
+        Self::of("text/plain; version=0.0.4; charset=utf-8", text).await
+    }
+
+    pub async fn of(kind: &'static str, text: &str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let text = Arc::new(Mutex::new(text.to_owned()));
@@ -60,15 +64,15 @@ impl Exporter {
         let serving = tokio::spawn(async move {
             while let Ok((mut stream, _)) = listener.accept().await {
                 let body = shown.lock().unwrap().clone();
-                // The request fits into one read; whoever leaves early is none of our concern.
-                let mut request = [0; 4096];
-                let _ = stream.read(&mut request).await;
                 let answer = format!(
-                    "HTTP/1.1 200 OK\r\nContent-Type: text/plain; version=0.0.4; charset=utf-8\r\n\
-                     Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
+                    "HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n\
+                     Connection: close\r\n\r\n{body}",
                     body.len()
                 );
-                let _ = stream.write_all(answer.as_bytes()).await;
+                // Whoever leaves early is none of our concern.
+                if read_request(&mut stream).await.is_ok() {
+                    let _ = stream.write_all(answer.as_bytes()).await;
+                }
             }
         });
         Self {
@@ -80,6 +84,25 @@ impl Exporter {
 
     pub fn show(&self, text: &str) {
         text.clone_into(&mut self.text.lock().unwrap());
+    }
+}
+
+/// To its end: what is left unread when a connection is closed resets it, and the answer with it.
+async fn read_request(stream: &mut tokio::net::TcpStream) -> std::io::Result<()> {
+    let mut request = Vec::new();
+    loop {
+        if stream.read_buf(&mut request).await? == 0 {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+        let text = String::from_utf8_lossy(&request).to_ascii_lowercase();
+        let Some((head, body)) = text.split_once("\r\n\r\n") else {
+            continue;
+        };
+        let length = head.split("content-length: ").nth(1);
+        let length = length.and_then(|rest| rest.lines().next()?.parse().ok());
+        if body.len() >= length.unwrap_or(0) {
+            return Ok(());
+        }
     }
 }
 

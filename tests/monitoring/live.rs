@@ -8,7 +8,8 @@ use loadtest::load::{Arrivals, Plan, Report, Spacing, run};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::cluster::{AMD, Cluster, Mood, certify, engine};
+use crate::cluster::{AMD, BATCH, Cluster, Mood, PER_MINUTE, SMALL, TEAM, certify, engine};
+use crate::compared::{Window, panel_query};
 use crate::dashboards::{Board, boards, with_variables};
 use crate::files::{alerts, recorded};
 use crate::http::get;
@@ -16,8 +17,8 @@ use crate::programs::find;
 use crate::prometheus::{Prometheus, Series, now, shortened};
 
 /// What stands for `$__rate_interval`: ten scrapes.
-const WINDOW: &str = "5s";
-const CLIENTS: usize = 8;
+pub const WINDOW: &str = "5s";
+pub const CLIENTS: usize = 8;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_expression_has_values_and_they_are_what_the_load_counted() {
@@ -37,13 +38,16 @@ async fn every_expression_has_values_and_they_are_what_the_load_counted() {
     let total = "sum(sluicegate_requests_total)";
     let counted = (report.requests + WARM) as f64;
     prometheus.until(total, |sum| sum == Some(counted)).await;
-    compare(&prometheus, &boards, &report, begun, ended);
+    let window = Window::since(&prometheus, &boards, begun);
+    window.has_the_load(&report, ended);
+    window.has_the_model_and_the_key(&report);
     // Those on `up` aside: a machine that is busy with something else can miss a scrape.
     let quiet =
         "ALERTS{alertstate=\"firing\", alertname!~\"SluicegateDown|EngineDown|TargetDown\"}";
     let firing = prometheus.range(quiet, begun, ended);
     assert!(firing.is_empty(), "alerts on a quiet day: {firing:#?}");
 
+    another_model_and_a_limited_key(&cluster, &prometheus, &boards).await;
     let background = tokio::spawn(run(background(&cluster)));
     go_wrong(&cluster, &prometheus).await;
     let until = now();
@@ -93,6 +97,7 @@ async fn warm_up(cluster: &Cluster, prometheus: &Prometheus) {
 fn plan(cluster: &Cluster) -> Plan {
     Plan {
         duration: Duration::from_secs(12),
+        api_key: Some(TEAM.to_owned()),
         ..Plan::new(format!("http://{}", cluster.gateway.public))
     }
 }
@@ -122,160 +127,47 @@ fn background(cluster: &Cluster) -> Plan {
     }
 }
 
-/// Holds panels and rules against the load generator's counts.
-fn compare(prometheus: &Prometheus, boards: &[Board], report: &Report, begun: f64, ended: f64) {
-    // From before the first request until after the last was scraped.
-    let seconds = (now() - begun).ceil();
-    let window = format!("{seconds}s");
-    let value = |board: &str, panel: &str, reference: &str| {
-        let query = with_variables(panel_query(boards, board, panel, reference), &window);
-        let sum = prometheus.sum(&query);
-        sum.unwrap_or_else(|| panic!("{board}: {panel} {reference} is empty: {query}"))
+/// A model of another pool, asked by a key that its limit refuses in part.
+async fn another_model_and_a_limited_key(
+    cluster: &Cluster,
+    prometheus: &Prometheus,
+    boards: &[Board],
+) {
+    let plan = Plan {
+        model: Some(SMALL.to_owned()),
+        api_key: Some(BATCH.to_owned()),
+        // Its answers are no simulated engine's.
+        verify: false,
+        ..plan(cluster)
     };
-    let requests = report.requests as f64;
-    // An engine counts the token that ends an answer, too.
-    let tokens = (report.tokens + report.streams) as f64;
-    let (ttft, duration) = (report.ttft.avg / 1e3, report.http_req_duration.avg / 1e3);
-    for (board, panel, reference, expected) in [
-        ("gateway", "Requests", "A", requests / seconds),
-        ("gateway", "Requests by status", "A", requests / seconds),
-        ("gateway", "Requests by endpoint", "A", requests / seconds),
-        ("gateway", "First token", "D", ttft),
-        ("gateway", "Whole request", "D", duration),
-        ("vLLM_Dashboard", "First token", "D", ttft),
-        ("SGLang_Dashboard", "First token", "D", ttft),
-        ("vLLM_Dashboard", "Whole request", "D", duration),
-        ("SGLang_Dashboard", "Whole request", "D", duration),
-        (
-            "vLLM_Dashboard",
-            "Between tokens",
-            "D",
-            report.itl.avg / 1e3,
-        ),
-        (
-            "SGLang_Dashboard",
-            "Between tokens",
-            "D",
-            report.itl.avg / 1e3,
-        ),
-    ] {
-        near(
-            &format!("{board}: {panel}"),
-            value(board, panel, reference),
-            expected,
-        );
-    }
-    for (board, reference, expected) in [
-        ("gateway", "A", report.ttft.med),
-        ("gateway", "B", report.ttft.p90),
-        ("gateway", "C", report.ttft.p99),
-    ] {
-        in_bucket(value(board, "First token", reference), expected / 1e3);
-    }
-    // What is spread over the two kinds of engines.
-    for (vllm, sglang, expected) in [
-        ("Finished requests", "Requests", requests),
-        ("Generation throughput", "Generation throughput", tokens),
-    ] {
-        let sum = value("vLLM_Dashboard", vllm, "A") + value("SGLang_Dashboard", sglang, "A");
-        near(vllm, sum, expected / seconds);
-    }
-    let average = |board: &str, panel: &str| {
-        let query = with_variables(panel_query(boards, board, panel, "A"), WINDOW);
-        let points: Vec<f64> = prometheus
-            .range(&format!("sum({query})"), begun + 2.0, ended - 1.0)
-            .iter()
-            .flat_map(|series| series.points.iter().map(|point| point.1))
-            .collect();
-        points.iter().sum::<f64>() / points.len() as f64
+    let load = async |plan: Plan, before: u64| {
+        let report = run(plan).await.unwrap();
+        let limited = report.failures.get("status_429").copied();
+        assert_eq!(limited, Some(report.failed), "{report}");
+        let counted = before + report.requests;
+        let total = "sum(sluicegate_key_requests_total{key=\"batch\"})";
+        let is_counted = |sum| sum == Some(counted as f64);
+        prometheus.until(total, is_counted).await;
+        report
     };
-    near("in flight", average("gateway", "In flight"), CLIENTS as f64);
-    let running = average("vLLM_Dashboard", "Running") + average("SGLang_Dashboard", "Running");
-    near("running", running, CLIENTS as f64);
-    // The rules, over the same time.
-    let rule = |name: &str| {
-        let expression = crate::files::expression(name);
-        let expression = ["[5m]", "[1h]"].into_iter().fold(expression, |e, long| {
-            e.replace(long, &format!("[{window}]"))
-        });
-        prometheus
-            .sum(&expression)
-            .unwrap_or_else(|| panic!("{name} is empty"))
+    // What may be asked in a minute may be asked at once; then so much as comes back.
+    let used_up = Plan {
+        arrivals: Arrivals::Closed { clients: 2 },
+        requests: PER_MINUTE + 50,
+        ..plan.clone()
     };
-    near(
-        "rate5m",
-        rule("pool:sluicegate_requests:rate5m"),
-        requests / seconds,
-    );
-    near(
-        "rate1h",
-        rule("pool:sluicegate_requests:rate1h"),
-        requests / seconds,
-    );
-    near(
-        "tokens",
-        rule("job:generation_tokens:rate1h"),
-        tokens / seconds,
-    );
-    in_bucket(
-        rule("pool:sluicegate_ttft_seconds:p90_5m"),
-        report.ttft.p90 / 1e3,
-    );
-    in_bucket(
-        rule("pool:sluicegate_ttft_seconds:p50_1h"),
-        report.ttft.med / 1e3,
-    );
-}
-
-fn panel_query<'a>(boards: &'a [Board], board: &str, panel: &str, reference: &str) -> &'a str {
-    let file = format!("{board}.json");
-    let queries = boards.iter().find(|b| b.file == file).unwrap().queries();
-    let found = queries
-        .into_iter()
-        .find(|query| query.panel == panel && query.reference == reference);
-    found
-        .unwrap_or_else(|| panic!("{board} has no panel {panel}"))
-        .text
-}
-
-fn near(what: &str, value: f64, expected: f64) {
-    let is_near = (value - expected).abs() <= 0.1 * expected.abs();
-    assert!(
-        is_near,
-        "{what}: Prometheus has {value}, the load counted {expected}"
-    );
-}
-
-/// A quantile of a histogram is as good as its buckets.
-fn in_bucket(value: f64, expected: f64) {
-    const BOUNDS: [f64; 19] = [
-        0.0,
-        0.01,
-        0.025,
-        0.05,
-        0.1,
-        0.2,
-        0.35,
-        0.5,
-        0.75,
-        1.0,
-        1.5,
-        2.5,
-        5.0,
-        10.0,
-        30.0,
-        60.0,
-        120.0,
-        300.0,
-        f64::INFINITY,
-    ];
-    let of = |value: f64| BOUNDS.partition_point(|bound| *bound < value);
-    // The two clocks stand on either side of the gateway: near a bound they may disagree about the bucket.
-    let is_right = (of(0.9 * expected)..=of(1.1 * expected)).contains(&of(value));
-    assert!(
-        is_right,
-        "a quantile of {value} s, the load measured {expected} s"
-    );
+    let used_up = load(used_up, 0).await;
+    let begun = now();
+    let twice_what_comes_back = Plan {
+        arrivals: Arrivals::Open {
+            per_second: 2.0 * PER_MINUTE as f64 / 60.0,
+            spacing: Spacing::Uniform,
+        },
+        ..plan
+    };
+    let report = load(twice_what_comes_back, used_up.requests).await;
+    let window = Window::since(prometheus, boards, begun);
+    window.has_the_small_model_and_the_limited_key(&report);
 }
 
 /// One thing after the other goes wrong, until its alert fires, and is mended.

@@ -5,6 +5,7 @@
 
 mod bridge;
 mod cluster;
+mod compared;
 mod dashboards;
 mod files;
 #[path = "../process/gateway.rs"]

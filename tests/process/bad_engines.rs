@@ -155,7 +155,7 @@ async fn with_no_other_engine_it_is_a_502_and_the_connection_is_not_used_again()
         }
         // The next request is answered with its own answer, on another connection to the engine.
         let mut wire = Wire::to(gateway.public).await;
-        wire.send(request("POST", "/v1/completions", "", "next"))
+        wire.send(request("POST", "/v1/completions", "", "{ }"))
             .await;
         let next = wire.answer().await.expect(row.name);
         if next.body != b"{}" {
@@ -221,8 +221,13 @@ async fn an_answer_that_leaves_before_the_request_was_read_counts() {
     let refusal = "HTTP/1.1 413 Too Large\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}";
     engine.reply("/v1/completions", refusal, Close);
     let mut wire = Wire::to(gateway.public).await;
-    wire.send(request("POST", "/v1/completions", "", &"a".repeat(4 << 20)))
-        .await;
+    wire.send(request(
+        "POST",
+        "/v1/completions",
+        "",
+        &format!("{{\"a\":\"{}\"}}", "a".repeat(4 << 20)),
+    ))
+    .await;
     assert_eq!(wire.answer().await.unwrap().status, 413);
     tokio::time::sleep(Duration::from_millis(50)).await;
     engine.assert_well_formed();

@@ -235,26 +235,29 @@ fn the_command_imports_a_config_yaml() {
             text(output.stderr),
         )
     };
-    let (code, out, err) = run(&[GUIDE]);
+    let directory = Directory::new();
+    let guide = fs::read_to_string(GUIDE).unwrap();
+    let config = directory.write("config.yaml", &guide);
+    let config = config.to_str().unwrap();
+    let (code, out, err) = run(&[config]);
     assert_eq!(code, Some(0), "{err}");
     assert!(
         out.contains("endpoints: [vllm-model0:8000, vllm-model1:8000]"),
         "{out}"
     );
     assert!(
-        err.starts_with(&format!("{GUIDE}:4: api_key: differs: ")),
+        err.starts_with(&format!("{config}:4: api_key: differs: ")),
         "{err}"
     );
-    let (code, out, err) = run(&["--strict", GUIDE]);
+    let (code, out, err) = run(&["--strict", config]);
     assert_eq!((code, &*out), (Some(1), ""));
     assert!(err.contains("no configuration is printed (--strict)"));
-    let (code, out, err) = run(&["--upstream", "a", GUIDE]);
+    let (code, out, err) = run(&["--upstream", "a", config]);
     assert_eq!((code, &*out), (Some(1), ""));
     assert!(err.contains("leave out --upstream"), "{err}");
 
     // What is printed passes -t where its variables are set.
-    let (_, yaml, _) = run(&[GUIDE]);
-    let directory = Directory::new();
+    let (_, yaml, _) = run(&[config]);
     let file = directory.write("sluicegate.yaml", &yaml);
     let test = |key: Option<&str>| {
         let mut command = Command::new(PROGRAM);

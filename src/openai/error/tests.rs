@@ -174,6 +174,7 @@ fn a_body_of_messages_has_anthropics_shape_and_types() {
             "403 permission_error",
             "404 not_found_error",
             "404 not_found_error",
+            "404 not_found_error",
             "405 invalid_request_error",
             "408 invalid_request_error",
             "413 request_too_large",

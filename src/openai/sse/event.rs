@@ -59,6 +59,11 @@ impl Reader {
         self.reads_each = true;
     }
 
+    /// No choice has finished, and of content nothing but that it came is to be known.
+    pub(super) fn looks_for_ends_only(&self) -> bool {
+        self.finished == 0 && !self.reads_each
+    }
+
     pub(super) fn usage(&self) -> Option<Usage> {
         self.usage
     }

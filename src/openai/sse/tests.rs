@@ -239,6 +239,29 @@ fn what_only_mentions_errors_is_none() {
 }
 
 #[test]
+fn a_text_that_reads_like_an_end_or_an_error_is_content_behind_others_like_it() {
+    let texts = ["a", "error", "finish_reason", "[DONE]", "", "stop", "b"];
+    let stream: String = texts.map(text).concat();
+    let (whole, ending) = one(Dialect::Chat, &stream);
+    assert_eq!((whole.content, whole.data), (7, 7));
+    assert!(whole.error.is_none() && !whole.ended && !whole.aborted);
+    assert_eq!(ending, Ending::Cut);
+    for (end, is_whole) in [
+        (finish("stop"), true),
+        (finish("abort"), false),
+        (DEAD.into(), false),
+    ] {
+        let (whole, _) = one(Dialect::Chat, &format!("{stream}{end}"));
+        assert_eq!(whole.ended, is_whole);
+        assert_eq!(whole.aborted || whole.error.is_some(), !is_whole);
+    }
+    // A choice that has finished goes by more than its last event.
+    let second = |content| choice(1, &json!({ "content": content }), None);
+    let choices = [second("a"), second("b"), finish("stop"), second("c")].concat();
+    assert_eq!(one(Dialect::Chat, &choices).0.content, 4);
+}
+
+#[test]
 fn an_abort_is_neither_an_end_nor_a_start() {
     for reason in ["abort", "error"] {
         let abort = chat(&json!({ "content": "" }), Some(reason));
@@ -327,7 +350,17 @@ fn anthropics_events() {
         assert!(whole.ended && !whole.done && whole.content == 2 && whole.data == 5);
         assert_eq!(ending, Ending::Whole);
         assert!(one(Dialect::Messages, &stream(&[start, usage])).0.started);
-        assert!(one(Dialect::Messages, &stream(&[start, stop])).0.done);
+        let (whole, ending) = one(Dialect::Messages, &stream(&[start, usage, stop]));
+        assert!(whole.done && !whole.aborted && ending == Ending::Whole);
+        // As vLLM ends a message that it has given up.
+        let given_up = usage.replace("\"end_turn\"", "null");
+        for events in [
+            &[start, block, delta, stop][..],
+            &[start, delta, &given_up, stop],
+        ] {
+            let (whole, ending) = one(Dialect::Messages, &stream(events));
+            assert!(whole.aborted && !whole.ended && ending == Ending::Cut);
+        }
         assert_eq!(
             one(Dialect::Messages, &stream(&[start, block, delta])).1,
             Ending::Cut
