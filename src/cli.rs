@@ -1,8 +1,9 @@
 //! The command line. A person's nginx habits keep working: `-c`, `-t`, `-T`, `-s`.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use nix::sys::signal::{Signal, kill};
@@ -13,12 +14,17 @@ use crate::demo;
 use crate::generate;
 use crate::import::Import;
 use crate::key::Key;
+use crate::listener::handover::Predecessor;
 use crate::ready::Question;
 use crate::run;
-use crate::tasks::supervisor::Signals;
+use crate::tasks::signals::Signals;
 
 /// Where the configuration is when nothing else is said.
 pub const DEFAULT_FILE: &str = "/etc/sluicegate/sluicegate.yaml";
+
+/// Longer than the old process waits for the new one.
+const UPGRADE_PATIENCE: Duration = Duration::from_secs(70);
+const UPGRADE_POLL: Duration = Duration::from_millis(20);
 
 /// The gateway in front of a pool of LLM inference servers.
 #[derive(Debug, Parser)]
@@ -66,7 +72,7 @@ enum Order {
     Quit,
     /// Exit now
     Stop,
-    /// Upgrade the binary in place
+    /// Have the program as it is installed now take over, and wait until it has
     Upgrade,
 }
 
@@ -141,10 +147,17 @@ impl Cli {
         if let Some(order) = self.signal {
             return order.give(&self.config, loaded);
         }
+        let is_run = !self.test && !self.print;
+        let predecessor = is_run.then(Predecessor::of_this_process).flatten();
         let config = match loaded {
             Ok(config) => config,
             Err(mistakes) => {
                 eprintln!("{mistakes}");
+                if let Some(predecessor) = predecessor {
+                    // The others are in the log as well.
+                    let mistakes = mistakes.to_string();
+                    predecessor.failed(mistakes.lines().next().unwrap_or_default());
+                }
                 if self.test || self.print {
                     eprintln!("configuration file {} test failed", self.config.display());
                 }
@@ -155,7 +168,7 @@ impl Cli {
             return self.report(&config);
         }
         let file = self.listen.is_empty().then_some(self.config.as_path());
-        run::run(config, file, signals)
+        run::run(config, file, signals, predecessor)
     }
 
     fn report(&self, config: &Config) -> ExitCode {
@@ -191,10 +204,6 @@ impl Order {
     }
 
     fn give(self, file: &Path, loaded: Result<Config, Diagnostics>) -> ExitCode {
-        if self == Self::Upgrade {
-            eprintln!("upgrading in place is not supported yet; restart to upgrade");
-            return ExitCode::FAILURE;
-        }
         let config = match loaded {
             Ok(config) => config,
             Err(mistakes) => {
@@ -209,7 +218,12 @@ impl Order {
             );
             return ExitCode::FAILURE;
         };
-        match signal_by(pid_file, self.signal()) {
+        let told = if self == Self::Upgrade {
+            upgrade_by(pid_file)
+        } else {
+            Told::by(pid_file, self.signal()).map(|_| ())
+        };
+        match told {
             Ok(()) => ExitCode::SUCCESS,
             Err(problem) => {
                 eprintln!("{problem}");
@@ -219,21 +233,61 @@ impl Order {
     }
 }
 
-fn signal_by(pid_file: &Path, signal: Signal) -> Result<(), String> {
-    let text = std::fs::read_to_string(pid_file).map_err(|e| {
-        format!(
-            "cannot read the pid file {}: {e}; is it running?",
-            pid_file.display()
-        )
-    })?;
-    let pid = text.trim().parse::<i32>().ok().filter(|pid| *pid > 1);
-    let Some(pid) = pid else {
-        return Err(format!(
-            "the pid file {} holds no process id",
-            pid_file.display()
-        ));
-    };
-    kill(Pid::from_raw(pid), signal).map_err(|e| format!("process {pid} cannot be signalled: {e}"))
+/// A process that was signalled.
+struct Told {
+    pid: i32,
+    /// When its file was written.
+    written: SystemTime,
+}
+
+impl Told {
+    fn by(pid_file: &Path, signal: Signal) -> Result<Self, String> {
+        let told = Self::read(pid_file)?;
+        kill(Pid::from_raw(told.pid), signal)
+            .map_err(|e| format!("process {} cannot be signalled: {e}", told.pid))?;
+        Ok(told)
+    }
+
+    fn read(pid_file: &Path) -> Result<Self, String> {
+        let failed = |e: io::Error| {
+            let file = pid_file.display();
+            format!("cannot read the pid file {file}: {e}; is it running?")
+        };
+        let written = pid_file.metadata().and_then(|file| file.modified());
+        let text = std::fs::read_to_string(pid_file).map_err(failed)?;
+        let pid = text.trim().parse::<i32>().ok().filter(|pid| *pid > 1);
+        let Some(pid) = pid else {
+            let file = pid_file.display();
+            return Err(format!("the pid file {file} holds no process id"));
+        };
+        let written = written.map_err(failed)?;
+        Ok(Self { pid, written })
+    }
+}
+
+/// Waits for what becomes of an upgrade: the new process writes its id into the file when it serves, the old one
+/// writes its own again when it does not.
+fn upgrade_by(pid_file: &Path) -> Result<(), String> {
+    let old = Told::by(pid_file, Signal::SIGUSR2)?;
+    let deadline = Instant::now() + UPGRADE_PATIENCE;
+    while Instant::now() < deadline {
+        std::thread::sleep(UPGRADE_POLL);
+        // Empty for a moment while it is written.
+        let Ok(now) = Told::read(pid_file) else {
+            continue;
+        };
+        if now.pid != old.pid {
+            println!("process {} serves in place of process {}", now.pid, old.pid);
+            return Ok(());
+        }
+        if now.written != old.written {
+            break;
+        }
+    }
+    Err(format!(
+        "process {} serves on: its log says why no other took over",
+        old.pid
+    ))
 }
 
 fn environment(name: &str) -> Option<String> {

@@ -15,7 +15,8 @@ use crate::config::{self, LogFormat};
 use crate::listener::Role;
 use crate::run::runtime;
 use crate::server::Server;
-use crate::tasks::supervisor::{Signals, supervise};
+use crate::tasks::signals::Signals;
+use crate::tasks::supervisor::{Process, supervise};
 use crate::telemetry::logging;
 
 #[derive(Debug, Args)]
@@ -98,7 +99,7 @@ impl Demo {
                 return Ok(ExitCode::SUCCESS);
             }
             explain(&server, public, &engines, text_of(&answer));
-            Ok(supervise(server, signals, None).await)
+            Ok(supervise(server, signals, Process::default()).await)
         })
     }
 }

@@ -2,7 +2,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use sluicegate::cli::Cli;
-use sluicegate::tasks::supervisor::Signals;
+use sluicegate::tasks::signals::Signals;
 
 #[cfg(feature = "jemalloc")]
 #[global_allocator]

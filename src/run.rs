@@ -1,7 +1,7 @@
 //! The gateway as a process: logging, limits, the pid file, and its runtime.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -10,12 +10,22 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::config::Config;
 use crate::listener::Role;
-use crate::server::{Server, StartError};
-use crate::tasks::supervisor::{Signals, supervise};
+use crate::listener::handover::{Inherited, Predecessor};
+use crate::server::Server;
+use crate::tasks::pid_file::PidFile;
+use crate::tasks::signals::Signals;
+use crate::tasks::supervisor::{Process, supervise};
+use crate::tasks::upgrade::Program;
 use crate::telemetry::logging;
 
-/// Runs the gateway until a signal ends it. `file` is what HUP reads again.
-pub fn run(config: Config, file: Option<&Path>, signals: Signals) -> ExitCode {
+/// Runs the gateway until a signal ends it. `file` is what HUP reads again. From `predecessor`, a process that wants to
+/// be replaced, it takes the sockets.
+pub fn run(
+    config: Config,
+    file: Option<&Path>,
+    signals: Signals,
+    predecessor: Option<Predecessor>,
+) -> ExitCode {
     logging::start(config.log.level, config.log.format);
     for remark in config.remarks.iter() {
         warn!("{remark}");
@@ -29,17 +39,23 @@ pub fn run(config: Config, file: Option<&Path>, signals: Signals) -> ExitCode {
         }
     };
     let code = runtime.block_on(async {
-        let pid_file = config.pid_file.clone();
-        match Server::start(config).await {
-            Ok(server) => {
-                let pid_file = pid_file.and_then(|path| PidFile::write(path, file.is_some()));
-                announce(&server);
-                let code = supervise(server, signals, file).await;
-                drop(pid_file);
-                code
-            }
-            Err(e) => refused(&e),
+        let pid_file = config.pid_file.clone().filter(|_| file.is_some());
+        let (server, inherited) = match start(config, predecessor.as_ref()).await {
+            Ok(started) => started,
+            Err(problem) => return refused(&problem, predecessor.as_ref()),
+        };
+        let process = Process {
+            file,
+            program: program(),
+            pid_file: pid_file.and_then(PidFile::write),
+        };
+        announce(&server);
+        if let Some(predecessor) = predecessor {
+            // A panic of `ready` would be one of this process.
+            let _ = tokio::task::spawn_blocking(|| predecessor.ready()).await;
+            inherited.discard();
         }
+        supervise(server, signals, process).await
     });
     // A look-up of a name may hang in a thread of its own; nobody waits for it.
     runtime.shutdown_timeout(Duration::from_millis(100));
@@ -55,9 +71,38 @@ pub fn runtime() -> io::Result<tokio::runtime::Runtime> {
         .build()
 }
 
-fn refused(e: &StartError) -> ExitCode {
-    error!("{e}");
+/// The server, and those sockets of the predecessor that its configuration does not have.
+async fn start(
+    config: Config,
+    predecessor: Option<&Predecessor>,
+) -> Result<(Server, Inherited), String> {
+    let mut inherited = match predecessor.map(Predecessor::sockets) {
+        None => Inherited::default(),
+        Some(Ok(inherited)) => inherited,
+        Some(Err(e)) => {
+            return Err(format!(
+                "the process that is to be replaced does not hand its sockets over: {e}"
+            ));
+        }
+    };
+    match Server::start_with(config, &mut inherited).await {
+        Ok(server) => Ok((server, inherited)),
+        Err(e) => Err(e.to_string()),
+    }
+}
+
+fn refused(problem: &str, predecessor: Option<&Predecessor>) -> ExitCode {
+    error!("{problem}");
+    if let Some(predecessor) = predecessor {
+        predecessor.failed(problem);
+    }
     ExitCode::FAILURE
+}
+
+fn program() -> Option<Program> {
+    Program::of_this_process()
+        .inspect_err(|e| warn!("this process cannot be upgraded in place: {e}"))
+        .ok()
 }
 
 fn announce(server: &Server) {
@@ -83,41 +128,5 @@ fn raise_file_limit() {
         .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
     if let Err(e) = raised {
         warn!("the limit of open files could not be raised: {e}");
-    }
-}
-
-/// The file that names this process; removed when dropped.
-struct PidFile(PathBuf);
-
-impl PidFile {
-    fn write(path: PathBuf, is_wanted: bool) -> Option<PidFile> {
-        if !is_wanted {
-            return None;
-        }
-        if let Some(directory) = path.parent() {
-            // If this fails, so does the write, and says why.
-            let _ = std::fs::create_dir(directory);
-        }
-        match std::fs::write(&path, format!("{}\n", std::process::id())) {
-            Ok(()) => Some(PidFile(path)),
-            Err(e) => {
-                warn!(
-                    "no pid file: {}: {e}; `-s` will not find this process",
-                    path.display()
-                );
-                None
-            }
-        }
-    }
-}
-
-impl Drop for PidFile {
-    fn drop(&mut self) {
-        // Another process may have taken it over.
-        let ours = std::fs::read_to_string(&self.0)
-            .is_ok_and(|text| text.trim() == std::process::id().to_string());
-        if ours {
-            let _ = std::fs::remove_file(&self.0);
-        }
     }
 }

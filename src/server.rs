@@ -1,6 +1,7 @@
 //! The composition root: what a running gateway is made of, and the order in which it starts and stops.
 
 mod shared;
+mod sockets;
 
 use std::fmt;
 use std::io;
@@ -16,8 +17,10 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::config::{Config, Listen, ListenAddress, restart_needed};
+use crate::listener::handover::Inherited;
 use crate::listener::{
-    self, BindError, Bound, CertificateError, Certificates, Role, Service, SocketFile, Workers,
+    self, Beats, BindError, Bound, CertificateError, Certificates, Role, Service, SocketFile,
+    Workers,
 };
 use crate::proxy::Gateway;
 use crate::snapshot::{BuildError, Snapshot, SnapshotCell};
@@ -25,6 +28,7 @@ use crate::tasks::catalog::{self, Ask, HttpAsk};
 use crate::tasks::prober::{self, HttpProbe, Probe};
 use crate::tasks::resolver::{self, Failing, Resolve, SystemResolver};
 use crate::tasks::{series, sweeper};
+use crate::telemetry::tracing::{Exporter, Tracer};
 use crate::telemetry::{AccessLog, Metrics};
 
 pub use shared::Shared;
@@ -35,16 +39,22 @@ const DRAIN_POLL: Duration = Duration::from_millis(20);
 const DRAIN_IDLE: Duration = Duration::from_secs(1);
 /// How long the last lines of the access log may take to be written.
 const LOG_FLUSH: Duration = Duration::from_secs(2);
+/// The same for the last spans.
+const SPAN_FLUSH: Duration = Duration::from_secs(3);
 
 /// A running gateway. Dropping it without [`Server::stop`] leaves its threads running.
 pub struct Server {
     shared: Arc<Shared>,
     workers: Workers,
     addresses: Vec<(Role, ListenAddress)>,
-    socket_files: Vec<SocketFile>,
+    /// For a successor; empty once nothing is accepted any more.
+    sockets: Mutex<Vec<Bound>>,
+    socket_files: Mutex<Vec<SocketFile>>,
     /// What runs until the process ends, whatever a reload reads.
     started: Arc<Config>,
     certificates: Vec<Shown>,
+    /// Sends the spans that requests leave with the tracer.
+    exporter: Mutex<Option<Exporter>>,
     tasks: Vec<JoinHandle<()>>,
     end_tasks: watch::Sender<bool>,
 }
@@ -121,12 +131,22 @@ impl Server {
     /// Binds every socket, looks up every name, probes every endpoint once, then accepts. Background
     /// tasks run on the calling runtime.
     pub async fn start(config: Config) -> Result<Server, StartError> {
+        Self::start_with(config, &mut Inherited::default()).await
+    }
+
+    /// The same, with those sockets of the process before that the configuration has too. The others are left in
+    /// `inherited`.
+    pub async fn start_with(
+        config: Config,
+        inherited: &mut Inherited,
+    ) -> Result<Server, StartError> {
         // Two rustls providers are in the tree through Pingora; ours is installed first. An error
         // only means that another gateway of this process has done so.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let bound = bind_all(&config)?;
+        let bound = sockets::bind(&config, inherited)?;
         let metrics = Metrics::new(env!("CARGO_PKG_VERSION"));
         let access_log = open_access_log(&config, &metrics)?;
+        let (tracer, exporter) = start_tracing(&config, &metrics)?.unzip();
         let names: Arc<dyn Resolve> = Arc::new(SystemResolver::default());
         let round = resolver::resolve(&config, &names).await;
         let mut failing = Failing::default();
@@ -139,6 +159,7 @@ impl Server {
             metrics,
             access_log,
         ));
+        shared.replace_tracer(tracer);
         let mut certificates = Vec::new();
         let mut listeners = Vec::new();
         for one in bound {
@@ -180,6 +201,7 @@ impl Server {
         });
         let workers = listener::start(threads, &listeners, &service)
             .map_err(|e| StartError::because("the worker threads could not be started", &e))?;
+        let sockets = listeners.into_iter().map(|(bound, _)| bound).collect();
         let (end_tasks, end) = watch::channel(false);
         let tasks = vec![
             tokio::spawn(prober::run(
@@ -205,9 +227,11 @@ impl Server {
             shared,
             workers,
             addresses,
-            socket_files,
+            sockets: Mutex::new(sockets),
+            socket_files: Mutex::new(socket_files),
             started: config,
             certificates,
+            exporter: Mutex::new(exporter),
             tasks,
             end_tasks,
         })
@@ -250,6 +274,10 @@ impl Server {
             true => None,
             false => Some(open_access_log(&config, &self.shared.metrics)?),
         };
+        let new_tracing = match config.tracing == current.config.tracing {
+            true => None,
+            false => Some(start_tracing(&config, &self.shared.metrics)?.unzip()),
+        };
         let names: Arc<dyn Resolve> = Arc::new(SystemResolver::default());
         let round = resolver::resolve(&config, &names).await;
         Failing::default().note(&round);
@@ -269,6 +297,11 @@ impl Server {
         if let Some(access_log) = new_log {
             self.shared.replace_access_log(access_log);
         }
+        if let Some((tracer, exporter)) = new_tracing {
+            self.shared.replace_tracer(tracer);
+            // The old one ends by itself, when the last request that has its tracer does.
+            *self.exporter.lock() = exporter;
+        }
         let epoch = self.shared.snapshot.load().epoch;
         self.shared
             .metrics
@@ -277,7 +310,7 @@ impl Server {
         crate::telemetry::logging::set_level(log.level);
         if !restart.is_empty() {
             warn!(
-                "these changes take effect after a restart: {}",
+                "these changes take effect after an upgrade (-s upgrade) or a restart: {}",
                 restart.join(", ")
             );
         }
@@ -293,6 +326,7 @@ impl Server {
     /// `grace`. Returns whether all were done.
     pub async fn drain(&self, grace: Duration) -> bool {
         self.shared.start_draining();
+        self.sockets.lock().clear();
         self.workers.drain();
         let begun = Instant::now();
         let mut quiet_since = begun;
@@ -314,8 +348,42 @@ impl Server {
         }
     }
 
+    /// The listening sockets, for a process that is to take them over.
+    ///
+    /// # Errors
+    /// No descriptors are left.
+    pub fn sockets(&self) -> io::Result<Vec<Bound>> {
+        self.sockets.lock().iter().map(Bound::try_clone).collect()
+    }
+
+    /// Stops accepting, as another process does it on the same sockets; resolves when the last connection is closed,
+    /// or after `grace`. Returns whether all requests were done.
+    ///
+    /// A connection stays until its next answer, which tells its client to close, or until it has idled for
+    /// `client.idle_timeout`: to close one at once would lose the request that its client may be sending.
+    pub async fn hand_over(&self, grace: Duration) -> bool {
+        self.sockets.lock().clear();
+        // They are the other process's now.
+        self.socket_files.lock().clear();
+        self.workers.hand_over();
+        let begun = Instant::now();
+        while self.workers.connections() > 0 {
+            if begun.elapsed() >= grace {
+                return self.requests_in_hand() == 0;
+            }
+            tokio::time::sleep(DRAIN_POLL).await;
+        }
+        true
+    }
+
+    /// When each worker last showed that it runs.
+    pub fn beats(&self) -> Beats {
+        self.workers.beats()
+    }
+
     /// Ends everything at once. Requests in hand are cut.
     pub async fn stop(self) {
+        self.sockets.lock().clear();
         self.end_tasks.send_replace(true);
         for task in self.tasks {
             if task.await.is_err() {
@@ -329,7 +397,12 @@ impl Server {
             warn!("a worker could not be stopped");
         }
         self.shared.flush_access_log(LOG_FLUSH);
-        self.socket_files.iter().for_each(SocketFile::remove);
+        self.shared.replace_tracer(None);
+        let exporter = self.exporter.into_inner();
+        if let Some(exporter) = exporter {
+            exporter.finish(Instant::now() + SPAN_FLUSH).await;
+        }
+        self.socket_files.lock().iter().for_each(SocketFile::remove);
         info!("stopped");
     }
 }
@@ -351,36 +424,6 @@ fn server_conf(threads: usize) -> ServerConf {
     }
 }
 
-fn bind_all(config: &Config) -> Result<Vec<Bound>, StartError> {
-    let mut bound = Vec::new();
-    for listen in &config.listen {
-        bound.push(listener::bind(listen, Role::Public)?);
-    }
-    for listen in &config.admin {
-        if let ListenAddress::Unix(path) = &listen.address
-            && let Some(directory) = path.parent()
-            && !directory.exists()
-            // Under systemd the directory is there already; elsewhere the socket is a convenience.
-            && let Err(e) = std::fs::create_dir(directory)
-        {
-            warn!(
-                "no admin socket at {}: {}: {e}",
-                path.display(),
-                directory.display()
-            );
-            continue;
-        }
-        match listener::bind(listen, Role::Admin) {
-            Ok(one) => bound.push(one),
-            Err(e) if matches!(listen.address, ListenAddress::Unix(_)) && e.is_permission() => {
-                warn!("no admin socket: {e}");
-            }
-            Err(e) => return Err(e.into()),
-        }
-    }
-    Ok(bound)
-}
-
 fn open_access_log(config: &Config, metrics: &Metrics) -> Result<Option<AccessLog>, StartError> {
     let Some(log) = &config.access_log else {
         return Ok(None);
@@ -395,6 +438,14 @@ fn open_access_log(config: &Config, metrics: &Metrics) -> Result<Option<AccessLo
                 .map_or("-".into(), |p| p.display().to_string());
             StartError::because(&format!("cannot open the access log {path}"), &e)
         })
+}
+
+fn start_tracing(
+    config: &Config,
+    metrics: &Metrics,
+) -> Result<Option<(Arc<Tracer>, Exporter)>, StartError> {
+    Tracer::start(&config.tracing, metrics.spans_dropped.clone())
+        .map_err(|e| StartError::because("tracing.otlp", &e))
 }
 
 fn note_expiry(shared: &Shared, listen: &Listen, expires: Option<SystemTime>) {

@@ -19,8 +19,8 @@ pub struct Tenant {
     limits: Limits,
     /// Held for nanoseconds, and never across another lock.
     account: Arc<Mutex<Account>>,
-    /// Filled at its first use.
-    pub metrics: OnceLock<KeyMetrics>,
+    /// Filled at its first use. Shared by all epochs of the key, as `account` is.
+    pub metrics: Arc<OnceLock<KeyMetrics>>,
 }
 
 #[derive(Debug)]
@@ -48,7 +48,7 @@ impl Tenant {
                 || Arc::new(Mutex::new(Account::new(limits, now))),
                 |previous| Arc::clone(&previous.account),
             ),
-            metrics: OnceLock::new(),
+            metrics: previous.map_or_else(Arc::default, |previous| Arc::clone(&previous.metrics)),
         }
     }
 
@@ -138,6 +138,11 @@ impl Permit {
             self.tenant.account.lock().give_back(unused);
             self.charged = Some(tokens);
         }
+    }
+
+    /// What the request has used is not known: what it was charged stands.
+    pub fn keep_charge(&mut self) {
+        self.used = self.used.max(self.charged.unwrap_or(0));
     }
 
     fn unused(&self) -> u64 {

@@ -14,7 +14,7 @@ use super::section::{Named, Section, file_path};
 use super::{
     AccessLog, AccessLogFormat, ClientTimeouts, Config, Expose, Keepalive, Limits, Listen,
     ListenAddress, ListenTls, Log, LogFormat, Places, Remarks, Timeouts, expose, keys, models,
-    pools,
+    pools, tracing,
 };
 
 /// Reads every key. After a mistake the result holds defaults in its place and is not to be used.
@@ -63,6 +63,7 @@ pub(super) fn config(root: &Section<'_>) -> Config {
         pools,
         models,
         keys,
+        tracing: tracing::tracing(&root.section("tracing")),
         places: Places::default(),
         remarks: Remarks::default(),
     }

@@ -44,6 +44,10 @@ impl Config {
         }
         self.models(&mut yaml);
         self.keys(&mut yaml);
+        let tracing = &self.tracing;
+        yaml.section(0, "tracing");
+        yaml.key(1, "otlp", or_null(tracing.otlp.as_ref().map(text)));
+        yaml.key(1, "sample", tracing.sample);
         yaml.0
     }
 

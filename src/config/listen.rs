@@ -135,7 +135,7 @@ pub(super) fn unix_path(path: &str, base: &Path) -> Result<PathBuf, Fault> {
 
 impl ListenAddress {
     /// Whether the kernel would refuse to bind both. `[::]` is IPv6 alone, as in nginx.
-    pub(super) fn overlaps(&self, other: &Self) -> bool {
+    pub(crate) fn overlaps(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Unix(a), Self::Unix(b)) => a == b,
             (Self::Tcp(a), Self::Tcp(b)) => {

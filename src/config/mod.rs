@@ -25,6 +25,7 @@ mod schema;
 mod section;
 mod similar;
 mod source;
+mod tracing;
 mod units;
 mod unknown_key;
 mod validate;
@@ -36,6 +37,7 @@ pub use keys::check_key_name;
 pub use reader::{Places, Remarks};
 pub use reload::{changed_names, restart_needed};
 pub use source::{from_command_line, load, parse_str};
+pub use tracing::{OtlpUrl, Tracing};
 
 pub(crate) use diagnostic::shown;
 pub(crate) use endpoint_url::is_endpoint;
@@ -84,6 +86,7 @@ pub struct Config {
     pub models: Models,
     /// Whom requests are taken from; `None` = from everybody. Never an empty list.
     pub keys: Option<Vec<Key>>,
+    pub tracing: Tracing,
     /// Where the file has what, for messages; empty when there was no file. Any two are equal.
     pub places: Places,
     /// What reading it found worth a word and no mistake. Any two are equal.

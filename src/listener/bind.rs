@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -34,19 +35,34 @@ pub enum BoundSocket {
     Unix(UnixListener),
 }
 
+impl AsFd for BoundSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(listener) => listener.as_fd(),
+            Self::Unix(listener) => listener.as_fd(),
+        }
+    }
+}
+
 /// A socket that could not be bound; names the address.
 #[derive(Debug)]
 pub struct BindError {
     role: Role,
     address: String,
     source: io::Error,
+    /// The address of the process before that excludes this one.
+    taken_by: Option<ListenAddress>,
 }
 
 impl fmt::Display for BindError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "cannot listen on {}: {}", self.address, self.source)?;
-        match self.source.kind() {
-            io::ErrorKind::AddrInUse => {
+        match (&self.taken_by, self.source.kind()) {
+            (Some(other), io::ErrorKind::AddrInUse) => write!(
+                f,
+                "; the process that is to be replaced listens on {other}: this change needs a restart"
+            ),
+            (None, io::ErrorKind::AddrInUse) => {
                 let key = match self.role {
                     Role::Public => "listen",
                     Role::Admin => "admin",
@@ -56,7 +72,7 @@ impl fmt::Display for BindError {
                     "; another process holds it: stop that one, or change `{key}`"
                 )
             }
-            io::ErrorKind::PermissionDenied => f.write_str(
+            (_, io::ErrorKind::PermissionDenied) => f.write_str(
                 "; ports below 1024 need CAP_NET_BIND_SERVICE, sockets a writable directory",
             ),
             _ => Ok(()),
@@ -69,6 +85,12 @@ impl std::error::Error for BindError {}
 impl BindError {
     pub fn is_permission(&self) -> bool {
         self.source.kind() == io::ErrorKind::PermissionDenied
+    }
+
+    /// Names the listener of the process before that has the address.
+    pub fn taken_by(mut self, other: Option<&ListenAddress>) -> Self {
+        self.taken_by = other.cloned();
+        self
     }
 }
 
@@ -96,6 +118,7 @@ impl Bound {
             socket,
         })
     }
+
     /// The file of a Unix socket, to be removed when it is closed for good.
     pub fn socket_file(&self) -> Option<SocketFile> {
         match &self.listen.address {
@@ -113,7 +136,7 @@ pub struct SocketFile {
 }
 
 impl SocketFile {
-    fn of(path: PathBuf) -> Option<Self> {
+    pub(super) fn of(path: PathBuf) -> Option<Self> {
         let identity = identity(&path)?;
         Some(Self { path, identity })
     }
@@ -148,6 +171,7 @@ pub fn bind(listen: &Listen, role: Role) -> Result<Bound, BindError> {
             role,
             address: listen.address.to_string(),
             source,
+            taken_by: None,
         }),
     }
 }
@@ -179,13 +203,18 @@ fn bind_unix(path: &Path, role: Role) -> io::Result<UnixListener> {
         }
     }
     let listener = UnixListener::bind(path)?;
+    set_mode(path, role)?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+/// Who may connect to the Unix socket at `path`.
+pub(super) fn set_mode(path: &Path, role: Role) -> io::Result<()> {
     let mode = match role {
         Role::Admin => ADMIN_SOCKET_MODE,
         Role::Public => PUBLIC_SOCKET_MODE,
     };
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
-    listener.set_nonblocking(true)?;
-    Ok(listener)
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
 }
 
 #[cfg(test)]

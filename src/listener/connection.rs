@@ -15,6 +15,8 @@ use crate::config::Limits;
 use crate::telemetry::ConnectionCounts;
 use crate::telemetry::connections::{ConnectionGuard, RequestGuard};
 
+use super::ending::Ending;
+
 /// A deadline may be late by this part of its timeout.
 const SLACK: u64 = 8;
 
@@ -81,6 +83,8 @@ pub struct Connection {
     /// At least one request was answered.
     has_served: AtomicBool,
     draining: AtomicBool,
+    /// It is not kept for a next request.
+    is_last: AtomicBool,
     /// Only of the public listeners, as stub_status counts them.
     counts: Option<Arc<ConnectionCounts>>,
     _open: Option<ConnectionGuard>,
@@ -114,6 +118,7 @@ impl Connection {
             http2: AtomicBool::new(false),
             has_served: AtomicBool::new(false),
             draining: AtomicBool::new(false),
+            is_last: AtomicBool::new(false),
             _open: counts.as_ref().map(ConnectionCounts::connection),
             counts,
         };
@@ -217,25 +222,32 @@ impl Connection {
         self.http2.store(true, Relaxed);
     }
 
-    /// The gateway takes no new requests: each answer is the connection's last.
+    /// The gateway takes no new connections: an answer whose head is yet to be sent is the connection's last.
     pub fn is_draining(&self) -> bool {
         self.draining.load(Relaxed)
+    }
+
+    /// So is one whose head was sent: the connection closes behind it, though its client has not been told.
+    pub fn closes_unannounced(&self) -> bool {
+        self.is_last.load(Relaxed)
     }
 
     /// Nothing more is to come. A connection that has not had its first request may have it on the way,
     /// and an h2 client is told by GOAWAY.
     pub(super) fn is_over(&self) -> bool {
-        self.is_draining()
+        self.closes_unannounced()
             && self.has_served.load(Relaxed)
             && self.phase() == Phase::Waiting
             && !self.http2.load(Relaxed)
     }
 
-    /// Notes when the gateway begins to drain; never resolves.
-    pub(super) async fn drain_with(&self, mut draining: watch::Receiver<bool>) {
+    /// Notes when the gateway comes to its end; never resolves.
+    pub(super) async fn end_with(&self, mut ending: watch::Receiver<Ending>) {
         // An error means that the sender is gone, and the worker with it.
-        let _ = draining.wait_for(|draining| *draining).await;
+        let _ = ending.wait_for(|ending| *ending != Ending::No).await;
         self.draining.store(true, Relaxed);
+        let _ = ending.wait_for(|ending| *ending == Ending::Stopping).await;
+        self.is_last.store(true, Relaxed);
         // The task is polled once more, so that a read that waits for the next request ends.
         tokio::task::yield_now().await;
         std::future::pending().await

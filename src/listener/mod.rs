@@ -5,13 +5,17 @@
 //! the fewest. Pingora's own listener is not used: it binds late, retries for thirty seconds, cannot
 //! be handed a socket, and serves a connection on another runtime than the one that polls it.
 
+mod beats;
 mod bell;
 mod bind;
 mod connection;
+mod ending;
+pub mod handover;
 mod io;
 mod tls;
 mod worker;
 
+pub use beats::Beats;
 pub use bell::Bell;
 pub use bind::{BindError, Bound, SocketFile, bind};
 pub use connection::{ClientCounts, Connection, Phase, Role, Writes};

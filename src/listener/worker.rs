@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::task::Poll;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use log::{error, warn};
 use pingora::apps::ServerApp;
@@ -19,9 +19,11 @@ use tokio::sync::{mpsc, watch};
 
 use crate::proxy::Gateway;
 
+use super::beats::Beats;
 use super::bell::Bell;
 use super::bind::{Bound, BoundSocket};
 use super::connection::{ClientClaim, ClientCounts, Connection, Role};
+use super::ending::Ending;
 use super::io::{ClientIo, ClientSocket};
 
 /// How far one worker may run ahead of the emptiest before it hands new connections over.
@@ -30,8 +32,8 @@ const LEAD: usize = 4;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Connections that one worker takes from a listener's backlog before it closes it.
 const LAST_ACCEPTS: usize = 4096;
-/// Keeps one timer armed, because a timer that enters an empty wheel wakes tokio's driver by a
-/// syscall.
+/// How often a worker shows that it runs. It also keeps one timer armed, because a timer that enters an empty wheel
+/// wakes tokio's driver by a syscall.
 const TICK: Duration = Duration::from_millis(500);
 
 /// What every worker serves with.
@@ -49,17 +51,33 @@ struct Listener {
 /// The running workers. Dropping the handle does not stop them.
 pub struct Workers {
     threads: Vec<JoinHandle<()>>,
-    /// True from the moment no new connection is taken.
+    ending: watch::Sender<Ending>,
+    /// The same as Pingora wants it: whether there is an end.
     draining: watch::Sender<bool>,
     /// Dropped to end the runtimes, whatever still runs.
     end: watch::Sender<bool>,
     loads: Arc<[AtomicUsize]>,
+    beats: Beats,
 }
 
 impl Workers {
     /// Closes the listening sockets and idle connections; requests in hand go on.
     pub fn drain(&self) {
+        self.end(Ending::Stopping);
+    }
+
+    /// Closes the listening sockets, which another process has too. Connections end with their next answer.
+    pub fn hand_over(&self) {
+        self.end(Ending::HandedOver);
+    }
+
+    fn end(&self, ending: Ending) {
+        self.ending.send_replace(ending);
         self.draining.send_replace(true);
+    }
+
+    pub fn beats(&self) -> Beats {
+        self.beats.clone()
     }
 
     /// Connections still open.
@@ -69,7 +87,7 @@ impl Workers {
 
     /// Ends every thread, cutting what still runs.
     pub fn stop(self) {
-        self.draining.send_replace(true);
+        self.end(Ending::Stopping);
         self.end.send_replace(true);
         for thread in self.threads {
             if thread.join().is_err() {
@@ -86,9 +104,11 @@ pub fn start(
     bound: &[(Bound, Option<Arc<Acceptor>>)],
     service: &Arc<Service>,
 ) -> io::Result<Workers> {
+    let (ending, ending_watch) = watch::channel(Ending::No);
     let (draining, drain_watch) = watch::channel(false);
     let (end, end_watch) = watch::channel(false);
     let loads: Arc<[AtomicUsize]> = (0..threads).map(|_| AtomicUsize::new(0)).collect();
+    let beats = Beats::new(threads, Instant::now());
     let clients = Arc::new(ClientCounts::default());
     let (senders, receivers): (Vec<_>, Vec<_>) =
         (0..threads).map(|_| mpsc::unbounded_channel()).unzip();
@@ -108,7 +128,9 @@ pub fn start(
             loads: Arc::clone(&loads),
             clients: Arc::clone(&clients),
             others: Arc::clone(&senders),
+            ending: ending_watch.clone(),
             draining: drain_watch.clone(),
+            beats: beats.clone(),
         });
         let mut end = end_watch.clone();
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -129,9 +151,11 @@ pub fn start(
     }
     Ok(Workers {
         threads: handles,
+        ending,
         draining,
         end,
         loads,
+        beats,
     })
 }
 
@@ -173,7 +197,9 @@ struct Worker {
     loads: Arc<[AtomicUsize]>,
     clients: Arc<ClientCounts>,
     others: Arc<[mpsc::UnboundedSender<Accepted>]>,
+    ending: watch::Receiver<Ending>,
     draining: ShutdownWatch,
+    beats: Beats,
 }
 
 impl Worker {
@@ -192,10 +218,12 @@ impl Worker {
                 worker.serve(accepted);
             }
         });
-        tokio::spawn(async {
+        let (beats, index) = (self.beats.clone(), self.index);
+        tokio::spawn(async move {
             let mut tick = tokio::time::interval(TICK);
             loop {
                 tick.tick().await;
+                beats.beat(index, Instant::now());
             }
         });
     }
@@ -211,12 +239,17 @@ impl Worker {
             Ok(socket) => socket,
             Err(e) => return error!("cannot accept connections: {e}"),
         };
-        let mut draining = self.draining.clone();
+        let mut ending = self.ending.clone();
         loop {
             let accepted = tokio::select! {
                 accepted = socket.accept() => accepted,
-                // Who watches a gateway that drains wants to see how far it is.
-                _ = draining.wait_for(|draining| *draining), if role == Role::Public => break,
+                ended = ending.wait_for(|ending| !ending.accepts(role)) => {
+                    match ended.as_deref() {
+                        // Who waits is accepted by the process that has the socket now.
+                        Ok(Ending::HandedOver) => return,
+                        _ => break,
+                    }
+                }
             };
             match accepted {
                 Ok((socket, peer)) => self.place(socket, peer, role, acceptor.clone()),
@@ -342,7 +375,7 @@ impl Worker {
             (role == Role::Public).then(|| Arc::clone(&gateway.metrics.connection_counts)),
         ));
         let proxy = Arc::clone(&self.service.proxy);
-        let draining = self.draining.clone();
+        let (draining, ending) = (self.draining.clone(), self.ending.clone());
         tokio::spawn(async move {
             let _held = (claim, open);
             let io = match ClientIo::new(socket, Arc::clone(&connection)) {
@@ -354,7 +387,7 @@ impl Worker {
                 tokio::select! {
                     biased;
                     () = connection.outstayed() => {}
-                    () = connection.drain_with(draining.clone()) => {}
+                    () = connection.end_with(ending) => {}
                 }
             })
             .await;

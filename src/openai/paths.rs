@@ -34,6 +34,13 @@ pub struct Call {
     pub body: BodyKind,
 }
 
+impl Call {
+    /// It asks for an answer that an engine has kept: its tokens were counted when it was made.
+    pub fn is_for_kept_answer(self) -> bool {
+        self.dialect == Responses && self.body == BodyKind::Any
+    }
+}
+
 /// What a call's body is, and so whether it can be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BodyKind {

@@ -167,7 +167,7 @@ impl SseScanner {
                 faulty_from.get_or_insert(event_start);
             }
             start += found.length;
-            if self.reader.only_counts() && seen.extra.is_none() && !self.state.blind {
+            if self.reader.take_only_counts() && seen.extra.is_none() && !self.state.blind {
                 seen.extra = Some(Span {
                     back: (offset(bytes.len()) - event_start).unsigned_abs(),
                     length: (offset(start) - event_start).unsigned_abs(),

@@ -1,11 +1,12 @@
 //! How many tokens an answer cost, by the engine's own count.
 //!
-//! Three shapes: OpenAI's `usage` (`prompt_tokens`, `completion_tokens`,
+//! Four shapes: OpenAI's `usage` (`prompt_tokens`, `completion_tokens`,
 //! `prompt_tokens_details.cached_tokens`), that of its responses (`input_tokens`, `output_tokens`,
 //! `input_tokens_details.cached_tokens`, within `response` in an event), and Anthropic's
 //! (`input_tokens` without what came out of the cache, `cache_read_input_tokens`,
-//! `cache_creation_input_tokens`, `output_tokens`; within `message` in the first event). A count that
-//! is negative, no number, or larger than any engine's context counts as not given.
+//! `cache_creation_input_tokens`, `output_tokens`; within `message` in the first event), and that of
+//! SGLang's `/generate` (`meta_info`, one for each answer of a list). A count that is negative, no
+//! number, or larger than any engine's context counts as not given.
 
 use std::fmt;
 
@@ -28,7 +29,25 @@ pub struct Usage {
 impl Usage {
     /// Of a whole JSON answer, or of the data of one event; `None` where it gives no count.
     pub fn of_json(json: &[u8]) -> Option<Usage> {
+        if json.trim_ascii_start().starts_with(b"[") {
+            let answers: Vec<Answer> = serde_json::from_slice(json).ok()?;
+            let counts = answers.into_iter().filter_map(Answer::usage);
+            return counts.reduce(Self::plus);
+        }
         serde_json::from_slice::<Answer>(json).ok()?.usage()
+    }
+
+    /// Of two answers together.
+    fn plus(self, other: Usage) -> Usage {
+        let sum = |one: Option<u64>, other: Option<u64>| match (one, other) {
+            (Some(one), Some(other)) => Some(one.saturating_add(other)),
+            (one, other) => one.or(other),
+        };
+        Usage {
+            prompt: sum(self.prompt, other.prompt),
+            completion: sum(self.completion, other.completion),
+            cached: sum(self.cached, other.cached),
+        }
     }
 
     /// Takes what `later` knows; the counts of a stream grow from event to event.
@@ -51,14 +70,13 @@ struct Answer {
     response: Lenient<Inner>,
     /// Around it in Anthropic's first event.
     message: Lenient<Inner>,
+    meta_info: Lenient<Counts>,
 }
 
 impl Answer {
     fn usage(self) -> Option<Usage> {
-        let counts = self.usage.0.or_else(|| {
-            let inner = self.response.0.or(self.message.0)?;
-            inner.usage.0
-        })?;
+        let within = || self.response.0.or(self.message.0)?.usage.0;
+        let counts = self.usage.0.or_else(within).or(self.meta_info.0)?;
         Some(counts.usage()).filter(|usage| !usage.is_empty())
     }
 }
@@ -78,6 +96,8 @@ pub(super) struct Counts {
     prompt_tokens_details: Lenient<Details>,
     input_tokens: Count,
     output_tokens: Count,
+    /// Of `meta_info`.
+    cached_tokens: Count,
     input_tokens_details: Lenient<Details>,
     cache_read_input_tokens: Count,
     cache_creation_input_tokens: Count,
@@ -103,7 +123,8 @@ impl Counts {
             completion: self.completion_tokens.0.or(self.output_tokens.0),
             cached: details(&self.prompt_tokens_details)
                 .or_else(|| details(&self.input_tokens_details))
-                .or(read),
+                .or(read)
+                .or(self.cached_tokens.0),
         }
     }
 }
@@ -213,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn three_apis_three_shapes() {
+    fn four_apis_four_shapes() {
         let chat = br#"{"id":"c","choices":[],"usage":{"prompt_tokens":4,"total_tokens":16,"completion_tokens":12,
             "prompt_tokens_details":{"cached_tokens":1,"created_cache_tokens":0}}}"#;
         assert_eq!(Usage::of_json(chat), usage(4, 12, 1));
@@ -224,6 +245,13 @@ mod tests {
             br#"{"type":"message_start","message":{"usage":{"input_tokens":3,"output_tokens":1,
             "cache_read_input_tokens":6,"cache_creation_input_tokens":2}}}"#;
         assert_eq!(Usage::of_json(start), usage(11, 1, 6));
+        let generated = br#"{"text":"a","meta_info":{"id":"x","finish_reason":{"type":"stop"},"prompt_tokens":4,
+            "completion_tokens":2,"cached_tokens":1}}"#;
+        assert_eq!(Usage::of_json(generated), usage(4, 2, 1));
+        let several = [b" [", &generated[..], b",", &generated[..], b"]"].concat();
+        assert_eq!(Usage::of_json(&several), usage(8, 4, 2));
+        assert_eq!(Usage::of_json(b"[]"), None);
+        assert_eq!(Usage::of_json(b"[1]"), None);
     }
 
     #[test]

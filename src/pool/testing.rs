@@ -148,6 +148,10 @@ pub(crate) fn config(urls: &[&str]) -> Config {
         },
         keepalive: keepalive(),
         pools: vec![pool],
+        tracing: config::Tracing {
+            otlp: None,
+            sample: 0.0,
+        },
         models: config::Models::default(),
         keys: None,
     }

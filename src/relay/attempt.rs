@@ -1,6 +1,5 @@
 //! One try of a request on one endpoint: send, wait, and hold what comes until it may be shown.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +14,7 @@ use crate::telemetry::metrics::EndpointMetrics;
 use crate::upstream::{ConnectError, Connection, HeadLimits, ReadError, RequestKind, ResponseHead};
 
 use super::events::{Events, Failed, Passed, UsageAsked};
-use super::memory::{BodyMemory, Charge};
+use super::memory::{BodyMemory, Charge, Holder};
 
 /// Most fields of an engine's head; hyper and nginx allow about as many.
 const HEAD_FIELDS: usize = 256;
@@ -28,7 +27,8 @@ pub struct Exchange<'a> {
     pub body: &'a [Bytes],
     pub limits: &'a Limits,
     pub memory: &'a Arc<BodyMemory>,
-    pub client: Option<IpAddr>,
+    /// Whose memory a held answer takes.
+    pub holder: Option<&'a Holder>,
     /// Whose wish the count of tokens in a stream is.
     pub usage: UsageAsked,
     /// Gives the model the name that the client used.
@@ -67,6 +67,17 @@ pub enum Failure {
     Sent { fault: Fault, detail: String },
     /// A stream whose first event is an error, or ends before any content.
     Event(ErrorEvent),
+}
+
+impl Failure {
+    /// In one word, as metrics have it.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::NotSent { fault, .. } | Self::Sent { fault, .. } => fault.reason(),
+            Self::Busy => "busy",
+            Self::Event(_) => Fault::ErrorEvent.reason(),
+        }
+    }
 }
 
 /// Sends the request on a connection of the lease's endpoint and waits until the answer may be shown.
@@ -174,7 +185,7 @@ async fn run(
         connection,
         head,
         held: Vec::new(),
-        charge: Charge::new(exchange.memory, exchange.client),
+        charge: Charge::new(exchange.memory, exchange.holder.cloned()),
         is_whole: false,
         events: None,
         failed: None,

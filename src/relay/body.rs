@@ -1,6 +1,5 @@
 //! The request's body: read whole before an engine is chosen, so that it can be sent again.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +10,7 @@ use crate::config::Limits;
 use crate::openai::ApiError;
 
 use super::incoming::Incoming;
-use super::memory::{BodyMemory, Charge};
+use super::memory::{BodyMemory, Charge, Holder};
 use super::peek::Reader;
 
 /// Pieces below this size are put together.
@@ -54,14 +53,14 @@ impl Body {
         limits: &Limits,
         timeout: Duration,
         memory: &Arc<BodyMemory>,
-        client: Option<IpAddr>,
+        holder: Option<&Holder>,
         reader: &mut Reader,
     ) -> Result<Body, BodyError> {
         let mut body = Body::default();
         while let Some(piece) = incoming.next(session, timeout).await? {
             if !piece.is_empty() {
                 reader.feed(&piece);
-                body.push(piece, declared, limits, memory, client)?;
+                body.push(piece, declared, limits, memory, holder)?;
             }
         }
         body.close_tail();
@@ -74,7 +73,7 @@ impl Body {
         declared: Option<u64>,
         limits: &Limits,
         memory: &Arc<BodyMemory>,
-        client: Option<IpAddr>,
+        holder: Option<&Holder>,
     ) -> Result<(), BodyError> {
         if self.len + piece.len() > limits.body {
             return Err(BodyError::Refused(ApiError::RequestTooLarge {
@@ -83,7 +82,7 @@ impl Body {
         }
         let charge = self
             .charge
-            .get_or_insert_with(|| Charge::new(memory, client));
+            .get_or_insert_with(|| Charge::new(memory, holder.cloned()));
         if !charge.add(piece.len(), limits.body_memory) {
             return Err(BodyError::Refused(ApiError::OutOfBodyMemory {
                 retry_after: RETRY_AFTER,

@@ -15,9 +15,11 @@ use crate::pool::Pool;
 use crate::snapshot::{ModelScope, Snapshot};
 use crate::telemetry::connections::RequestGuard;
 use crate::telemetry::metrics::Intervals;
+use crate::telemetry::tracing::Trace;
 
 use super::body::Body;
 use super::incoming::Incoming;
+use super::memory::Holder;
 
 /// How a request ended, for the access log.
 pub use crate::telemetry::access_log::End;
@@ -40,6 +42,8 @@ pub struct RequestCtx {
     pub counted: Option<RequestGuard>,
     pub request_id: HeaderValue,
     pub client: Option<IpAddr>,
+    /// The trace it is part of; `None` where tracing is off, or its caller does not record.
+    pub trace: Option<Box<Trace>>,
     /// Answered by the gateway itself: not counted among the pool's requests.
     pub local: bool,
     // identify, read_body
@@ -88,6 +92,7 @@ impl RequestCtx {
             counted: None,
             request_id: HeaderValue::from_static(""),
             client: None,
+            trace: None,
             local: false,
             call: None,
             incoming: Incoming::default(),
@@ -111,6 +116,14 @@ impl RequestCtx {
             end: End::Complete,
             refusal: None,
             error: None,
+        }
+    }
+
+    /// Whose memory its body and a held answer take; `None` for a unix socket without keys.
+    pub fn holder(&self) -> Option<Holder> {
+        match &self.tenant {
+            Some(tenant) => Some(Holder::Key(Arc::clone(&tenant.name))),
+            None => self.client.map(Holder::Address),
         }
     }
 

@@ -326,6 +326,32 @@ mod tests {
     }
 
     #[test]
+    fn a_comment_behind_a_count_is_no_count() {
+        let stream = [ONE, STOP, USAGE, ": keep-alive\n\n", DONE].concat();
+        let behind = [ONE, STOP, USAGE].concat().len();
+        let (shown, _) = watched(&stream, &[behind], UsageAsked::ByGateway);
+        let expected = [ONE, STOP, ": keep-alive\n\n", DONE].concat();
+        assert_eq!(shown, (expected, None, Some(Ending::Whole)));
+    }
+
+    #[test]
+    fn what_a_message_says_at_its_start_is_no_count_of_its_answer() {
+        let mut events = Events::new(Dialect::Messages, 4096, UsageAsked::AsItComes, None);
+        let start =
+            r#"{"type":"message_start","message":{"usage":{"input_tokens":7,"output_tokens":0}}}"#;
+        let text = r#"{"type":"content_block_delta","delta":{"type":"text_delta","text":"a"}}"#;
+        let end = r#"{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"output_tokens":5}}"#;
+        for data in [start, text, text] {
+            events.take(format!("data: {data}\n\n").into());
+        }
+        let begun = events.usage().unwrap();
+        assert_eq!((begun.prompt, begun.completion), (Some(7), None));
+        assert_eq!(events.content(), 2);
+        events.take(format!("data: {end}\n\n").into());
+        assert_eq!(events.usage().unwrap().completion, Some(5));
+    }
+
+    #[test]
     fn an_end_without_its_blank_line_is_shown() {
         let stream = [ONE, STOP, "data: [DONE]"].concat();
         assert_eq!(

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use http::{Version, header};
+use http::{HeaderValue, Version, header};
 use pingora::Error;
+use pingora::http::RequestHeader;
 use pingora_proxy::Session;
 use tokio::time::Instant;
 
@@ -37,57 +38,73 @@ pub fn finish(shared: &Shared, session: &mut Session, error: Option<&Error>, ctx
     }
     if let Some(connection) = &ctx.connection {
         connection.request_finished(intake::idle_timeout(ctx));
-        if connection.is_draining() {
+        if connection.closes_unannounced() {
             session.set_keepalive(None);
         }
     }
     let request = session.req_header();
     let (_, target) = request::split_target(request.raw_path());
-    let path = intake::path_of(target);
     if ctx.local && ctx.end == End::Complete {
         // As the guide's nginx: `access_log off` for what monitoring asks every few seconds.
         return;
     }
-    let usage = ctx.tokens.usage;
+    let trace = ctx.trace.take().filter(|_| !ctx.local);
     shared.log(|log| {
-        let text = |name| request.headers.get(name).map(http::HeaderValue::as_bytes);
         let mut client = AddressText::new();
-        let pool = ctx.pool.as_ref();
-        log.log(&Record {
-            time: SystemTime::now(),
-            request_id: std::str::from_utf8(ctx.request_id.as_bytes()).unwrap_or("-"),
-            client: ctx.client.map_or("unix:", |address| client.write(address)),
-            key: ctx.tenant.as_ref().map(|tenant| &*tenant.name),
-            method: request.method.as_str(),
-            path,
-            query: target.get(path.len() + 1..),
-            protocol: protocol(request.version),
-            status,
-            model: ctx.model.as_ref().map(|scope| &*scope.model),
-            pool: pool.map(|pool| &*pool.name),
-            endpoint: ctx
-                .endpoint
-                .as_ref()
-                .map(|(pool, index)| &*pool.endpoints[*index].name),
-            attempts: ctx.attempts,
-            stream: ctx.is_stream.unwrap_or(false),
-            bytes_in: ctx.body.len as u64,
-            bytes_out: ctx.bytes_out,
-            prompt_tokens: usage.prompt,
-            completion_tokens: usage.completion,
-            cached_tokens: usage.cached,
-            estimated: ctx.tokens.is_estimated,
-            queue: None,
-            connect: ctx.connect,
-            ttft: ctx.ttft,
-            duration,
-            overhead: ctx.overhead,
-            end: ctx.end,
-            error: ctx.error.as_deref(),
-            referer: text(header::REFERER),
-            user_agent: text(header::USER_AGENT),
-        });
+        log.log(&record(request, target, ctx, status, duration, &mut client));
     });
+    if let Some(trace) = trace {
+        let mut client = AddressText::new();
+        trace.end(&record(request, target, ctx, status, duration, &mut client));
+    }
+}
+
+/// What is told of a request, in the log and in its spans.
+fn record<'a>(
+    request: &'a RequestHeader,
+    target: &'a [u8],
+    ctx: &'a RequestCtx,
+    status: u16,
+    duration: Duration,
+    client: &'a mut AddressText,
+) -> Record<'a> {
+    let text = |name| request.headers.get(name).map(HeaderValue::as_bytes);
+    let path = intake::path_of(target);
+    let usage = ctx.tokens.usage;
+    Record {
+        time: SystemTime::now(),
+        request_id: std::str::from_utf8(ctx.request_id.as_bytes()).unwrap_or("-"),
+        client: ctx.client.map_or("unix:", |address| client.write(address)),
+        key: ctx.tenant.as_ref().map(|tenant| &*tenant.name),
+        method: request.method.as_str(),
+        path,
+        query: target.get(path.len() + 1..),
+        protocol: protocol(request.version),
+        status,
+        model: ctx.model.as_ref().map(|scope| &*scope.model),
+        pool: ctx.pool.as_ref().map(|pool| &*pool.name),
+        endpoint: ctx
+            .endpoint
+            .as_ref()
+            .map(|(pool, index)| &*pool.endpoints[*index].name),
+        attempts: ctx.attempts,
+        stream: ctx.is_stream.unwrap_or(false),
+        bytes_in: ctx.body.len as u64,
+        bytes_out: ctx.bytes_out,
+        prompt_tokens: usage.prompt,
+        completion_tokens: usage.completion,
+        cached_tokens: usage.cached,
+        estimated: ctx.tokens.is_estimated,
+        queue: None,
+        connect: ctx.connect,
+        ttft: ctx.ttft,
+        duration,
+        overhead: ctx.overhead,
+        end: ctx.end,
+        error: ctx.error.as_deref(),
+        referer: text(header::REFERER),
+        user_agent: text(header::USER_AGENT),
+    }
 }
 
 fn count(shared: &Shared, ctx: &RequestCtx, status: u16, duration: Duration) {
@@ -160,13 +177,17 @@ fn settle(ctx: &mut RequestCtx) {
     let Usage {
         prompt, completion, ..
     } = ctx.tokens.usage;
-    // Whoever left before the engine counted has cost it the prompt all the same.
+    let estimated = ctx.body.len as u64 / 4;
     let is_begun = ctx.is_stream.is_some() && ctx.status.is_none_or(|status| status < 400);
-    let prompt = prompt.unwrap_or(if is_begun { ctx.body.len as u64 / 4 } else { 0 });
-    permit.settle(
-        prompt.saturating_add(completion.unwrap_or(0)),
-        Instant::now(),
-    );
+    let has_left = ctx.end == End::ClientLeft && ctx.attempts > 0;
+    let used = match (prompt, completion) {
+        // An answer that is too long to be held, or compressed, or given in the background: it was not free.
+        (None, None) if is_begun => return permit.keep_charge(),
+        // Whoever left before the engine counted has cost it the prompt all the same.
+        (None, _) if is_begun || has_left => estimated.saturating_add(completion.unwrap_or(0)),
+        _ => (prompt.unwrap_or(0)).saturating_add(completion.unwrap_or(0)),
+    };
+    permit.settle(used, Instant::now());
 }
 
 fn protocol(version: Version) -> &'static str {

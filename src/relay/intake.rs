@@ -26,6 +26,7 @@ use super::local;
 use super::peek::{self, Asked};
 use super::request::{self, Credentials, Host, Parts, Target};
 use super::respond::Local;
+use super::tracing::{self, ContextFields};
 
 /// Longest request id that is taken from a client.
 const REQUEST_ID_BYTES: usize = 128;
@@ -55,6 +56,7 @@ pub fn start(shared: &Shared, session: &mut Session, ctx: &mut RequestCtx) {
         connection.account(head_length(session));
         ctx.counted = connection.count_request();
     }
+    tracing::begin(shared, &snapshot, &session.req_header().headers, ctx);
     ctx.snapshot = Some(snapshot);
 }
 
@@ -271,6 +273,7 @@ pub(super) async fn read_body(
         ctx.connection.as_deref(),
         length,
     );
+    let holder = ctx.holder();
     let body = Body::read(
         &mut ctx.incoming,
         session.as_downstream_mut(),
@@ -278,7 +281,7 @@ pub(super) async fn read_body(
         &config.limits,
         config.client.body_timeout,
         &shared.body_memory,
-        ctx.client,
+        holder.as_ref(),
         &mut reader,
     );
     match body.await {
@@ -338,6 +341,7 @@ pub(super) fn parts<'a>(
         request_id: &ctx.request_id,
         body_len: ctx.body.len,
         credentials,
+        context: ContextFields::of(ctx),
         is_inference: matches!(config.expose, Expose::Inference { .. }),
     }
 }

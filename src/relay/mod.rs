@@ -24,6 +24,8 @@ mod respond;
 mod retry;
 mod straight;
 mod stream;
+mod timing;
+mod tracing;
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -96,6 +98,8 @@ async fn answer(
             .map_err(Stop::Failed);
     }
     let asked = intake::read_body(shared, session, ctx, &snapshot.config, call).await?;
+    let (_, target) = request::split_target(session.req_header().raw_path());
+    tracing::asked(ctx, call, intake::path_of(target), &asked);
     let bound = admit::bound(shared, ctx, &snapshot, session.req_header(), &asked)?;
     let route = match bound {
         Some((pool, _)) if asked.is_unread() => Route::to_pool(pool),
@@ -115,13 +119,14 @@ async fn answer(
     let counts = matches!(snapshot.config.expose, Expose::Inference { .. })
         && matches!(call.dialect, Dialect::Chat | Dialect::Completions);
     let payload = Payload::new(&body, &asked, &route, counts);
+    let holder = ctx.holder();
     let exchange = Exchange {
         call,
         is_head: request.method == http::Method::HEAD,
         body: &[],
         limits: &snapshot.config.limits,
         memory: &shared.body_memory,
-        client: ctx.client,
+        holder: holder.as_ref(),
         usage: payload.usage_asked(),
         rename: None,
         only,

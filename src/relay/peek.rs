@@ -119,12 +119,15 @@ impl Asked {
     }
 
     /// Tokens that the request may cost: a quarter of its bytes, and as many as the answer may have.
+    /// `generates`: there is an answer also where the client does not say how long.
     pub fn cost(&self, body_len: usize, generates: bool) -> u64 {
         let prompt = body_len as u64 / 4;
-        let Some(read) = self.json().filter(|_| generates) else {
+        let Some(read) = self.json() else {
             return prompt;
         };
-        let answer = read.max_tokens.unwrap_or(DEFAULT_ANSWER);
+        // SGLang's `/generate` says how much it wants, too.
+        let by_default = if generates { DEFAULT_ANSWER } else { 0 };
+        let answer = read.max_tokens.unwrap_or(by_default);
         prompt.saturating_add(answer.saturating_mul(read.completions))
     }
 }

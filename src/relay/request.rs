@@ -12,6 +12,9 @@ use crate::openai::ApiError;
 use crate::pool::Endpoint;
 use crate::upstream::{HeadError, RequestHead, connection_options, is_hop_by_hop};
 
+use super::timing;
+use super::tracing::ContextFields;
+
 const FORWARDED_FOR: &str = "X-Forwarded-For";
 const FORWARDED_PROTO: &str = "X-Forwarded-Proto";
 
@@ -29,6 +32,7 @@ pub struct Parts<'a> {
     /// Of the client's body; an engine's may be a few bytes longer.
     pub body_len: usize,
     pub credentials: Credentials,
+    pub context: ContextFields,
     /// Fields that steer an engine's insides go no further.
     pub is_inference: bool,
 }
@@ -133,11 +137,12 @@ pub struct Prepared {
 }
 
 impl Prepared {
-    /// The whole head for one endpoint and a body of so many bytes.
+    /// The whole head for one endpoint and a body of so many bytes. `traceparent`: in place of the client's.
     pub fn for_endpoint(
         &mut self,
         endpoint: &Endpoint,
         body_len: usize,
+        traceparent: Option<&str>,
     ) -> Result<&[u8], HeadError> {
         let Some(head) = &mut self.head else {
             return Err(HeadError::Target);
@@ -145,6 +150,9 @@ impl Prepared {
         head.rewind(self.mark);
         if !self.has_host {
             head.field("Host", &endpoint.state.target.authority)?;
+        }
+        if let Some(traceparent) = traceparent {
+            head.field("traceparent", traceparent)?;
         }
         if let Some(key) = &endpoint.api_key {
             let mut bearer = b"Bearer ".to_vec();
@@ -214,6 +222,9 @@ pub fn prepare(parts: &Parts<'_>) -> Result<Prepared, HeadError> {
             if parts.credentials == Credentials::UnlessOwn {
                 credentials.push((name.clone(), value.clone()));
             }
+            return Ok(());
+        }
+        if parts.context.drops(name.as_str()) {
             return Ok(());
         }
         if parts.is_inference && STEERING_FIELDS.contains(&name.as_str()) {
@@ -324,6 +335,7 @@ fn is_replaced(name: &HeaderName) -> bool {
             | "x-forwarded-for"
             | "x-forwarded-proto"
             | "x-request-id"
+            | timing::ASKS
     )
 }
 

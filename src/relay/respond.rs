@@ -8,12 +8,14 @@ use http::{HeaderValue, Version};
 use pingora::http::ResponseHeader;
 use pingora::{ErrorType, Result};
 use pingora_proxy::Session;
+use tokio::time::Instant;
 
 use crate::openai::{ApiError, Dialect};
 use crate::upstream::{ResponseHead, connection_options, is_hop_by_hop};
 
 use super::body::{DRAIN_BYTES, DRAIN_TIME};
 use super::ctx::{End, RequestCtx};
+use super::timing;
 
 const SERVER: HeaderValue = HeaderValue::from_static("sluicegate");
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -84,6 +86,12 @@ fn finish_head(
         }
     });
     told?;
+    if timing::is_asked(&session.req_header().headers)
+        && let Some(value) = timing::value(ctx, Instant::now())
+    {
+        // Beside the engine's own, if it has any.
+        response.append_header(timing::SERVER_TIMING, value)?;
+    }
     match framing {
         Framing::Length(length) | Framing::NoBody(Some(length)) => {
             response.insert_header(header::CONTENT_LENGTH, HeaderValue::from(length))?;

@@ -19,6 +19,7 @@ use super::attempt::{Answer, Exchange, Failure, attempt, is_engine_failure, join
 use super::ctx::RequestCtx;
 use super::payload::Payload;
 use super::request::Prepared;
+use super::tracing;
 
 /// What a client is told to wait when no endpoint can take its request.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -111,7 +112,8 @@ pub async fn choose(
         journey.ctx.attempts += 1;
         journey.ctx.endpoint = Some((Arc::clone(pool), lease.index()));
         let sent = payload.for_endpoint(lease.endpoint());
-        let head = match prepared.for_endpoint(lease.endpoint(), sent.len) {
+        let context = tracing::attempt(journey.ctx, lease.endpoint(), now);
+        let head = match prepared.for_endpoint(lease.endpoint(), sent.len, context.as_deref()) {
             Ok(head) => head,
             Err(problem) => {
                 return Chosen::Refused(ApiError::invalid(problem.to_string()));
@@ -149,6 +151,7 @@ impl Journey<'_> {
         exchange: &Exchange<'_>,
     ) -> Step {
         let now = Instant::now();
+        tracing::attempted(self.ctx, &result, now);
         let repeatable = exchange.call.repeatable;
         match result {
             Ok(answer) if answer.is_whole && is_engine_failure(answer.head.status) => {

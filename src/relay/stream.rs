@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use crate::listener::{Bell, Writes};
 use crate::openai::sse::Ending;
-use crate::openai::{ApiError, Dialect, Usage};
+use crate::openai::{ApiError, Call, Dialect, Usage};
 use crate::pool::{Fault, Lease, Outcome};
 use crate::upstream::{Connection, ReadError};
 
@@ -103,11 +103,12 @@ pub async fn pass(
     );
     ctx.is_stream = Some(events.is_some());
     ctx.status = Some(head.status);
-    let response = respond::relayed_head(&head, session, framing, ctx)?;
     if events.is_some() {
         ctx.ttft = first_content.map(|at| at - ctx.started);
     }
-    if events.is_none() && is_whole && head.status < 300 {
+    let response = respond::relayed_head(&head, session, framing, ctx)?;
+    let is_kept = ctx.call.is_some_and(Call::is_for_kept_answer);
+    if events.is_none() && is_whole && head.status < 300 && !is_kept {
         ctx.tokens.usage = Usage::of_json(&joined(&held)).unwrap_or_default();
     }
     let pace = Pace {
@@ -145,7 +146,7 @@ pub async fn pass(
             .await
         }
     };
-    count_tokens(ctx, events.as_ref());
+    count_tokens(ctx, events.as_ref().filter(|_| !is_kept));
     let told_as = events.is_some().then_some(dialect);
     conclude(session, ctx, result, connection, lease, told_as).await
 }
@@ -156,13 +157,14 @@ fn count_tokens(ctx: &mut RequestCtx, events: Option<&Events>) {
     let Some(events) = events else {
         return;
     };
-    let counted = events.usage();
+    let counted = events.usage().unwrap_or_default();
+    let completion = counted.completion.or(Some(events.content()));
     ctx.tokens = Tokens {
-        usage: counted.unwrap_or(Usage {
-            completion: Some(events.content()),
-            ..Usage::default()
-        }),
-        is_estimated: counted.is_none(),
+        usage: Usage {
+            completion,
+            ..counted
+        },
+        is_estimated: counted.completion.is_none(),
     };
 }
 

@@ -13,6 +13,7 @@ use crate::snapshot::{ModelScope, SnapshotCell};
 use crate::telemetry::metrics::{
     EndpointMetrics, EndpointSample, KeyMetrics, ModelMetrics, PoolMetrics, Sources,
 };
+use crate::telemetry::tracing::Tracer;
 use crate::telemetry::{AccessLog, Metrics};
 
 /// The state of the process: one of each.
@@ -22,6 +23,7 @@ pub struct Shared {
     pub body_memory: Arc<BodyMemory>,
     pub bindings: Bindings,
     access_log: ArcSwapOption<AccessLog>,
+    tracer: ArcSwapOption<Tracer>,
     draining: AtomicBool,
 }
 
@@ -41,6 +43,7 @@ impl Shared {
             body_memory,
             bindings: Bindings::default(),
             access_log: ArcSwapOption::from_pointee(access_log),
+            tracer: ArcSwapOption::empty(),
             draining: AtomicBool::new(false),
         }
     }
@@ -84,6 +87,15 @@ impl Shared {
 
     pub fn replace_access_log(&self, access_log: Option<AccessLog>) {
         self.access_log.store(access_log.map(Arc::new));
+    }
+
+    /// Where spans go; `None` where none are wanted.
+    pub fn tracer(&self) -> Option<Arc<Tracer>> {
+        self.tracer.load_full()
+    }
+
+    pub fn replace_tracer(&self, tracer: Option<Arc<Tracer>>) {
+        self.tracer.store(tracer);
     }
 
     /// Opens the file again after it was moved away (USR1).

@@ -141,7 +141,7 @@ impl<'a> Builder<'a> {
             Keyring::build(keys, before, self.now)
         });
         Ok(Snapshot {
-            scopes: Scopes::build(&routes, &pools),
+            scopes: Scopes::build(&routes, &pools, self.previous.map(|one| &one.scopes)),
             routes,
             keyring,
             epoch,

@@ -170,6 +170,7 @@ impl Diff {
             (old.limits != new.limits, "limits"),
             (old.client != new.client, "client"),
             (old.keepalive != new.keepalive, "keepalive"),
+            (old.tracing != new.tracing, "tracing"),
         ] {
             if differs {
                 self.changes.push(key.to_owned());

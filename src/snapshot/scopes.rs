@@ -28,15 +28,24 @@ impl fmt::Debug for ModelScope {
 pub(super) struct Scopes(Vec<HashMap<Arc<str>, Arc<ModelScope>>>);
 
 impl Scopes {
-    pub(super) fn build(routes: &Routes, pools: &[Arc<Pool>]) -> Self {
+    /// One that is in `previous` is the same here, so that a request of any earlier snapshot counts where
+    /// this one does, for as long as there is the model.
+    pub(super) fn build(routes: &Routes, pools: &[Arc<Pool>], previous: Option<&Scopes>) -> Self {
+        let known: HashMap<_, _> = (previous.into_iter().flat_map(Scopes::all))
+            .map(|scope| ((&scope.pool, &scope.model), scope))
+            .collect();
         let mut scopes = vec![HashMap::new(); pools.len()];
         for (pool, label) in routes.targets() {
-            let scope = ModelScope {
-                pool: Arc::clone(&pools[pool].name),
-                model: Arc::clone(label),
-                metrics: OnceLock::new(),
+            let name = &pools[pool].name;
+            let scope = match known.get(&(name, label)) {
+                Some(&scope) => Arc::clone(scope),
+                None => Arc::new(ModelScope {
+                    pool: Arc::clone(name),
+                    model: Arc::clone(label),
+                    metrics: OnceLock::new(),
+                }),
             };
-            scopes[pool].insert(Arc::clone(label), Arc::new(scope));
+            scopes[pool].insert(Arc::clone(label), scope);
         }
         Self(scopes)
     }

@@ -2,9 +2,14 @@
 
 pub mod catalog;
 pub mod per_endpoint;
+pub mod pid_file;
 pub mod prober;
 pub mod request;
 pub mod resolver;
 pub mod series;
+pub mod signals;
 pub mod supervisor;
 pub mod sweeper;
+pub mod systemd;
+pub mod upgrade;
+pub mod watchdog;

@@ -26,12 +26,11 @@ pub async fn run(shared: Arc<Shared>, shutdown: impl Future<Output = ()>) {
 
 fn forget(shared: &Shared, before: &Snapshot, now: &Snapshot) {
     let kept: HashSet<_> = now.models().map(|kept| (&kept.pool, &kept.model)).collect();
+    // Handles that a request in flight would only make when it ends would bring the series back: they are
+    // made here.
     for gone in before.models() {
-        if let (false, Some(metrics)) = (
-            kept.contains(&(&gone.pool, &gone.model)),
-            gone.metrics.get(),
-        ) {
-            shared.metrics.forget_model(metrics);
+        if !kept.contains(&(&gone.pool, &gone.model)) {
+            shared.metrics.forget_model(shared.model_metrics(gone));
         }
     }
     let tenants = |snapshot: &Snapshot| -> Vec<Arc<Tenant>> {
@@ -41,8 +40,8 @@ fn forget(shared: &Shared, before: &Snapshot, now: &Snapshot) {
     let (old, new) = (tenants(before), tenants(now));
     let kept: HashSet<_> = new.iter().map(|tenant| &tenant.name).collect();
     for gone in &old {
-        if let (false, Some(metrics)) = (kept.contains(&gone.name), gone.metrics.get()) {
-            shared.metrics.forget_key(metrics);
+        if !kept.contains(&gone.name) {
+            shared.metrics.forget_key(shared.key_metrics(gone));
         }
     }
     for pool in &before.pools {

@@ -1,121 +1,142 @@
-//! The signals of the process, and what systemd is told.
-//!
-//! HUP, USR1 and USR2 would kill a process that does not handle them, so [`Signals::take`] is the first
-//! act of `main`.
+//! What the process does when it is signalled, until it ends.
 
-use std::collections::VecDeque;
-use std::io;
 use std::path::Path;
+use std::pin::{Pin, pin};
 use std::process::ExitCode;
-use std::thread;
+use std::time::Duration;
 
 use log::{error, info, warn};
-use sd_notify::NotifyState;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
-use tokio::sync::mpsc;
 
 use crate::config::{self, Config};
 use crate::server::Server;
 
-/// What the process was told to do, in order.
-pub struct Signals {
-    arriving: mpsc::UnboundedReceiver<i32>,
-    /// Arrived while another was obeyed.
-    waiting: VecDeque<i32>,
+use super::pid_file::PidFile;
+use super::signals::{Signals, orders_stop};
+use super::upgrade::{Failure, Program, Successor};
+use super::{systemd, watchdog};
+
+/// The process around the server.
+#[derive(Debug, Default)]
+pub struct Process<'a> {
+    /// Read again on HUP; `None` = there is none to read.
+    pub file: Option<&'a Path>,
+    /// Started anew on USR2; `None` = this is no process of its own.
+    pub program: Option<Program>,
+    pub pid_file: Option<PidFile>,
 }
 
-impl Signals {
-    /// Takes over every signal that has a meaning here.
-    pub fn take() -> io::Result<Signals> {
-        let (sender, receiver) = mpsc::unbounded_channel();
-        let mut signals = signal_hook::iterator::Signals::new([
-            SIGHUP, SIGUSR1, SIGUSR2, SIGTERM, SIGQUIT, SIGINT,
-        ])?;
-        thread::Builder::new()
-            .name("signals".into())
-            .spawn(move || {
-                for signal in signals.forever() {
-                    if sender.send(signal).is_err() {
-                        return;
-                    }
-                }
-            })?;
-        Ok(Signals {
-            arriving: receiver,
-            waiting: VecDeque::new(),
-        })
-    }
-
-    async fn next(&mut self) -> i32 {
-        let signal = match self.waiting.pop_front() {
-            Some(signal) => signal,
-            None => self.arrival().await,
-        };
-        if signal == SIGHUP {
-            // One reading of the file answers all that have come before it.
-            while let Ok(more) = self.arriving.try_recv() {
-                self.waiting.push_back(more);
-            }
-            self.waiting.retain(|waiting| *waiting != SIGHUP);
-        }
-        signal
-    }
-
-    async fn arrival(&mut self) -> i32 {
-        // The sender lives as long as the process; without it, stopping is all that is left.
-        self.arriving.recv().await.unwrap_or(SIGINT)
-    }
-
-    /// Resolves when an order to stop has come, which is then the next; what comes before it waits.
-    async fn ordered_to_stop(&mut self) {
-        loop {
-            let signal = self.arrival().await;
-            if matches!(signal, SIGTERM | SIGQUIT | SIGINT) {
-                return self.waiting.push_front(signal);
-            }
-            self.waiting.push_back(signal);
-        }
-    }
-}
-
-/// Serves until a signal ends it. `file` is read again on HUP; `None` = there is none to read.
-pub async fn supervise(server: Server, mut signals: Signals, file: Option<&Path>) -> ExitCode {
-    tell(&[NotifyState::Ready, NotifyState::Status("serving")]);
+/// Serves until a signal ends it, or another process has taken over.
+pub async fn supervise(server: Server, mut signals: Signals, process: Process<'_>) -> ExitCode {
+    systemd::serving();
+    let watchdog = watchdog::start(server.beats());
     loop {
         match signals.next().await {
             // Looking names up may take seconds, for which nobody who stops the gateway has to wait.
             SIGHUP => tokio::select! {
-                () = reload(&server, file) => {}
+                () = reload(&server, process.file) => {}
                 () = signals.ordered_to_stop() => {}
             },
-            SIGUSR1 => {
-                info!("reopening the access log");
-                server.shared().reopen_access_log();
+            SIGUSR1 => reopen(&server),
+            SIGUSR2 => {
+                if let Some(successor) = upgrade(&server, &mut signals, &process).await {
+                    if let Some(watchdog) = watchdog {
+                        watchdog.abort();
+                    }
+                    // The new process has its own, which may be elsewhere.
+                    drop(process.pid_file);
+                    return leave(server, signals, successor).await;
+                }
             }
-            SIGUSR2 => warn!("USR2: upgrading in place is not supported yet; restart to upgrade"),
-            SIGTERM | SIGQUIT => break,
+            SIGTERM | SIGQUIT => return stop(server, signals).await,
             _ => {
                 info!("stopping now");
-                tell(&[NotifyState::Stopping]);
+                systemd::stopping("stopping");
                 server.stop().await;
                 return ExitCode::SUCCESS;
             }
         }
     }
-    tell(&[NotifyState::Stopping, NotifyState::Status("draining")]);
-    let grace = server.shared().snapshot.load().config.shutdown_grace;
+}
+
+/// Ends when the requests in hand are done.
+async fn stop(server: Server, mut signals: Signals) -> ExitCode {
+    systemd::stopping("draining");
+    let grace = grace(&server);
     info!(
         "draining: no new connections; {} requests in hand have {} s",
         server.requests_in_hand(),
         grace.as_secs()
     );
-    let drained = tokio::select! {
-        drained = server.drain(grace) => drained,
-        () = told_to_stop(&mut signals) => {
-            info!("told again: stopping now");
-            false
+    let drained = {
+        let mut drained = pin!(server.drain(grace));
+        loop {
+            tokio::select! {
+                drained = &mut drained => break drained,
+                signal = signals.next() => match signal {
+                    SIGTERM | SIGINT => {
+                        info!("told again: stopping now");
+                        break false;
+                    }
+                    SIGUSR1 => reopen(&server),
+                    SIGHUP | SIGUSR2 => warn!("draining already: the signal is ignored"),
+                    _ => {}
+                },
+            }
         }
     };
+    end(server, drained).await
+}
+
+/// Ends when the clients of this process have gone to its successor.
+async fn leave(server: Server, mut signals: Signals, mut successor: Successor) -> ExitCode {
+    let (pid, grace) = (successor.pid(), grace(&server));
+    info!(
+        "process {pid} serves now; connections here end with their next answer, {} requests are in hand, for {} s at \
+         most",
+        server.requests_in_hand(),
+        grace.as_secs()
+    );
+    if signals.revoke(SIGHUP) {
+        info!("HUP came meanwhile: process {pid} is told");
+        pass_on(pid, Signal::SIGHUP);
+    }
+    let (mut is_alive, mut is_told) = (true, false);
+    let drained = {
+        let mut left: Pin<Box<dyn Future<Output = bool>>> = Box::pin(server.hand_over(grace));
+        loop {
+            tokio::select! {
+                drained = &mut left => break drained,
+                status = successor.ended(), if is_alive => {
+                    is_alive = false;
+                    match status {
+                        Ok(status) => error!("process {pid}, which had taken over, has ended with {status}"),
+                        Err(e) => warn!("process {pid} cannot be watched: {e}"),
+                    }
+                }
+                signal = signals.next() => match signal {
+                    SIGUSR1 => reopen(&server),
+                    SIGTERM | SIGQUIT if !is_told => {
+                        is_told = true;
+                        info!("told to stop: idle connections are closed, requests in hand have {} s", grace.as_secs());
+                        left = Box::pin(server.drain(grace));
+                    }
+                    SIGTERM | SIGINT => {
+                        info!("told to stop now");
+                        break false;
+                    }
+                    SIGHUP | SIGUSR2 => warn!("process {pid} serves now: the signal is for that one"),
+                    _ => {}
+                },
+            }
+        }
+    };
+    end(server, drained).await
+}
+
+async fn end(server: Server, drained: bool) -> ExitCode {
     if !drained {
         let requests = server.requests_in_hand();
         warn!(
@@ -126,13 +147,90 @@ pub async fn supervise(server: Server, mut signals: Signals, file: Option<&Path>
     ExitCode::SUCCESS
 }
 
-/// While draining only a second order to stop counts.
-async fn told_to_stop(signals: &mut Signals) {
-    loop {
-        match signals.next().await {
-            SIGTERM | SIGINT => return,
-            SIGHUP | SIGUSR1 | SIGUSR2 => warn!("draining already: the signal is ignored"),
-            _ => {}
+fn grace(server: &Server) -> Duration {
+    server.shared().snapshot.load().config.shutdown_grace
+}
+
+fn reopen(server: &Server) {
+    info!("reopening the access log");
+    server.shared().reopen_access_log();
+}
+
+fn pass_on(pid: u32, signal: Signal) {
+    let told = i32::try_from(pid)
+        .map_err(|_| nix::errno::Errno::ESRCH)
+        .and_then(|pid| kill(Pid::from_raw(pid), signal));
+    if let Err(e) = told {
+        warn!("process {pid} cannot be signalled: {e}");
+    }
+}
+
+/// Has the program, as it is installed now, take over. `None` when it did not, for whatever reason; then nothing is
+/// different from before.
+async fn upgrade(
+    server: &Server,
+    signals: &mut Signals,
+    process: &Process<'_>,
+) -> Option<Successor> {
+    let Some(program) = &process.program else {
+        warn!("USR2: the demo cannot be upgraded in place");
+        return None;
+    };
+    info!("upgrading: {} is started", program.path.display());
+    systemd::reloading("upgrading");
+    match start_successor(server, signals, program).await {
+        Ok(successor) => Some(successor),
+        Err(failure) => {
+            if let Some(pid_file) = &process.pid_file {
+                pid_file.write_again();
+            }
+            error!("upgrade failed; this process serves on: {failure}");
+            systemd::not_upgraded(&failure.to_string());
+            None
+        }
+    }
+}
+
+/// A successor that serves, and knows that it is alone.
+async fn start_successor(
+    server: &Server,
+    signals: &mut Signals,
+    program: &Program,
+) -> Result<Successor, Failure> {
+    let sockets = server.sockets().map_err(Failure::NotStarted)?;
+    let mut successor = Successor::start(program)?;
+    let pid = successor.pid();
+    let served = {
+        let mut serves = pin!(successor.serves(&sockets));
+        loop {
+            tokio::select! {
+                served = &mut serves => break served,
+                signal = signals.arrival() => match signal {
+                    SIGUSR1 => reopen(server),
+                    SIGUSR2 => warn!("USR2: refused, an upgrade is under way; process {pid} has not served yet"),
+                    signal => {
+                        signals.postpone(signal);
+                        if orders_stop(signal) {
+                            break Err(Failure::CalledOff);
+                        }
+                    }
+                },
+            }
+        }
+    };
+    let told = match served {
+        // Before it is told to go on: systemd hears it only once it knows of it.
+        Ok(()) => {
+            systemd::main_process(pid);
+            successor.go().map_err(Failure::Channel)
+        }
+        Err(failure) => Err(failure),
+    };
+    match told {
+        Ok(()) => Ok(successor),
+        Err(failure) => {
+            successor.kill().await;
+            Err(failure)
         }
     }
 }
@@ -141,9 +239,7 @@ async fn reload(server: &Server, file: Option<&Path>) {
     let Some(file) = file else {
         return warn!("HUP: there is no configuration file to read again");
     };
-    let mut reloading = vec![NotifyState::Reloading];
-    reloading.extend(NotifyState::monotonic_usec_now().ok());
-    tell(&reloading);
+    systemd::reloading("reloading");
     match config::load(file, &|name| std::env::var(name).ok()) {
         Ok(config) => take(server, config).await,
         Err(diagnostics) => {
@@ -154,7 +250,7 @@ async fn reload(server: &Server, file: Option<&Path>) {
             error!("reload refused; the configuration of before serves on");
         }
     }
-    tell(&[NotifyState::Ready, NotifyState::Status("serving")]);
+    systemd::serving();
 }
 
 async fn take(server: &Server, config: Config) {
@@ -164,12 +260,5 @@ async fn take(server: &Server, config: Config) {
     match server.reload(config).await {
         Ok(diff) => info!("reloaded: {diff}"),
         Err(e) => error!("reload refused; the configuration of before serves on: {e}"),
-    }
-}
-
-/// Tells systemd, if there is one to be told.
-fn tell(states: &[NotifyState<'_>]) {
-    if let Err(e) = sd_notify::notify(states) {
-        warn!("systemd could not be told: {e}");
     }
 }

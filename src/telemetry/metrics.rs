@@ -35,6 +35,8 @@ pub struct Metrics {
     pub connection_counts: Arc<ConnectionCounts>,
     /// Lines of the access log that were lost.
     pub log_lines_dropped: IntCounter,
+    /// Spans that did not get to their receiver.
+    pub spans_dropped: IntCounter,
     /// The gateway's own share of a request, in seconds.
     pub overhead: Histogram,
     /// The number of the configuration in force.
@@ -85,6 +87,7 @@ impl Metrics {
         Self {
             connection_counts,
             log_lines_dropped: counter(r, "log_lines_dropped_total"),
+            spans_dropped: counter(r, "spans_dropped_total"),
             overhead: histogram(r, "overhead_seconds", OVERHEAD),
             config_epoch: gauge(r, "config_epoch"),
             requests: counters(r, "requests_total"),

@@ -6,6 +6,7 @@ mod escape;
 pub mod logging;
 pub mod metrics;
 mod timestamp;
+pub mod tracing;
 
 pub use access_log::AccessLog;
 pub use connections::ConnectionCounts;

@@ -11,7 +11,7 @@ use tokio_rustls::TlsConnector;
 
 use crate::support::{
     Certificate, Client, End, Engine, Gateway, H2, Script, chat, engine, engine_with, get, h2_post,
-    padded, pool, post,
+    padded, pool, post, until,
 };
 
 const RELOADS: usize = 100;
@@ -206,5 +206,43 @@ async fn a_certificate_that_cannot_be_read_changes_nothing() {
         (failed, gateway.metric("sluicegate_config_epoch")),
         (1.0, 1.0)
     );
+    gateway.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_gone_does_not_come_back_with_the_requests_it_still_had() {
+    let engine = engine().await;
+    let endpoints = format!("endpoints: [\"{}\"]", engine.authority());
+    let first = format!(
+        "{endpoints}\nmodels: {{ old: {{ upstream_model: DeepSeek-R1 }}, \"*\": {{}} }}\nkeys: \
+         [{{ name: old, key: sk-old-0123456789abcdef }}, {{ name: last, key: sk-last-0123456789abcdef }}]"
+    );
+    let gateway = Gateway::start(&first).await;
+    let request = |model: &str, key: &str| {
+        let body = format!(
+            "{{\"model\":\"{model}\",\"messages\":[{{\"role\":\"user\",\"content\":\"Hi\"}}]}}"
+        );
+        let key = format!("Authorization: Bearer sk-{key}-0123456789abcdef");
+        post("/v1/chat/completions", body).field(&key)
+    };
+    assert_eq!(
+        gateway.ask(&request("DeepSeek-R1", "last")).await.status,
+        200
+    );
+    let shown = |what: &str| gateway.shared().metrics.render().contains(what);
+    until("the key to be counted", || shown("key=\"last\"")).await;
+    engine.hold();
+    let mut client = Client::connect(gateway.address).await;
+    client.send(request("old", "old").bytes()).await;
+    engine.wait_for_arrivals(1).await;
+    // Both are in the snapshot in between, and nobody uses them there.
+    gateway.reload(&first).await;
+    let second = format!("{endpoints}\nkeys: [{{ name: new, key: sk-new-0123456789abcdef }}]");
+    gateway.reload(&second).await;
+    until("the last key to be forgotten", || !shown("key=\"last\"")).await;
+    engine.release();
+    assert_eq!(client.answer().await.status, 200);
+    gateway.quiet().await;
+    assert!(!shown("\"old\""));
     gateway.finish().await;
 }

@@ -100,6 +100,7 @@ pub struct Start {
     listen: String,
     environment: Vec<(&'static str, String)>,
     open_files: Option<u64>,
+    program: PathBuf,
     directory: Directory,
 }
 
@@ -126,6 +127,7 @@ impl Start {
             listen: "127.0.0.1:0".into(),
             environment: Vec::new(),
             open_files: None,
+            program: PROGRAM.into(),
             directory: Directory::new(),
         }
     }
@@ -159,6 +161,12 @@ impl Start {
         self
     }
 
+    /// Another file than the program under test, which leads to it.
+    pub fn program(mut self, path: impl Into<PathBuf>) -> Self {
+        self.program = path.into();
+        self
+    }
+
     /// Starts it and waits until it serves.
     pub fn run(self) -> Gateway {
         let file = self.directory.path().join("sluicegate.yaml");
@@ -168,10 +176,12 @@ impl Start {
         )
         .unwrap();
         let mut command = match self.open_files {
-            None => Command::new(PROGRAM),
+            None => Command::new(&self.program),
             Some(most) => {
                 let mut limited = Command::new("prlimit");
-                limited.arg(format!("--nofile={most}:{most}")).arg(PROGRAM);
+                limited
+                    .arg(format!("--nofile={most}:{most}"))
+                    .arg(&self.program);
                 limited
             }
         };
@@ -182,6 +192,7 @@ impl Start {
             .stderr(Stdio::piped())
             .env_remove("RUST_LOG")
             .env_remove("NOTIFY_SOCKET")
+            .env_remove("WATCHDOG_USEC")
             .envs(self.environment.clone());
         let mut child = command.spawn().unwrap();
         let log = Lines::of(child.stderr.take().unwrap());
@@ -199,8 +210,9 @@ impl Start {
         let addresses = |what: &str| -> Vec<SocketAddr> {
             let all = log.all();
             let lines = all.iter().filter(|line| line.contains(what));
+            // Not those of Unix sockets.
             lines
-                .map(|line| line.rsplit(' ').next().unwrap().parse().unwrap())
+                .filter_map(|line| line.rsplit(' ').next()?.parse().ok())
                 .collect()
         };
         let listeners = addresses("listening on ");
@@ -229,6 +241,24 @@ impl Gateway {
 
     pub fn signal(&self, signal: Signal) {
         kill(Pid::from_raw(self.pid() as i32), signal).unwrap();
+    }
+
+    /// The process that serves: another one after an upgrade.
+    pub fn serving(&self) -> Option<u32> {
+        let text = fs::read_to_string(self.pid_file()).ok()?;
+        text.trim().parse().ok()
+    }
+
+    pub fn signal_serving(&self, signal: Signal) {
+        kill(Pid::from_raw(self.serving().unwrap() as i32), signal).unwrap();
+    }
+
+    /// Has the process that serves replaced; the new one's id.
+    pub fn upgrade(&self) -> u32 {
+        let before = self.log.count(" serves now; ");
+        self.signal_serving(Signal::SIGUSR2);
+        self.log.wait_for(before + 1, " serves now; ");
+        self.serving().unwrap()
     }
 
     /// Changes the file; the listeners stay.
@@ -285,7 +315,10 @@ impl Gateway {
 
 impl Drop for Gateway {
     fn drop(&mut self) {
-        // It may have ended already.
+        // Either may have ended already.
+        if let Some(pid) = self.serving() {
+            let _ = kill(Pid::from_raw(pid as i32), Signal::SIGKILL);
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
         if thread::panicking() {

@@ -22,4 +22,5 @@ mod signals;
 mod slow_clients;
 mod starved;
 mod systemd;
+mod upgrade;
 mod wire;

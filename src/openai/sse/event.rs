@@ -68,9 +68,10 @@ impl Reader {
         self.usage
     }
 
-    /// The event read last is the one that `include_usage` adds: a count of tokens and no choice.
-    pub(super) fn only_counts(&self) -> bool {
-        self.only_counts
+    /// The event read last is the one that `include_usage` adds: a count of tokens and no choice. Told once:
+    /// what has no data is not read, and must not be taken for it.
+    pub(super) fn take_only_counts(&mut self) -> bool {
+        std::mem::take(&mut self.only_counts)
     }
 
     fn count(&mut self, counts: Option<Usage>) {
@@ -148,7 +149,11 @@ impl Reader {
         let kind = Kind::of(name, data);
         match kind.as_bytes() {
             b"message_start" => {
-                self.count(Usage::of_json(data));
+                // Of the answer nothing has been counted yet, whatever number stands there.
+                self.count(Usage::of_json(data).map(|usage| Usage {
+                    completion: None,
+                    ..usage
+                }));
                 Meaning::Nothing
             }
             b"content_block_stop" | b"ping" => Meaning::Nothing,

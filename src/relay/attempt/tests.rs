@@ -171,7 +171,7 @@ impl World {
             body: &[],
             limits: &self.limits,
             memory: &self.memory,
-            client: None,
+            holder: None,
             usage: UsageAsked::default(),
             rename: None,
             only: None,

@@ -1,6 +1,7 @@
 //! What is counted for a model of a pool, and for a key.
 
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -57,6 +58,7 @@ pub struct KeyMetrics {
     tokens: Tokens,
     requests: IntCounterVec,
     complete: OnceLock<IntCounter>,
+    gone: AtomicBool,
 }
 
 impl fmt::Debug for KeyMetrics {
@@ -108,6 +110,7 @@ impl Families {
             tokens: Tokens(KINDS.map(|kind| self.key_tokens.with_label_values(&[key, kind]))),
             requests: self.key_requests.clone(),
             complete: OnceLock::new(),
+            gone: AtomicBool::new(false),
         }
     }
 
@@ -125,6 +128,7 @@ impl Families {
     }
 
     pub(super) fn forget_key(&self, gone: &KeyMetrics) {
+        gone.gone.store(true, Relaxed);
         families::remove(&self.key_tokens, &[("key", &gone.key)]);
         families::remove(&self.key_requests, &[("key", &gone.key)]);
     }
@@ -161,6 +165,9 @@ impl ModelMetrics {
 impl KeyMetrics {
     /// A request of this key ended; `limited`: its limits refused it.
     pub fn count(&self, end: End, limited: bool) {
+        if self.gone.load(Relaxed) {
+            return;
+        }
         let of = |result: &str| self.requests.with_label_values(&[&*self.key, result]);
         match end {
             End::Complete => self.complete.get_or_init(|| of(end.as_str())).inc(),
