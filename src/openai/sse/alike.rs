@@ -5,18 +5,13 @@
 
 use memchr::memmem;
 
-/// What the text of a token is in, in every dialect.
-const KEYS: [&[u8]; 10] = [
-    br#""content":""#,
-    br#""content": ""#,
-    br#""text":""#,
-    br#""text": ""#,
-    br#""reasoning_content":""#,
-    br#""reasoning_content": ""#,
-    br#""reasoning":""#,
-    br#""reasoning": ""#,
-    br#""thinking":""#,
-    br#""thinking": ""#,
+/// What the text of a token is called, in every dialect.
+const NAMES: [&[u8]; 5] = [
+    b"content",
+    b"text",
+    b"reasoning_content",
+    b"reasoning",
+    b"thinking",
 ];
 /// Longest event that is remembered, in bytes: more would be felt in the memory of a stream.
 const LONGEST: usize = 1024;
@@ -36,8 +31,7 @@ pub(super) struct Alike {
 impl Alike {
     /// The length of the event that `bytes` begin with, if it is the one learned but for its text.
     ///
-    /// The text has neither quotes nor backslashes, so that it is inside the string in which the other text
-    /// was, and nothing else than that string's value differs.
+    /// The text ends where its string does, so that nothing else than that string's value differs.
     pub(super) fn length(&mut self, bytes: &[u8]) -> Option<usize> {
         let (before, after) = self.event.split_at_checked(self.text_at)?;
         if before.is_empty() {
@@ -58,12 +52,9 @@ impl Alike {
             return;
         }
         self.tries += 1;
-        let text_at = KEYS
-            .iter()
-            .filter_map(|key| Some(memmem::rfind(event, key)? + key.len()))
-            .max();
-        let text = text_at.and_then(|at| text_length(&event[at..]));
-        if let (Some(at), Some(text)) = (text_at, text) {
+        if let Some(at) = text_at(event)
+            && let Some(text) = text_length(&event[at..])
+        {
             self.event.clear();
             self.event.extend_from_slice(&event[..at]);
             self.event.extend_from_slice(&event[at + text..]);
@@ -78,12 +69,33 @@ impl Alike {
     }
 }
 
-/// The length of the text that `bytes` begin with, up to the quote that ends its string.
+/// Where the text of an event begins: behind the quote that opens the last string with one of the [`NAMES`]. In
+/// a string that quotes another event the names would end with a backslash.
+fn text_at(event: &[u8]) -> Option<usize> {
+    let colons = memmem::find_iter(event, b"\":");
+    let texts = colons.filter_map(|name_end| {
+        let name = event[..name_end].rsplit(|&byte| byte == b'"').next()?;
+        let value = &event[name_end + 2..];
+        let space = usize::from(value.first() == Some(&b' '));
+        let is_text = value.get(space) == Some(&b'"') && NAMES.contains(&name);
+        is_text.then_some(name_end + 2 + space + 1)
+    });
+    texts.last()
+}
+
+/// The length of the text that `bytes` begin with, up to the quote that ends its string; `None` if that does not
+/// come, or not in the same line.
 fn text_length(bytes: &[u8]) -> Option<usize> {
-    let end = bytes
-        .iter()
-        .position(|byte| matches!(byte, b'"' | b'\\' | b'\n' | b'\r'))?;
-    (bytes[end] == b'"').then_some(end)
+    let mut at = 0;
+    loop {
+        match bytes.get(at)? {
+            b'"' => return Some(at),
+            b'\n' | b'\r' => return None,
+            b'\\' if matches!(bytes.get(at + 1)?, b'\n' | b'\r') => return None,
+            b'\\' => at += 2,
+            _ => at += 1,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -102,7 +114,16 @@ mod tests {
 
     #[test]
     fn another_text_is_alike() {
-        for (one, other) in [("a", "b"), ("a", ""), ("", " tokens"), ("a", "ä{}[]:,'")] {
+        let texts = [
+            "",
+            "a",
+            " tokens",
+            "ä{}[]:,'",
+            r"\n",
+            r"\\",
+            r#"\"error\":\"\\"#,
+        ];
+        for (one, other) in texts.into_iter().zip(texts.into_iter().rev()) {
             let other = event(other);
             let both = format!("{other}{}", event("next"));
             assert_eq!(learned(one).length(both.as_bytes()), Some(other.len()));
@@ -112,8 +133,9 @@ mod tests {
     #[test]
     fn anything_else_is_not() {
         for other in [
-            event("a\\n"),
+            event("a\\"),
             event("a\nb"),
+            event("a\\\nb"),
             event("a\",\"error\":\"b"),
             event("b").replace("null", "1"),
             event("b").replace("role", "rule"),
@@ -131,7 +153,8 @@ mod tests {
         for other in [
             "data: {\"contents\":\"a\"}\n\n".to_owned(),
             "data: {\"content\":null}\n\n".to_owned(),
-            event("a\\n"),
+            event("a\nb"),
+            "data: \"{\\\"content\\\":\\\"a\\\"}\"\n\n".to_owned(),
             event(&"a".repeat(LONGEST)),
         ] {
             let mut alike = Alike::default();
