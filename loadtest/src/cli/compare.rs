@@ -16,7 +16,8 @@ use super::write;
 /// the baseline, 2 when it could not be measured or compared.
 #[derive(Debug, Args)]
 pub struct Flags {
-    /// nginx, haproxy, sluicegate, each perhaps with =PROGRAM; LABEL:sluicegate=PROGRAM tells builds apart
+    /// nginx, haproxy, sluicegate, sluicegate-llm (with keys and models), smg, vllm-router, litellm, each perhaps
+    /// with =PROGRAM; LABEL:sluicegate=PROGRAM tells builds apart
     #[arg(long = "gateway", required_unless_present = "from")]
     gateways: Vec<Gateway>,
     /// Measure without a gateway, too

@@ -13,6 +13,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
+use super::gateway::Caller;
 use crate::load::{self, Schedule};
 
 pub(super) const SHORT_PROMPT: usize = 60;
@@ -22,17 +23,22 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// A chat request that asks for so many tokens.
 pub(super) fn post(
     address: SocketAddr,
+    caller: Caller,
     prompt_bytes: usize,
     max_tokens: usize,
     stream: bool,
 ) -> Vec<u8> {
     let prompt = load::prompt(prompt_bytes as u64, prompt_bytes);
+    let model = caller.model;
     let body = format!(
-        r#"{{"model":"DeepSeek-R1","messages":[{{"role":"user","content":"{prompt}"}}],"max_tokens":{max_tokens},"stream":{stream}}}"#
+        r#"{{"model":"{model}","messages":[{{"role":"user","content":"{prompt}"}}],"max_tokens":{max_tokens},"stream":{stream}}}"#
     );
+    let authorization = (caller.key).map_or_else(String::new, |key| {
+        format!("Authorization: Bearer {key}\r\n")
+    });
     format!(
         "POST /v1/chat/completions HTTP/1.1\r\nHost: {address}\r\nUser-Agent: loadtest\r\nAccept: */*\r\n\
-         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+         Content-Type: application/json\r\n{authorization}Content-Length: {}\r\n\r\n{body}",
         body.len()
     )
     .into_bytes()

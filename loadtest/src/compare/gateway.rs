@@ -1,6 +1,6 @@
-//! The gateways: how each is configured, started, and seen to be ready.
+//! The gateways: how each is named, started, and seen to be ready.
 
-use std::fmt::Write as _;
+use std::env;
 use std::fs;
 use std::io::{Error, Result};
 use std::net::{SocketAddr, TcpListener};
@@ -10,9 +10,8 @@ use std::str::FromStr;
 use std::time::{Duration, Instant};
 
 use super::client;
-use super::process::{Process, open_files};
-
-const PATIENCE: Duration = Duration::from_secs(20);
+use super::process::Process;
+use super::site::Site;
 
 /// One of the gateways compared.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,30 +28,143 @@ pub enum Kind {
     Nginx,
     /// `balance leastconn`.
     Haproxy,
+    /// The two lines that replace nginx: no keys, no models, every path.
     Sluicegate,
+    /// With keys and their limits, and a model that the engines know by another name.
+    SluicegateLlm,
+    /// Shepherd Model Gateway as it starts by default.
+    Smg,
+    /// The router of the vLLM project as it starts by default.
+    VllmRouter,
+    /// With the configuration of AMD's guide and one worker process.
+    Litellm,
     /// No gateway: the first engine.
     Direct,
 }
 
-/// `nginx`, `haproxy`, `sluicegate`, or `KIND=PROGRAM`, or `LABEL:KIND=PROGRAM` to tell two builds apart.
+/// What a gateway is given at most. What takes more than a core does all its work late, and its clients measure
+/// the queue.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Bears {
+    pub streams: usize,
+    /// Before the memory plans.
+    pub requests: u64,
+    /// Requests a second of the latency plan.
+    pub rate: f64,
+}
+
+/// How a client names itself and what it asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Caller {
+    pub model: &'static str,
+    pub key: Option<&'static str>,
+}
+
+/// The name that clients use where a gateway gives the engines another one; as long as theirs, so that all send
+/// the same number of bytes.
+pub(super) const ALIAS: &str = "reasoning-1";
+/// The engines' own.
+pub(super) const MODEL: &str = "DeepSeek-R1";
+/// What gateways with keys ask their clients for. LiteLLM does not start with one that is published.
+pub(super) const KEY: &str = "sk-T3wQzK8mX1vB6nR4cY9dLpEa";
+
+impl Kind {
+    const NAMED: [Self; 7] = [
+        Self::Nginx,
+        Self::Haproxy,
+        Self::Sluicegate,
+        Self::SluicegateLlm,
+        Self::Smg,
+        Self::VllmRouter,
+        Self::Litellm,
+    ];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Nginx => "nginx",
+            Self::Haproxy => "haproxy",
+            Self::Sluicegate => "sluicegate",
+            Self::SluicegateLlm => "sluicegate-llm",
+            Self::Smg => "smg",
+            Self::VllmRouter => "vllm-router",
+            Self::Litellm => "litellm",
+            Self::Direct => "direct",
+        }
+    }
+
+    /// What is looked for on the PATH.
+    fn program(self) -> &'static str {
+        match self {
+            Self::SluicegateLlm => Self::Sluicegate.name(),
+            _ => self.name(),
+        }
+    }
+
+    /// Whether it is a script that pip installed, its package having the same name.
+    fn is_script(self) -> bool {
+        matches!(self, Self::Smg | Self::VllmRouter | Self::Litellm)
+    }
+
+    /// Until the first answer. LiteLLM imports for a quarter of a minute.
+    fn patience(self) -> Duration {
+        Duration::from_secs(if self.is_script() { 120 } else { 20 })
+    }
+
+    /// How often it is asked whether it answers yet: those that take seconds must not be kept busy meanwhile.
+    fn asked_every(self) -> Duration {
+        Duration::from_millis(if self.is_script() { 50 } else { 1 })
+    }
+
+    pub(super) fn bears(self) -> Bears {
+        match self {
+            // 10 ms a request, 1 ms a token.
+            Self::Litellm => Bears {
+                streams: 8,
+                requests: 1000,
+                rate: 30.0,
+            },
+            _ => Bears {
+                streams: usize::MAX,
+                requests: u64::MAX,
+                rate: f64::INFINITY,
+            },
+        }
+    }
+
+    pub(super) fn caller(self) -> Caller {
+        match self {
+            Self::SluicegateLlm | Self::Litellm => Caller {
+                model: ALIAS,
+                key: Some(KEY),
+            },
+            _ => Caller {
+                model: MODEL,
+                key: None,
+            },
+        }
+    }
+
+    /// Whether it has a reload that can be timed.
+    pub(super) fn reloads(self) -> bool {
+        !self.is_script() && self != Self::Direct
+    }
+}
+
+/// A kind (`nginx`, `haproxy`, `sluicegate`, `sluicegate-llm`, `smg`, `vllm-router`, `litellm`), or
+/// `KIND=PROGRAM`, or `LABEL:KIND=PROGRAM` to tell two builds apart.
 impl FromStr for Gateway {
     type Err = String;
 
     fn from_str(text: &str) -> std::result::Result<Self, String> {
         let (name, program) = text.split_once('=').unwrap_or((text, ""));
         let (label, kind) = name.split_once(':').unwrap_or((name, name));
-        let kind = match kind {
-            "nginx" => Kind::Nginx,
-            "haproxy" => Kind::Haproxy,
-            "sluicegate" => Kind::Sluicegate,
-            _ => return Err(format!("{kind:?} is none of nginx, haproxy, sluicegate")),
-        };
+        let known = Kind::NAMED.into_iter().find(|known| known.name() == kind);
+        let kind = known.ok_or_else(|| {
+            let known: Vec<_> = Kind::NAMED.iter().map(|kind| kind.name()).collect();
+            format!("{kind:?} is none of {}", known.join(", "))
+        })?;
         let program = if program.is_empty() {
-            match kind {
-                Kind::Nginx => "nginx",
-                Kind::Haproxy => "haproxy",
-                _ => "sluicegate",
-            }
+            kind.program()
         } else {
             program
         };
@@ -73,14 +185,31 @@ impl Gateway {
         }
     }
 
-    /// What the program says of its version.
+    /// What the program says of its version, or pip of its package.
     pub(super) fn version(&self) -> String {
-        let flag = if self.kind == Kind::Nginx || self.kind == Kind::Haproxy {
-            "-v"
-        } else {
-            "-V"
+        let mut command = match self.kind {
+            kind if kind.is_script() => {
+                let Some(interpreter) = interpreter(&self.program) else {
+                    return "unknown".to_owned();
+                };
+                let package = kind.name();
+                let code = format!(
+                    "import importlib.metadata as m; print({package:?}, m.version({package:?}))"
+                );
+                let mut command = Command::new(interpreter);
+                command.args(["-c", &code]);
+                command
+            }
+            kind => {
+                let mut command = Command::new(&self.program);
+                command.arg(match kind {
+                    Kind::Nginx | Kind::Haproxy => "-v",
+                    _ => "-V",
+                });
+                command
+            }
         };
-        let Ok(output) = Command::new(&self.program).arg(flag).output() else {
+        let Ok(output) = command.output() else {
             return "unknown".to_owned();
         };
         let text = [output.stdout, output.stderr].concat();
@@ -99,9 +228,11 @@ impl Gateway {
         logs: bool,
         directory: &Path,
     ) -> Result<Running> {
+        let caller = self.kind.caller();
         if self.kind == Kind::Direct {
             return Ok(Running {
                 address: engines[0],
+                caller,
                 admin: None,
                 process: None,
                 ready: Duration::ZERO,
@@ -115,43 +246,29 @@ impl Gateway {
             logs,
             directory,
         };
-        let mut command = Command::new(&self.program);
-        let file = directory.join(match self.kind {
-            Kind::Nginx => "nginx.conf",
-            Kind::Haproxy => "haproxy.cfg",
-            _ => "sluicegate.yaml",
-        });
-        fs::write(&file, self.configuration(&site))?;
-        match self.kind {
-            Kind::Nginx => command
-                .arg("-p")
-                .arg(directory)
-                .arg("-c")
-                .arg(&file)
-                .args(["-g", "daemon off;"]),
-            Kind::Haproxy => command.args(["-W", "-db", "-f"]).arg(&file),
-            _ => command.arg("-c").arg(&file),
-        };
+        site.write(self.kind)?;
+        let command = site.command(self.kind, &self.program);
         let log = directory.join("output.log");
         let start = Instant::now();
         let mut process = Process::start(command, &log)?;
-        let request = client::post(address, client::SHORT_PROMPT, 1, false);
+        let request = client::post(address, caller, client::SHORT_PROMPT, 1, false);
         while !client::answers(address, &request).await {
             let output = || fs::read_to_string(&log).unwrap_or_default();
             process
                 .check()
                 .map_err(|error| Error::other(format!("{error}\n{}", output())))?;
-            if start.elapsed() > PATIENCE {
+            if start.elapsed() > self.kind.patience() {
                 return Err(Error::other(format!(
                     "{} does not answer\n{}",
                     self.name,
                     output()
                 )));
             }
-            tokio::time::sleep(Duration::from_millis(1)).await;
+            tokio::time::sleep(self.kind.asked_every()).await;
         }
         Ok(Running {
             address,
+            caller,
             admin: Some(admin),
             process: Some(process),
             ready: start.elapsed(),
@@ -165,34 +282,21 @@ impl Gateway {
         engines: &[SocketAddr],
         directory: &Path,
     ) -> Result<()> {
-        let admin = running.admin.unwrap_or(running.address);
         let site = Site {
             address: running.address,
-            admin,
+            admin: running.admin.unwrap_or(running.address),
             engines,
             logs: false,
             directory,
         };
-        let file = match self.kind {
-            Kind::Nginx => "nginx.conf",
-            Kind::Haproxy => "haproxy.cfg",
-            _ => "sluicegate.yaml",
-        };
-        fs::write(directory.join(file), self.configuration(&site))
-    }
-
-    fn configuration(&self, site: &Site<'_>) -> String {
-        match self.kind {
-            Kind::Nginx => site.nginx(),
-            Kind::Haproxy => site.haproxy(),
-            _ => site.sluicegate(),
-        }
+        site.write(self.kind)
     }
 }
 
 /// A gateway that runs.
 pub(super) struct Running {
     pub address: SocketAddr,
+    caller: Caller,
     pub admin: Option<SocketAddr>,
     /// None without a gateway.
     pub process: Option<Process>,
@@ -200,104 +304,28 @@ pub(super) struct Running {
     pub ready: Duration,
 }
 
+impl Running {
+    /// A chat request to it, as [`client::post`].
+    pub(super) fn post(&self, prompt_bytes: usize, max_tokens: usize, stream: bool) -> Vec<u8> {
+        client::post(self.address, self.caller, prompt_bytes, max_tokens, stream)
+    }
+}
+
 /// A port that was free a moment ago.
 fn free_address() -> Result<SocketAddr> {
     TcpListener::bind(("127.0.0.1", 0))?.local_addr()
 }
 
-/// What a configuration is written from.
-struct Site<'a> {
-    address: SocketAddr,
-    admin: SocketAddr,
-    engines: &'a [SocketAddr],
-    logs: bool,
-    directory: &'a Path,
-}
-
-impl Site<'_> {
-    /// AMD's guide: least_conn without a zone, keepalive 32, HTTP/1.1 upstream, 300 s, buffering on. Added are
-    /// places to write to, room for connections, and a body buffer that spares nginx a temporary file a prompt.
-    fn nginx(&self) -> String {
-        let directory = self.directory.display();
-        let access_log = if self.logs {
-            format!("{directory}/access.log combined")
-        } else {
-            "off".to_owned()
-        };
-        let user = if is_root() { "user root;\n" } else { "" };
-        let mut text = format!(
-            "{user}worker_processes auto;\npid {directory}/nginx.pid;\nerror_log {directory}/error.log;\n\
-             events {{ worker_connections {connections}; }}\nhttp {{\n  access_log {access_log};\n  \
-             client_body_temp_path {directory}/body;\n  proxy_temp_path {directory}/proxy;\n  \
-             fastcgi_temp_path {directory}/fastcgi;\n  uwsgi_temp_path {directory}/uwsgi;\n  \
-             scgi_temp_path {directory}/scgi;\n  client_max_body_size 64m;\n  client_body_buffer_size 1m;\n  \
-             keepalive_requests 1000000;\n  upstream vllm_pool {{\n    least_conn;\n",
-            connections = open_files().min(65_535),
-        );
-        for engine in self.engines {
-            _ = writeln!(text, "    server {engine};");
-        }
-        _ = write!(
-            text,
-            "    keepalive 32;\n  }}\n  server {{\n    listen {};\n    location /health {{ return 200 \"healthy\\n\"; \
-             }}\n    location / {{\n      proxy_pass http://vllm_pool;\n      proxy_http_version 1.1;\n      \
-             proxy_set_header Connection \"\";\n      proxy_set_header Host $host;\n      \
-             proxy_set_header X-Real-IP $remote_addr;\n      \
-             proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;\n      proxy_connect_timeout 300s;\n      \
-             proxy_send_timeout 300s;\n      proxy_read_timeout 300s;\n      proxy_buffering on;\n      \
-             proxy_buffer_size 16k;\n      proxy_buffers 8 16k;\n    }}\n  }}\n}}\n",
-            self.address
-        );
-        text
-    }
-
-    fn haproxy(&self) -> String {
-        let (log, option) = if self.logs {
-            (
-                "  log stdout format raw local0\n",
-                "  log global\n  option httplog\n",
-            )
-        } else {
-            ("", "")
-        };
-        let mut text = format!(
-            "global\n  maxconn {}\n{log}defaults\n  mode http\n{option}  option forwardfor\n  timeout connect 5s\n  \
-             timeout client 300s\n  timeout server 300s\n  timeout http-keep-alive 65s\nfrontend gateway\n  bind {}\n  \
-             default_backend engines\nbackend engines\n  balance leastconn\n",
-            open_files().saturating_sub(1000) / 2,
-            self.address
-        );
-        for (index, engine) in self.engines.iter().enumerate() {
-            _ = writeln!(text, "  server engine{index} {engine}");
-        }
-        text
-    }
-
-    fn sluicegate(&self) -> String {
-        let directory = self.directory.display();
-        let access_log = if self.logs {
-            format!("{{ path: \"{directory}/access.log\", format: json }}")
-        } else {
-            "null".to_owned()
-        };
-        let engines: Vec<_> = self
-            .engines
-            .iter()
-            .map(|engine| format!("\"{engine}\""))
-            .collect();
-        format!(
-            "listen: \"{}\"\nadmin: [\"{}\"]\npid_file: \"{directory}/sluicegate.pid\"\nexpose: all\n\
-             access_log: {access_log}\nendpoints: [{}]\n",
-            self.address,
-            self.admin,
-            engines.join(", ")
-        )
-    }
-}
-
-fn is_root() -> bool {
-    use std::os::unix::fs::MetadataExt as _;
-    fs::metadata("/proc/self").is_ok_and(|metadata| metadata.uid() == 0)
+/// The interpreter that a script names in its first line.
+fn interpreter(script: &Path) -> Option<PathBuf> {
+    let text = if script.components().count() > 1 {
+        fs::read_to_string(script).ok()?
+    } else {
+        env::split_paths(&env::var_os("PATH")?)
+            .find_map(|directory| fs::read_to_string(directory.join(script)).ok())?
+    };
+    let line = text.lines().next()?.strip_prefix("#!")?;
+    Some(PathBuf::from(line.trim()))
 }
 
 #[cfg(test)]
@@ -322,6 +350,37 @@ mod tests {
             parse("old:sluicegate=/x"),
             Ok((Kind::Sluicegate, "old".to_owned(), "/x".to_owned()))
         );
-        assert!(parse("traefik").is_err());
+        assert_eq!(
+            parse("sluicegate-llm"),
+            Ok((
+                Kind::SluicegateLlm,
+                "sluicegate-llm".to_owned(),
+                "sluicegate".to_owned()
+            ))
+        );
+        assert_eq!(
+            parse("vllm-router=/venv/bin/vllm-router").map(|(kind, ..)| kind),
+            Ok(Kind::VllmRouter)
+        );
+        let error = parse("traefik").unwrap_err();
+        assert!(error.contains("\"traefik\" is none of nginx,"), "{error}");
+    }
+
+    #[test]
+    fn an_alias_is_as_long_as_the_name_it_stands_for() {
+        assert_eq!(ALIAS.len(), MODEL.len());
+    }
+
+    #[test]
+    fn the_interpreter_of_a_script_is_in_its_first_line() {
+        let script = env::temp_dir().join(format!("loadtest-script-{}", std::process::id()));
+        fs::write(&script, "#!/venv/bin/python3\nimport smg\n").unwrap();
+        assert_eq!(
+            interpreter(&script),
+            Some(PathBuf::from("/venv/bin/python3"))
+        );
+        fs::write(&script, [0x7f, b'E', b'L', b'F', 0xff]).unwrap();
+        assert_eq!(interpreter(&script), None);
+        fs::remove_file(&script).unwrap();
     }
 }

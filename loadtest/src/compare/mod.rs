@@ -12,6 +12,7 @@ mod plans;
 mod process;
 pub(crate) mod record;
 mod reload;
+mod site;
 mod table;
 
 use std::fs;
@@ -191,7 +192,7 @@ impl Comparison {
             *rate = Some(half);
         }
         for gateway in &subjects {
-            if plan == Plan::Reload && !plans::reloads(gateway.kind) {
+            if plan == Plan::Reload && !gateway.kind.reloads() {
                 continue;
             }
             say(&format!(

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use super::client::{self, Clients, SHORT_PROMPT};
-use super::gateway::{Gateway, Kind, Running};
+use super::gateway::{Gateway, Running};
 use super::process::Process;
 use super::table::Figure;
 use super::{Settings, reload};
@@ -134,8 +134,13 @@ impl Subject<'_> {
         figures
     }
 
+    /// So many, or what the gateway bears.
+    fn streams(&self, wanted: usize) -> usize {
+        wanted.min(self.gateway.kind.bears().streams)
+    }
+
     async fn short(&self, running: &Running) -> Result<Figures> {
-        let request = client::post(running.address, SHORT_PROMPT, 16, false);
+        let request = running.post(SHORT_PROMPT, 16, false);
         let clients = Clients::closed(
             running.address,
             &[request],
@@ -148,7 +153,7 @@ impl Subject<'_> {
     }
 
     async fn prompt(&self, running: &Running) -> Result<Figures> {
-        let request = client::post(running.address, self.settings.prompt_bytes, 16, false);
+        let request = running.post(self.settings.prompt_bytes, 16, false);
         let clients = Clients::closed(running.address, &[request], 8, true, u64::MAX);
         Ok(self
             .window(running, clients)
@@ -157,7 +162,7 @@ impl Subject<'_> {
     }
 
     async fn throughput(&self, running: &Running) -> Result<Figures> {
-        let request = client::closing(&client::post(running.address, SHORT_PROMPT, 16, false));
+        let request = client::closing(&running.post(SHORT_PROMPT, 16, false));
         let clients = Clients::closed(
             running.address,
             &[request],
@@ -173,8 +178,8 @@ impl Subject<'_> {
     }
 
     async fn token(&self, running: &Running) -> Result<Figures> {
-        let streams = self.settings.streams;
-        let request = client::post(running.address, SHORT_PROMPT, 1_000_000, true);
+        let streams = self.streams(self.settings.streams);
+        let request = running.post(SHORT_PROMPT, 1_000_000, true);
         let clients = Clients::streams(running.address, &request, streams, Duration::from_secs(1));
         clients
             .wait_for_open(streams as u64, Duration::from_secs(20))
@@ -235,13 +240,10 @@ impl Subject<'_> {
             (SHORT_PROMPT, false),
             (20_000, true),
         ]
-        .map(|(bytes, stream)| client::post(running.address, bytes, 1, stream));
+        .map(|(bytes, stream)| running.post(bytes, 1, stream));
         let requests = [
             &mixed[..],
-            &[
-                client::closing(&mixed[0]),
-                client::post(running.address, 100_000, 1, false),
-            ],
+            &[client::closing(&mixed[0]), running.post(100_000, 1, false)],
         ]
         .concat();
         let mut clients = Clients::closed(
@@ -249,12 +251,15 @@ impl Subject<'_> {
             &requests,
             64,
             true,
-            self.settings.mixed_requests,
+            u64::min(
+                self.settings.mixed_requests,
+                self.gateway.kind.bears().requests,
+            ),
         );
         clients.finish().await;
         let mut failed = clients.counts.failed.load(Relaxed);
-        let streams = self.settings.memory_streams;
-        let request = client::post(running.address, prompt, 1_000_000, true);
+        let streams = self.streams(self.settings.memory_streams);
+        let request = running.post(prompt, 1_000_000, true);
         let mut open_then = 0;
         for wave in 1..=2 {
             let ramp = Duration::from_secs_f64(streams as f64 / 1000.0);
@@ -276,9 +281,10 @@ impl Subject<'_> {
     }
 
     async fn latency(&self, running: &Running) -> Result<Figures> {
-        let request = client::post(running.address, SHORT_PROMPT, 16, false);
+        let request = running.post(SHORT_PROMPT, 16, false);
+        let rate = self.rate.min(self.gateway.kind.bears().rate);
         let open = |seed, duration| {
-            let schedule = Schedule::new(self.rate, Spacing::Poisson, seed);
+            let schedule = Schedule::new(rate, Spacing::Poisson, seed);
             Clients::open(running.address, &request, schedule, duration, 1000)
         };
         open(2, self.settings.warm_up).finish().await;
@@ -310,8 +316,8 @@ pub(super) async fn gap(subject: &Subject<'_>) -> Result<Figures> {
         .gateway
         .start(subject.engines, subject.settings.logs, subject.directory)
         .await?;
-    let request = client::post(running.address, SHORT_PROMPT, 1_000_000, true);
-    let streams = subject.settings.gap_streams;
+    let request = running.post(SHORT_PROMPT, 1_000_000, true);
+    let streams = subject.streams(subject.settings.gap_streams);
     let clients = Clients::streams(running.address, &request, streams, Duration::from_secs(1));
     clients
         .wait_for_open(streams as u64, Duration::from_secs(20))
@@ -332,7 +338,7 @@ pub(super) async fn capacity(subject: &Subject<'_>) -> Result<f64> {
         .gateway
         .start(subject.engines, subject.settings.logs, subject.directory)
         .await?;
-    let request = client::post(running.address, SHORT_PROMPT, 16, false);
+    let request = running.post(SHORT_PROMPT, 16, false);
     let clients = Clients::closed(
         running.address,
         &[request],
@@ -366,9 +372,4 @@ impl Window {
         figures.extend(rate.map(|figure| (figure, self.rate())));
         figures
     }
-}
-
-/// Whether a gateway has a reload that can be timed.
-pub(super) fn reloads(kind: Kind) -> bool {
-    kind != Kind::Direct
 }

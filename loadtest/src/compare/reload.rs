@@ -70,7 +70,7 @@ pub(super) async fn measure(subject: &Subject<'_>) -> Result<Vec<(Figure, f64)>>
 
 /// Something that is another thing once a reload is done.
 async fn state(gateway: &Gateway, running: &Running) -> Result<String> {
-    if let (Kind::Sluicegate, Some(admin)) = (gateway.kind, running.admin) {
+    if let (Kind::Sluicegate | Kind::SluicegateLlm, Some(admin)) = (gateway.kind, running.admin) {
         let metrics = get(admin, "/metrics").await?;
         let epoch = metrics
             .lines()
