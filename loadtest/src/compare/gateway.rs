@@ -1,6 +1,7 @@
 //! The gateways: how each is named, started, and seen to be ready.
 
 use std::env;
+use std::fmt;
 use std::fs;
 use std::io::{Error, Result};
 use std::net::{SocketAddr, TcpListener};
@@ -51,6 +52,20 @@ pub(super) struct Bears {
     pub requests: u64,
     /// Requests a second of the latency plan.
     pub rate: f64,
+}
+
+impl fmt::Display for Bears {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            streams,
+            requests,
+            rate,
+        } = self;
+        write!(
+            f,
+            "at most {streams} streams, {requests} requests before them, {rate} requests/s"
+        )
+    }
 }
 
 /// How a client names itself and what it asks for.
@@ -115,20 +130,14 @@ impl Kind {
         Duration::from_millis(if self.is_script() { 50 } else { 1 })
     }
 
-    pub(super) fn bears(self) -> Bears {
-        match self {
-            // 10 ms a request, 1 ms a token.
-            Self::Litellm => Bears {
-                streams: 8,
-                requests: 1000,
-                rate: 30.0,
-            },
-            _ => Bears {
-                streams: usize::MAX,
-                requests: u64::MAX,
-                rate: f64::INFINITY,
-            },
-        }
+    /// None where it takes the load that is wanted.
+    pub(super) fn bears(self) -> Option<Bears> {
+        // 10 ms a request, 1 ms a token.
+        (self == Self::Litellm).then_some(Bears {
+            streams: 8,
+            requests: 1000,
+            rate: 30.0,
+        })
     }
 
     pub(super) fn caller(self) -> Caller {

@@ -123,6 +123,11 @@ impl Comparison {
             settings.mixed_requests,
             settings.prompt_bytes
         ));
+        for gateway in &settings.gateways {
+            if let Some(bears) = gateway.kind.bears() {
+                notes.push(format!("{}: {bears}", gateway.name));
+            }
+        }
         record.notes = notes;
         Self {
             results: Results::default(),

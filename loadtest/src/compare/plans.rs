@@ -16,6 +16,9 @@ use super::table::Figure;
 use super::{Settings, reload};
 use crate::load::{Schedule, Spacing};
 
+/// Asked of a stream: half an hour at the fastest, and of all streams together less than a key may have in a minute.
+const STREAM_TOKENS: usize = 100_000;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Plan {
     /// CPU of a short request, keep-alive, and how many a second.
@@ -136,7 +139,8 @@ impl Subject<'_> {
 
     /// So many, or what the gateway bears.
     fn streams(&self, wanted: usize) -> usize {
-        wanted.min(self.gateway.kind.bears().streams)
+        let bears = self.gateway.kind.bears();
+        bears.map_or(wanted, |bears| wanted.min(bears.streams))
     }
 
     async fn short(&self, running: &Running) -> Result<Figures> {
@@ -179,7 +183,7 @@ impl Subject<'_> {
 
     async fn token(&self, running: &Running) -> Result<Figures> {
         let streams = self.streams(self.settings.streams);
-        let request = running.post(SHORT_PROMPT, 1_000_000, true);
+        let request = running.post(SHORT_PROMPT, STREAM_TOKENS, true);
         let clients = Clients::streams(running.address, &request, streams, Duration::from_secs(1));
         clients
             .wait_for_open(streams as u64, Duration::from_secs(20))
@@ -246,20 +250,14 @@ impl Subject<'_> {
             &[client::closing(&mixed[0]), running.post(100_000, 1, false)],
         ]
         .concat();
-        let mut clients = Clients::closed(
-            running.address,
-            &requests,
-            64,
-            true,
-            u64::min(
-                self.settings.mixed_requests,
-                self.gateway.kind.bears().requests,
-            ),
-        );
+        let wanted = self.settings.mixed_requests;
+        let bears = self.gateway.kind.bears();
+        let limit = bears.map_or(wanted, |bears| wanted.min(bears.requests));
+        let mut clients = Clients::closed(running.address, &requests, 64, true, limit);
         clients.finish().await;
         let mut failed = clients.counts.failed.load(Relaxed);
         let streams = self.streams(self.settings.memory_streams);
-        let request = running.post(prompt, 1_000_000, true);
+        let request = running.post(prompt, STREAM_TOKENS, true);
         let mut open_then = 0;
         for wave in 1..=2 {
             let ramp = Duration::from_secs_f64(streams as f64 / 1000.0);
@@ -282,7 +280,8 @@ impl Subject<'_> {
 
     async fn latency(&self, running: &Running) -> Result<Figures> {
         let request = running.post(SHORT_PROMPT, 16, false);
-        let rate = self.rate.min(self.gateway.kind.bears().rate);
+        let bears = self.gateway.kind.bears();
+        let rate = bears.map_or(self.rate, |bears| self.rate.min(bears.rate));
         let open = |seed, duration| {
             let schedule = Schedule::new(rate, Spacing::Poisson, seed);
             Clients::open(running.address, &request, schedule, duration, 1000)
@@ -316,7 +315,7 @@ pub(super) async fn gap(subject: &Subject<'_>) -> Result<Figures> {
         .gateway
         .start(subject.engines, subject.settings.logs, subject.directory)
         .await?;
-    let request = running.post(SHORT_PROMPT, 1_000_000, true);
+    let request = running.post(SHORT_PROMPT, STREAM_TOKENS, true);
     let streams = subject.streams(subject.settings.gap_streams);
     let clients = Clients::streams(running.address, &request, streams, Duration::from_secs(1));
     clients
