@@ -285,6 +285,10 @@ pub const CHECKS: &[(&str, Check)] = &[
         Not(Minutes),
     ),
     (
+        "loadtest compare --gateway nginx --gateway sluicegate-llm=target/dist/sluicegate --gateway smg=venv/bin/smg --gateway vllm-router=venv/bin/vllm-router --gateway litellm=venv/bin/litellm --plans short,token,prompt,latency --logs on --save everything.json",
+        Not(Minutes),
+    ),
+    (
         "loadtest compare --gateway nginx --gateway sluicegate=target/dist/sluicegate --save base.json",
         Not(Minutes),
     ),
