@@ -157,6 +157,8 @@ async fn another_model_and_a_limited_key(
         ..plan.clone()
     };
     let used_up = load(used_up, 0).await;
+    // The window has whole seconds: it begins up to one earlier than the load.
+    tokio::time::sleep(Duration::from_millis(1500)).await;
     let begun = now();
     let twice_what_comes_back = Plan {
         arrivals: Arrivals::Open {
