@@ -5,7 +5,7 @@ mod program;
 
 use std::fmt;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -126,13 +126,14 @@ impl Successor {
             Err(e) if e.kind() == io::ErrorKind::BrokenPipe => {}
             Err(e) => return Err(Failure::Channel(e)),
         }
-        let received = self
-            .channel
-            .async_io(Interest::READABLE, || handover::receive(&self.channel))
-            .await;
+        let mut received = self.receive().await;
+        // It has ended without reading what was sent. That is told first and once, and what it said of it
+        // before comes behind it.
+        if matches!(&received, Err(e) if e.kind() == io::ErrorKind::ConnectionReset) {
+            received = self.receive().await;
+        }
         let outcome = match received {
             Ok((message, _)) => Outcome::of(&message),
-            // It has ended without reading what was sent.
             Err(e) if e.kind() == io::ErrorKind::ConnectionReset => Outcome::Silent,
             Err(e) => return Err(Failure::Channel(e)),
         };
@@ -143,6 +144,12 @@ impl Successor {
         };
         let ended = tokio::time::timeout(LAST_WORDS, self.child.wait()).await;
         Err(Failure::Ended(reason, ended.ok().and_then(Result::ok)))
+    }
+
+    async fn receive(&self) -> io::Result<(Vec<u8>, Option<OwnedFd>)> {
+        self.channel
+            .async_io(Interest::READABLE, || handover::receive(&self.channel))
+            .await
     }
 
     async fn send(&self, sockets: &[Bound]) -> io::Result<()> {

@@ -150,7 +150,7 @@ async fn upgrades_lose_no_request_and_cut_no_stream() {
         "{answers} answers, {streams} streams, {} connects",
         tally.connects.load(Relaxed)
     );
-    assert!(answers > 100 && streams > 50);
+    assert!(answers > 100 && streams > 10);
     // With their clients gone, all but the last have nothing to stay for.
     let status = tokio::task::block_in_place(|| gateway.ended(PATIENCE));
     assert!(status.expect("the first ends").success());
