@@ -115,7 +115,7 @@ async fn least_inflight_goes_where_a_request_has_just_ended() {
     }
     engines[1].release();
     until("the second to be idle", || {
-        gateway.endpoint(1).in_flight() == 0
+        gateway.endpoint(1).in_flight() == 0 && engines[1].in_flight() == 0
     })
     .await;
     engines[1].hold();
