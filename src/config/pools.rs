@@ -8,8 +8,8 @@ use super::reader::Field;
 use super::schema::{MOST_ENDPOINTS, MOST_POOLS};
 use super::section::{Named, Section};
 use super::{
-    Endpoint, Engine, Health, PolicyName, Pool, Queue, RetryBudget, Secret, Timeouts, UpstreamTls, Url,
-    decode, endpoint_url, models,
+    Endpoint, Engine, Health, PolicyName, Pool, Queue, RetryBudget, Secret, Timeouts, UpstreamTls,
+    Url, decode, endpoint_url, models,
 };
 
 /// The pool that a file without `pools` has.

@@ -108,10 +108,8 @@ impl Pool {
                 || Arc::new(RetryBudget::new(&config.retry_budget, now)),
                 |pool| Arc::clone(&pool.retry_budget),
             ),
-            queue: previous.map_or_else(
-                || Arc::new(Queue::new(now)),
-                |pool| Arc::clone(&pool.queue),
-            ),
+            queue: previous
+                .map_or_else(|| Arc::new(Queue::new(now)), |pool| Arc::clone(&pool.queue)),
             waits: config.queue.clone(),
             metrics: OnceLock::new(),
             policy: balance::policy(config.policy, &rotation),

@@ -43,12 +43,16 @@ async fn wait_for_depth(gateway: &Gateway, depth: usize) {
 async fn next(puppet: &mut Puppet) -> (Exchange, String) {
     let exchange = puppet.next().await;
     let (head, _) = puppet.requests().pop().unwrap();
-    let field = head.lines().find_map(|line| line.strip_prefix("X-Request-Id: "));
+    let field = head
+        .lines()
+        .find_map(|line| line.strip_prefix("X-Request-Id: "));
     (exchange, field.unwrap().to_owned())
 }
 
 fn refusal(answer: &Answer) -> (u16, String, Option<u64>) {
-    let retry_after = answer.field("retry-after").map(|value| value.parse().unwrap());
+    let retry_after = answer
+        .field("retry-after")
+        .map(|value| value.parse().unwrap());
     (answer.status, answer.code(), retry_after)
 }
 
@@ -66,7 +70,10 @@ async fn first_come_first_served() {
             clients.push(queue(&gateway, &named(&format!("r-{n}")), n).await);
         }
         let list = ask(gateway.admin, &get("/endpoints")).await.json();
-        assert_eq!((&list[0]["queued"], &list[0]["in_flight"]), (&4.into(), &1.into()));
+        assert_eq!(
+            (&list[0]["queued"], &list[0]["in_flight"]),
+            (&4.into(), &1.into())
+        );
         for n in 1..=4 {
             held.answer_json(ONE).await;
             let name;
@@ -99,14 +106,20 @@ async fn beyond_its_size_and_its_timeout_a_request_is_sent_away() {
     let begun = std::time::Instant::now();
     let full = gateway.ask(&chat(false)).await;
     assert_eq!(refusal(&full), (503, "overloaded".to_owned(), Some(1)));
-    assert!(begun.elapsed() < Duration::from_millis(600), "{:?}", begun.elapsed());
+    assert!(
+        begun.elapsed() < Duration::from_millis(600),
+        "{:?}",
+        begun.elapsed()
+    );
     assert!(full.keeps_alive());
     for client in &mut waiting {
         let late = client.answer().await;
         assert_eq!(refusal(&late), (503, "overloaded".to_owned(), Some(1)));
         assert!(late.keeps_alive());
     }
-    gateway.wait_for_metric("sluicegate_refused_total{reason=\"overloaded\"}", 3.0).await;
+    gateway
+        .wait_for_metric("sluicegate_refused_total{reason=\"overloaded\"}", 3.0)
+        .await;
     gateway.wait_for_metric(WAITED, 2.0).await;
     wait_for_depth(&gateway, 0).await;
     held.answer_json(ONE).await;
@@ -118,8 +131,10 @@ async fn beyond_its_size_and_its_timeout_a_request_is_sent_away() {
 async fn what_waiting_took_is_told() {
     let mut engine = Puppet::start().await;
     let yaml = of(&[&engine], "max_in_flight: 1");
-    let gateway =
-        Gateway::start(&format!("{yaml}\naccess_log: {{ path: access.log, format: json }}")).await;
+    let gateway = Gateway::start(&format!(
+        "{yaml}\naccess_log: {{ path: access.log, format: json }}"
+    ))
+    .await;
     let mut first = Client::connect(gateway.address).await;
     first.send(chat(false).bytes()).await;
     let held = engine.next().await;
@@ -142,15 +157,26 @@ async fn what_waiting_took_is_told() {
     let mut lines = Vec::new();
     until("two lines", || {
         let text = std::fs::read_to_string(&path).unwrap_or_default();
-        lines = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        lines = text
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
         lines.len() == 2
     })
     .await;
     lines.sort_by_key(|line: &Value| line["queue_ms"].is_f64());
     assert_eq!(lines[0]["queue_ms"], Value::Null);
-    assert!(lines[1]["queue_ms"].as_f64().unwrap() >= 119.0, "{}", lines[1]);
+    assert!(
+        lines[1]["queue_ms"].as_f64().unwrap() >= 119.0,
+        "{}",
+        lines[1]
+    );
     // It is nothing of ours that the engine was full.
-    assert!(lines[1]["overhead_us"].as_u64().unwrap() < 100_000, "{}", lines[1]);
+    assert!(
+        lines[1]["overhead_us"].as_u64().unwrap() < 100_000,
+        "{}",
+        lines[1]
+    );
     gateway.finish().await;
 }
 
@@ -244,7 +270,8 @@ async fn a_reload_serves_the_queue_by_what_it_brings() {
     wait_for_depth(&gateway, 1).await;
     // The first endpoint goes: what it frees is nobody's any more.
     gateway.reload(&pool(&[with_key], "max_in_flight: 2")).await;
-    held.write("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}").await;
+    held.write("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}")
+        .await;
     assert_eq!(clients.remove(0).answer().await.status, 200);
     assert_eq!(gateway.metric(DEPTH), 1.0);
     on_new.answer_json(ONE).await;
@@ -263,7 +290,10 @@ async fn a_reload_serves_the_queue_by_what_it_brings() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn pools_that_share_a_node_serve_each_others_queues() {
     let mut engine = Puppet::start().await;
-    let one = format!("{{ endpoints: [\"{}\"], max_in_flight: 1 }}", engine.authority());
+    let one = format!(
+        "{{ endpoints: [\"{}\"], max_in_flight: 1 }}",
+        engine.authority()
+    );
     let yaml = format!(
         "pools: {{ a: {one}, b: {one} }}\nmodels: {{ DeepSeek-R1: {{ pool: a }}, other: {{ pool: b }} }}"
     );
@@ -273,8 +303,12 @@ async fn pools_that_share_a_node_serve_each_others_queues() {
     let held = engine.next().await;
     let other = chat_body(false).replace("DeepSeek-R1", "other");
     let mut second = Client::connect(gateway.address).await;
-    second.send(crate::support::post("/v1/chat/completions", other).bytes()).await;
-    gateway.wait_for_metric("sluicegate_queue_depth{pool=\"b\"}", 1.0).await;
+    second
+        .send(crate::support::post("/v1/chat/completions", other).bytes())
+        .await;
+    gateway
+        .wait_for_metric("sluicegate_queue_depth{pool=\"b\"}", 1.0)
+        .await;
     held.answer_json(ONE).await;
     engine.next().await.answer_json(ONE).await;
     for client in [&mut first, &mut second] {
@@ -319,7 +353,10 @@ async fn when_every_node_is_down_nobody_waits_for_the_timeout() {
     engine.refuse().await;
     for client in &mut waiting {
         let answer = client.answer().await;
-        assert_eq!(refusal(&answer), (503, "no_endpoint_available".to_owned(), Some(1)));
+        assert_eq!(
+            refusal(&answer),
+            (503, "no_endpoint_available".to_owned(), Some(1))
+        );
     }
     drop(held);
     assert_eq!(first.answer().await.status, 502);
@@ -393,7 +430,11 @@ async fn nothing_is_lost_among_clients_that_leave() {
     let engines: [Engine; 2] = [engine_with(script.clone()).await, engine_with(script).await];
     let urls: Vec<_> = engines.iter().map(|one| url(&one.authority())).collect();
     let gateway = std::sync::Arc::new(
-        Gateway::start(&pool(&urls, "max_in_flight: 2, queue: { size: 1000, timeout: 9s }")).await,
+        Gateway::start(&pool(
+            &urls,
+            "max_in_flight: 2, queue: { size: 1000, timeout: 9s }",
+        ))
+        .await,
     );
     let mut rng = fastrand::Rng::with_seed(7);
     let mut tasks = JoinSet::new();

@@ -111,7 +111,8 @@ impl Pace {
         if self.gaps.len() == GAPS {
             self.gaps.pop_front();
         }
-        self.gaps.push_back(now.saturating_duration_since(self.since));
+        self.gaps
+            .push_back(now.saturating_duration_since(self.since));
         self.since = now;
     }
 
@@ -153,7 +154,10 @@ mod tests {
         assert_eq!(in_order(&line), ['a', 'b', 'c', 'd', 'e']);
         assert_eq!(line.leave(tickets[2], now), Some('c'));
         assert_eq!(line.give_up(tickets[0]), Some('a'));
-        assert_eq!((line.leave(tickets[2], now), line.give_up(tickets[0])), (None, None));
+        assert_eq!(
+            (line.leave(tickets[2], now), line.give_up(tickets[0])),
+            (None, None)
+        );
         // Who comes later stands behind, also where there is room again.
         assert!(line.enter('g', 5, now).is_some());
         assert_eq!(in_order(&line), ['b', 'd', 'e', 'g']);
@@ -174,7 +178,9 @@ mod tests {
         let start = Instant::now();
         let mut line = Line::new(start);
         let minute = 60 * SECOND;
-        let tickets: Vec<_> = (0..12).map(|who| line.enter(who, 99, start).unwrap()).collect();
+        let tickets: Vec<_> = (0..12)
+            .map(|who| line.enter(who, 99, start).unwrap())
+            .collect();
         // None has left: all will have, when their time is over.
         assert_eq!(line.clears_in(start + SECOND, minute), minute);
         for (second, ticket) in (1..=4).zip(&tickets) {

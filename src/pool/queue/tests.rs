@@ -105,7 +105,9 @@ impl Asking {
     }
 
     fn poll(&mut self) -> Poll<Placed> {
-        self.0.as_mut().poll(&mut Context::from_waker(Waker::noop()))
+        self.0
+            .as_mut()
+            .poll(&mut Context::from_waker(Waker::noop()))
     }
 
     #[track_caller]
@@ -355,7 +357,10 @@ async fn a_place_that_another_pool_frees_is_had() {
         served.push(Arc::ptr_eq(lease.pool(), &one));
     }
     assert_eq!(served.iter().filter(|is_one| **is_one).count(), 2);
-    assert!(served[0] != served[1] && served[2] != served[3], "{served:?}");
+    assert!(
+        served[0] != served[1] && served[2] != served[3],
+        "{served:?}"
+    );
     assert_eq!((in_flight(&one), watchers(&one)), (vec![0], 0));
 }
 
@@ -391,7 +396,10 @@ async fn a_reload_that_gives_room_serves_the_queue() {
     assert!(Arc::ptr_eq(last.pool(), &open));
     drop((held, second, third, last, old));
     assert_eq!((in_flight(&open), watchers(&open)), (vec![0, 0], 0));
-    assert_eq!(watchers(&before) + watchers(&with_two) + watchers(&higher), 0);
+    assert_eq!(
+        watchers(&before) + watchers(&with_two) + watchers(&higher),
+        0
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -410,11 +418,14 @@ async fn what_was_tried_is_known_by_its_endpoint_in_another_epoch() {
     let after = pool(list, 9, Some(&before));
     // The first one in line takes the new endpoint, knows the one it has tried, and not the one that is gone.
     let placed = moved.placed();
-    assert_eq!((placed.reply.unwrap().index(), placed.tried), (1, {
-        let mut tried = Tried::new();
-        tried.insert(2);
-        tried
-    }));
+    assert_eq!(
+        (placed.reply.unwrap().index(), placed.tried),
+        (1, {
+            let mut tried = Tried::new();
+            tried.insert(2);
+            tried
+        })
+    );
     assert_eq!(gone.refused(), NoPlace::AllTried);
     bound.waits();
     drop(held);
@@ -444,7 +455,10 @@ async fn a_queue_that_is_switched_off_serves_those_who_wait() {
     let mut waiting = Asking::new(&before);
     let after = pool(vec![endpoint(&states(&before)[0])], 0, Some(&before));
     waiting.waits();
-    assert!(matches!(Asking::new(&after).refused(), NoPlace::Busy { .. }));
+    assert!(matches!(
+        Asking::new(&after).refused(),
+        NoPlace::Busy { .. }
+    ));
     drop(held);
     drop(waiting.lease());
     drop(Asking::new(&after).lease());
