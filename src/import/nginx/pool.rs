@@ -175,7 +175,7 @@ fn queue(
     if default.is_none_or(|queue| queue.timeout != time) {
         keys.push(("timeout", Yaml::plain(&show_time(time))));
     }
-    (!keys.is_empty()).then(|| Yaml::Map(keys))
+    (!keys.is_empty()).then_some(Yaml::Map(keys))
 }
 
 /// How the engines' certificates are judged.
