@@ -26,7 +26,11 @@ class Cutter:
         threading.Thread(target=self.loop.run_forever, daemon=True).start()
 
     async def serve(self, reader, writer):
-        from_engine, to_engine = await asyncio.open_connection("127.0.0.1", self.engine)
+        try:
+            from_engine, to_engine = await asyncio.open_connection("127.0.0.1", self.engine)
+        except OSError:
+            writer.transport.abort()
+            return
 
         async def forward():
             while piece := await reader.read(65536):
