@@ -13,6 +13,7 @@ pub mod health;
 mod lease;
 mod places;
 mod queue;
+mod recall;
 mod retry_budget;
 mod status;
 mod tried;
