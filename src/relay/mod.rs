@@ -24,6 +24,7 @@ mod respond;
 mod retry;
 mod straight;
 mod stream;
+mod suspect;
 mod timing;
 mod tracing;
 
@@ -47,6 +48,7 @@ pub use ctx::{End, RequestCtx};
 pub use finish::finish;
 pub use intake::start;
 pub use memory::BodyMemory;
+pub use suspect::Suspects;
 
 use attempt::Exchange;
 use payload::Payload;
@@ -131,6 +133,10 @@ async fn answer(
         rename: None,
         only,
     };
+    if call.repeatable && shared.suspects.refuses(&body.pieces, Instant::now()) {
+        ctx.body = body;
+        return Err(Stop::Refused(ApiError::SuspectRequest));
+    }
     let mut rng = thread_rng();
     let chosen = {
         let downstream = session.as_downstream_mut();

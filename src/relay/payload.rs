@@ -60,6 +60,11 @@ impl<'a> Payload<'a> {
         }
     }
 
+    /// The client's own body.
+    pub fn original(&self) -> &'a [Bytes] {
+        self.pieces
+    }
+
     /// Whose wish the count of tokens in a stream is.
     pub fn usage_asked(&self) -> UsageAsked {
         self.usage_asked

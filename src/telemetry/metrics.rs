@@ -50,6 +50,7 @@ pub struct Metrics {
     upstream_connections: IntCounterVec,
     refused: IntCounterVec,
     retry_budget_exhausted: IntCounterVec,
+    suspects: IntCounterVec,
     certificate_expiry: IntGaugeVec,
     config_reloads: IntCounterVec,
     sources: Arc<OnceLock<Sources>>,
@@ -60,6 +61,7 @@ pub struct PoolMetrics {
     pub request_duration: Histogram,
     pub queue_wait: Histogram,
     pub retry_budget_exhausted: IntCounter,
+    pub suspects: IntCounter,
     unanswered: Codes,
     pool: Arc<str>,
     retries: IntCounterVec,
@@ -100,6 +102,7 @@ impl Metrics {
             upstream_connections: counters(r, "upstream_connections_total"),
             refused: counters(r, "refused_total"),
             retry_budget_exhausted: counters(r, "retry_budget_exhausted_total"),
+            suspects: counters(r, "suspects_total"),
             certificate_expiry: gauges(r, "certificate_expiry_timestamp_seconds"),
             config_reloads,
             sources,
@@ -118,6 +121,7 @@ impl Metrics {
             request_duration: self.request_duration.with_label_values(&[pool]),
             queue_wait: self.queue_wait.with_label_values(&[pool]),
             retry_budget_exhausted: self.retry_budget_exhausted.with_label_values(&[pool]),
+            suspects: self.suspects.with_label_values(&[pool]),
             unanswered: Codes::new(&self.requests, pool, NO_ENDPOINT),
             pool: pool.into(),
             retries: self.retries.clone(),
@@ -175,7 +179,12 @@ impl Metrics {
     /// The same for a pool and what was counted for it alone.
     pub fn forget_pool(&self, gone: &PoolMetrics) {
         gone.unanswered.gone.store(true, Relaxed);
-        for counters in [&self.requests, &self.retries, &self.retry_budget_exhausted] {
+        for counters in [
+            &self.requests,
+            &self.retries,
+            &self.retry_budget_exhausted,
+            &self.suspects,
+        ] {
             families::remove(counters, &[("pool", &gone.pool)]);
         }
         // Labels that were never used: nothing to remove.
