@@ -165,6 +165,7 @@ pub(super) static KEYS: &[Key] = &[
         Count(0, 100_000),
         "10",
     ),
+    key("pools.*.continue_streams", Value, "true"),
     key("pools.*.tls", Section, "{}"),
     or_null(key("pools.*.tls.ca", Value, "null")),
     key("pools.*.tls.verify", Value, "true"),
@@ -226,7 +227,6 @@ pub(super) static LATER: &[&str] = &[
     "pools.*.queue",
     "pools.*.heartbeat",
     "pools.*.drain_timeout",
-    "pools.*.continue_streams",
     "pools.*.health.stall",
     "pools.*.endpoints[].drain",
 ];

@@ -64,6 +64,8 @@ pub struct RequestCtx {
     pub pool: Option<Arc<Pool>>,
     // pick, lease, send, classify
     pub attempts: u32,
+    /// Attempts that count against the pool's `retries`: a refused connect is free.
+    pub retries: u32,
     /// The endpoint asked last.
     pub endpoint: Option<(Arc<Pool>, usize)>,
     pub connect: Option<Duration>,
@@ -72,6 +74,8 @@ pub struct RequestCtx {
     // stream
     pub is_stream: Option<bool>,
     pub ttft: Option<Duration>,
+    /// When a stream's last content event came.
+    pub last_content: Option<Instant>,
     pub intervals: Intervals,
     pub tokens: Tokens,
     pub bytes_out: u64,
@@ -104,11 +108,13 @@ impl RequestCtx {
             model: None,
             pool: None,
             attempts: 0,
+            retries: 0,
             endpoint: None,
             connect: None,
             overhead: None,
             is_stream: None,
             ttft: None,
+            last_content: None,
             intervals: Intervals::default(),
             tokens: Tokens::default(),
             bytes_out: 0,

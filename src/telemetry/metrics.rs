@@ -45,6 +45,7 @@ pub struct Metrics {
     requests: IntCounterVec,
     request_duration: HistogramVec,
     models: models::Families,
+    continuations: IntCounterVec,
     retries: IntCounterVec,
     upstream_connections: IntCounterVec,
     refused: IntCounterVec,
@@ -60,6 +61,7 @@ pub struct PoolMetrics {
     pub retry_budget_exhausted: IntCounter,
     unanswered: Codes,
     pool: Arc<str>,
+    continuations: IntCounterVec,
     retries: IntCounterVec,
 }
 
@@ -93,6 +95,7 @@ impl Metrics {
             requests: counters(r, "requests_total"),
             request_duration: histograms(r, "request_duration_seconds", DURATION),
             models: models::Families::register(r),
+            continuations: counters(r, "continuations_total"),
             retries: counters(r, "retries_total"),
             upstream_connections: counters(r, "upstream_connections_total"),
             refused: counters(r, "refused_total"),
@@ -116,6 +119,7 @@ impl Metrics {
             retry_budget_exhausted: self.retry_budget_exhausted.with_label_values(&[pool]),
             unanswered: Codes::new(&self.requests, pool, NO_ENDPOINT),
             pool: pool.into(),
+            continuations: self.continuations.clone(),
             retries: self.retries.clone(),
         }
     }
@@ -171,7 +175,12 @@ impl Metrics {
     /// The same for a pool and what was counted for it alone.
     pub fn forget_pool(&self, gone: &PoolMetrics) {
         gone.unanswered.gone.store(true, Relaxed);
-        for counters in [&self.requests, &self.retries, &self.retry_budget_exhausted] {
+        for counters in [
+            &self.requests,
+            &self.continuations,
+            &self.retries,
+            &self.retry_budget_exhausted,
+        ] {
             families::remove(counters, &[("pool", &gone.pool)]);
         }
         // Labels that were never used: nothing to remove.
@@ -211,6 +220,13 @@ impl PoolMetrics {
     /// A request of this pool was sent again; the reason is what the try before it died of.
     pub fn retried(&self, reason: &'static str) {
         self.retries.with_label_values(&[&*self.pool, reason]).inc();
+    }
+
+    /// A stream of this pool was cut; how it went on, or why not.
+    pub fn continued(&self, result: &'static str) {
+        self.continuations
+            .with_label_values(&[&*self.pool, result])
+            .inc();
     }
 
     /// A request of this pool ended with `code` without an endpoint's answer.
