@@ -1,5 +1,6 @@
 //! Going on with a stream at another endpoint, when its own has failed after it began.
 
+use std::ops::Deref;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -23,6 +24,7 @@ use super::payload::{Bodies, Names, Sent};
 use super::request::{self, Credentials, Target};
 use super::retry::{self, Chosen, Way};
 use super::stream::{Broken, Place, Shown};
+use super::tokenize::tokenize;
 use super::{intake, stream};
 
 /// Where token ids are taken as a prompt.
@@ -30,17 +32,44 @@ const COMPLETIONS: &[u8] = b"/v1/completions";
 
 /// What a stream needs to go on elsewhere.
 pub struct Onward<'a> {
+    pub grounds: Grounds<'a>,
+    asked: &'a Peeked,
+    plan: Plan,
+    /// The request's own, to go on by text; empty where that is not needed.
+    body: Body,
+}
+
+/// What a request was sent by.
+pub struct Grounds<'a> {
     pub shared: &'a Shared,
     pub config: &'a Config,
     pub pool: &'a Arc<Pool>,
     pub call: Call,
-    pub asked: &'a Peeked,
     pub names: Names<'a>,
     pub credentials: Credentials,
     pub holder: Option<&'a Holder>,
-    pub plan: Plan,
-    /// The request's own, to go on by text; empty where that is not needed.
-    pub body: Body,
+}
+
+impl<'a> Grounds<'a> {
+    /// What the stream that `asked` got needs to go on elsewhere; `None`, and the body is given back, where it cannot.
+    pub fn onward(self, asked: Option<&'a Peeked>, body: Body) -> Option<Onward<'a>> {
+        let asked = asked?;
+        let plan = Plan::of(asked, self.call.dialect, &body.pieces)?;
+        Some(Onward {
+            grounds: self,
+            asked,
+            plan,
+            body,
+        })
+    }
+}
+
+impl<'a> Deref for Onward<'a> {
+    type Target = Grounds<'a>;
+
+    fn deref(&self) -> &Grounds<'a> {
+        &self.grounds
+    }
 }
 
 /// What came of it.
@@ -78,7 +107,8 @@ impl Onward<'_> {
     /// What is kept of the stream that `lease` has begun; `None` where it cannot go on elsewhere.
     pub fn begin(&self, lease: &Lease) -> Option<Box<Continuable>> {
         let asks_for_ids = self.plan.by_ids && gives_ids(self.pool, lease.endpoint());
-        if !asks_for_ids && !(self.plan.by_text && takes_text(self.pool, lease.endpoint())) {
+        let keeps_text = self.plan.by_text && takes_text(self.pool, lease.endpoint());
+        if !asks_for_ids && !keeps_text {
             return None;
         }
         let kept = Kept::new(&self.plan, asks_for_ids);
@@ -114,19 +144,30 @@ impl Onward<'_> {
         self.names.for_endpoint(endpoint).or(self.names.public())
     }
 
-    /// Asks the other endpoints, one after the other, to go on with what `kept` has. `from`: where it was cut.
+    /// The ids of `text`, asked of one that could go on.
+    async fn tokenize(&self, kept: &Kept, text: &str, from: Option<usize>) -> Option<Vec<u32>> {
+        let mut others = self.pool.endpoints.iter().enumerate();
+        let (_, other) = others.find(|(index, endpoint)| {
+            Some(*index) != from && endpoint.state.is_up() && self.can(kept, endpoint)
+        })?;
+        tokenize(other, self.model(other), text).await
+    }
+
+    /// Asks the other endpoints, one after the other, to go on with what `kept` has. `from`: where it was cut, if it was.
     pub async fn go_on(
         &self,
         session: &mut Session,
         ctx: &mut RequestCtx,
         kept: &Kept,
-        from: usize,
+        from: Option<usize>,
     ) -> Went {
         if ctx.retries >= self.pool.retries {
             return Went::Failed;
         }
         let mut tried = Tried::new();
-        tried.insert(from);
+        if let Some(from) = from {
+            tried.insert(from);
+        }
         for (index, endpoint) in self.pool.endpoints.iter().enumerate() {
             if !self.can(kept, endpoint) {
                 tried.insert(index);
@@ -271,7 +312,7 @@ pub fn begin(
 pub enum Turn {
     /// Nothing. The place is gone where it was given up in search of another.
     Over(Shown, Option<Place>),
-    On(Box<Stretch>),
+    On(Stretch),
 }
 
 /// What another engine gives of the answer.
@@ -297,16 +338,18 @@ pub async fn turn(
     let Some(continuable) = events.continuable() else {
         return over(session, ctx, events, result, Some(place)).await;
     };
+    let kept = &mut continuable.kept;
     let fault = match &result {
         Ok(()) => None,
         Err(Broken::Upstream { fault, .. }) => Some(*fault),
         Err(Broken::Told { by_client: false }) => Some(Fault::ErrorEvent),
+        // It is asked once more, with the text for which it had other ids.
+        Err(Broken::Diverged) if kept.text_to_tokenize().is_some() => None,
         Err(Broken::Client(_) | Broken::Diverged | Broken::Told { by_client: true }) => {
             return Turn::Over(result, Some(place));
         }
     };
     let metrics = onward.shared.pool_metrics(onward.pool);
-    let kept = &mut continuable.kept;
     if kept.is_finished() {
         let end = kept.ending();
         let result = stream::write(session, ctx, end).await;
@@ -317,27 +360,32 @@ pub async fn turn(
         place.lease.settle(outcome_of(fault), Instant::now());
         return Turn::Over(result, None);
     }
-    let Some(fault) = fault else {
-        return Turn::Over(result, Some(place));
-    };
-    if !can_go_on {
-        metrics.continued("refused");
-        return over(session, ctx, events, result, Some(place)).await;
+    let mut from = Some(place.lease.index());
+    match (fault, can_go_on) {
+        (Some(fault), true) => {
+            tell(&place.lease, ctx, fault, kept);
+            place.lease.settle(outcome_of(fault), Instant::now());
+        }
+        (None, _) if result.is_err() => {
+            from = None;
+            place.lease.settle(Outcome::Neutral, Instant::now());
+        }
+        (None, _) => return Turn::Over(result, Some(place)),
+        (Some(_), false) => return over(session, ctx, events, result, Some(place)).await,
     }
-    let way = if kept.is_by_ids() { "ids" } else { "text" };
-    let from = place.lease.index();
-    warn!(
-        "endpoint {}: {} in the middle of an answer, which is to go on elsewhere by {way} (request {})",
-        place.lease.endpoint().name,
-        fault.reason(),
-        String::from_utf8_lossy(ctx.request_id.as_bytes()),
-    );
-    place.lease.settle(outcome_of(fault), Instant::now());
     drop(place.connection);
+    if let Some(text) = kept.text_to_tokenize() {
+        match onward.tokenize(kept, text, from).await {
+            Some(ids) => kept.tokenized(&ids),
+            None if fault.is_none() => return Turn::Over(result, None),
+            None => {}
+        }
+    }
+    let way = way_of(kept);
     match onward.go_on(session, ctx, kept, from).await {
         Went::On(answer, lease) => {
             metrics.continued(way);
-            Turn::On(Box::new(stretch(events, *answer, lease)))
+            Turn::On(stretch(events, *answer, lease))
         }
         Went::Left(e) => Turn::Over(Err(Broken::Client(e)), None),
         Went::Ended => {
@@ -346,10 +394,24 @@ pub async fn turn(
             Turn::Over(stream::write(session, ctx, end).await, None)
         }
         Went::Failed => {
-            metrics.continued("failed");
+            ctx.cut = Some("failed");
             over(session, ctx, events, result, None).await
         }
     }
+}
+
+fn way_of(kept: &Kept) -> &'static str {
+    if kept.is_by_ids() { "ids" } else { "text" }
+}
+
+fn tell(lease: &Lease, ctx: &RequestCtx, fault: Fault, kept: &Kept) {
+    warn!(
+        "endpoint {}: {} in the middle of an answer, which is to go on elsewhere by {} (request {})",
+        lease.endpoint().name,
+        fault.reason(),
+        way_of(kept),
+        String::from_utf8_lossy(ctx.request_id.as_bytes()),
+    );
 }
 
 /// Nobody goes on: what the engine said last is shown after all.

@@ -79,6 +79,8 @@ pub struct RequestCtx {
     pub intervals: Intervals,
     pub tokens: Tokens,
     pub bytes_out: u64,
+    /// A stream was cut for good; the `result` of `sluicegate_continuations_total`.
+    pub cut: Option<&'static str>,
     // finish
     pub status: Option<u16>,
     pub end: End,
@@ -118,6 +120,7 @@ impl RequestCtx {
             intervals: Intervals::default(),
             tokens: Tokens::default(),
             bytes_out: 0,
+            cut: None,
             status: None,
             end: End::Complete,
             refusal: None,

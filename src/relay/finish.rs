@@ -134,6 +134,9 @@ fn count(shared: &Shared, ctx: &RequestCtx, status: u16, duration: Duration) {
         }
         None => metrics.count_unanswered(status),
     }
+    if let Some(result) = ctx.cut {
+        metrics.continued(result);
+    }
     if call.own.is_none() {
         metrics.observe_duration(duration);
     }

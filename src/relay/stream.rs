@@ -37,6 +37,7 @@ struct Pace {
     client: Option<Arc<crate::listener::Connection>>,
     /// Between head and end.
     between: Writes,
+    framing: Framing,
 }
 
 impl Pace {
@@ -100,6 +101,7 @@ pub async fn pass(
         mut events,
         mut failed,
         first_content,
+        charge,
         ..
     } = answer;
     if let Some(events) = &mut events {
@@ -133,6 +135,7 @@ pub async fn pass(
         } else {
             Writes::Gathered
         },
+        framing,
     };
     let mut shown = show(
         session,
@@ -144,7 +147,7 @@ pub async fn pass(
     )
     .await
     .map_err(Broken::Client);
-    drop(held);
+    drop((held, charge));
     let mut place = Place { connection, lease };
     let (result, place) = loop {
         let result = match (shown, failed) {
@@ -154,7 +157,7 @@ pub async fn pass(
             (Ok(()), None) => {
                 let events = events.as_mut();
                 let onward = onward.as_ref();
-                relay(session, ctx, &mut place, events, &pace, framing, onward).await
+                relay(session, ctx, &mut place, events, &pace, onward).await
             }
         };
         let (Some(onward), Some(so_far)) = (&onward, &mut events) else {
@@ -241,11 +244,15 @@ async fn conclude(
                 Outcome::Failed(Fault::ErrorEvent)
             };
             settle(place, outcome);
+            if !by_client && told_as.is_some() {
+                ctx.cut.get_or_insert("refused");
+            }
             ctx.fail(End::UpstreamCut, "error_event");
             end_unclean(session, ctx).await
         }
         Err(Broken::Diverged) => {
             settle(place, Outcome::Neutral);
+            ctx.cut = Some("failed");
             ctx.fail(End::UpstreamCut, "diverged");
             if let Some(dialect) = told_as {
                 tell(session, ctx, &ApiError::UpstreamFailed, dialect).await;
@@ -268,6 +275,7 @@ async fn conclude(
             settle(place, continuing::outcome_of(fault));
             ctx.fail(End::UpstreamCut, fault.reason());
             if let Some(dialect) = told_as {
+                ctx.cut.get_or_insert("refused");
                 tell(session, ctx, &error, dialect).await;
             }
             end_unclean(session, ctx).await
@@ -339,7 +347,6 @@ async fn relay(
     place: &mut Place,
     events: Option<&mut Events>,
     pace: &Pace,
-    framing: Framing,
     onward: Option<&Onward<'_>>,
 ) -> Shown {
     let Place { connection, lease } = place;
@@ -360,7 +367,6 @@ async fn relay(
         connection,
         events,
         pace,
-        framing,
         &mut patience,
         &leaves,
     )
@@ -394,7 +400,6 @@ async fn pass_on(
     connection: &mut Connection,
     mut events: Option<&mut Events>,
     pace: &Pace,
-    framing: Framing,
     patience: &mut Patience<'_>,
     leaves: &Leaves<'_>,
 ) -> Shown {
@@ -402,7 +407,7 @@ async fn pass_on(
     let mut bell = Bell::new();
     loop {
         let mut next = Next::Heard;
-        if let Some(socket) = straight::socket(session, framing) {
+        if let Some(socket) = straight::socket(session, pace.framing) {
             next = straight::pass(
                 socket,
                 connection,

@@ -13,9 +13,13 @@ mod alike;
 mod chunk;
 mod dress;
 mod kept;
+mod onward;
 mod plan;
 mod seam;
 
 pub use alike::Alike;
 pub use kept::Kept;
 pub use plan::{NothingLeft, Plan};
+
+#[cfg(test)]
+mod tests;

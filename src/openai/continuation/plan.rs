@@ -6,7 +6,7 @@ use std::ops::Range;
 use bytes::{Bytes, BytesMut};
 
 use super::super::Dialect;
-use super::super::request::{CARRIED, Edit, Onward, Peeked, STOP};
+use super::super::request::{CARRIED, Edit, Onward, Peeked, STOP, TEMPERATURE, TOP_K};
 use super::kept::Kept;
 
 /// What vLLM makes of a completion that does not say how long.
@@ -22,6 +22,8 @@ pub struct Plan {
     pub by_text: bool,
     /// Characters that the engine holds back, because they may begin a stop string.
     pub(super) hold: usize,
+    /// The engine draws the tokens, so that the same ids may be followed by others.
+    pub(super) is_sampled: bool,
     /// The client is to get a count of tokens at the end.
     pub(super) wants_usage: bool,
     /// The carried members, each behind a comma.
@@ -42,7 +44,8 @@ impl Plan {
 
     /// Whether a stream of `asked` can go on by token ids.
     pub fn allows_ids(asked: &Peeked, dialect: Dialect) -> bool {
-        is_allowed(asked, dialect) && !asked.onward.may_call_tools
+        let onward = &asked.onward;
+        is_allowed(asked, dialect) && !onward.may_call_tools && !onward.has_media
     }
 
     /// How the stream of `asked`, whose body is `pieces`, may go on; `None` if it cannot.
@@ -72,6 +75,7 @@ impl Plan {
             by_ids,
             by_text,
             hold: longest.saturating_sub(1),
+            is_sampled: !is_greedy(onward, pieces),
             wants_usage: matches!(asked.include_usage, Some((true, _))),
             carried: carried.freeze(),
             max_tokens: asked.max_tokens,
@@ -198,6 +202,15 @@ fn is_allowed(asked: &Peeked, dialect: Dialect) -> bool {
         Dialect::Messages | Dialect::Responses | Dialect::Other => false,
     };
     asked.stream == Some(true) && !is_barred && has_its_prompt
+}
+
+/// Whether the likeliest token is taken every time: `temperature` 0 or `top_k` 1.
+fn is_greedy(onward: &Onward, pieces: &[Bytes]) -> bool {
+    let number = |index: usize| -> Option<f64> {
+        let json = cut(pieces, onward.carried[index].clone()?);
+        std::str::from_utf8(&json).ok()?.parse().ok()
+    };
+    number(TEMPERATURE) == Some(0.0) || number(TOP_K) == Some(1.0)
 }
 
 /// The characters of the longest stop string; `None` where they are none.
