@@ -168,6 +168,7 @@ pub(super) static KEYS: &[Key] = &[
         Count(0, 100_000),
         "10",
     ),
+    key("pools.*.continue_streams", Value, "true"),
     key("pools.*.tls", Section, "{}"),
     or_null(key("pools.*.tls.ca", Value, "null")),
     key("pools.*.tls.verify", Value, "true"),
@@ -228,7 +229,6 @@ pub(super) static LATER: &[&str] = &[
     "keys[].weight",
     "pools.*.heartbeat",
     "pools.*.drain_timeout",
-    "pools.*.continue_streams",
     "pools.*.health.stall",
     "pools.*.endpoints[].drain",
 ];

@@ -33,7 +33,7 @@ pub use status::{EndpointStatus, State};
 pub use tried::Tried;
 
 use crate::balance::{self, Candidate, Candidates, Policy, RequestFacts, Rotation};
-use crate::config::{self, Keepalive, PolicyName, Timeouts};
+use crate::config::{self, ContinueStreams, Keepalive, PolicyName, Timeouts};
 use crate::telemetry::metrics::PoolMetrics;
 use endpoint::Gate;
 
@@ -48,6 +48,7 @@ pub struct Pool {
     /// Per request, after the first try.
     pub retries: u32,
     pub keepalive: Keepalive,
+    pub continue_streams: ContinueStreams,
     /// Shared by all epochs.
     pub retry_budget: Arc<RetryBudget>,
     /// Shared by all epochs.
@@ -104,6 +105,7 @@ impl Pool {
             policy_name: config.policy,
             timeouts: config.timeouts.clone(),
             retries: config.retries,
+            continue_streams: config.continue_streams,
             keepalive: keepalive.clone(),
             retry_budget: previous.map_or_else(
                 || Arc::new(RetryBudget::new(&config.retry_budget, now)),

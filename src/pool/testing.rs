@@ -47,6 +47,7 @@ pub(crate) fn pool_config(policy: PolicyName) -> config::Pool {
             ratio: 0.2,
             min_per_second: 10,
         },
+        continue_streams: config::ContinueStreams::ByIds,
         tls: UpstreamTls {
             ca: None,
             verify: true,

@@ -17,7 +17,7 @@ use crate::upstream::ResponseHead;
 
 use super::attempt::{Answer, Exchange, Failure, attempt, is_engine_failure, joined};
 use super::ctx::RequestCtx;
-use super::payload::Payload;
+use super::payload::Bodies;
 use super::request::Prepared;
 use super::tracing;
 
@@ -72,36 +72,51 @@ struct Journey<'a> {
     /// Failures that count only if another endpoint then does better.
     doubted: Vec<(Arc<EndpointState>, Fault)>,
     last_fault: Option<Fault>,
-    /// Retries that count: a refused connect is free.
-    charged: u32,
     first_byte: Duration,
 }
 
+/// Why endpoints are asked.
+pub enum Way {
+    /// A request has come.
+    New,
+    /// The rest of a stream is wanted, but not from these.
+    Onward(Tried),
+}
+
+#[expect(
+    clippy::too_many_arguments,
+    reason = "what a request is made of comes from many places"
+)]
 /// Chooses, sends and waits, endpoint after endpoint, until there is something to show.
 pub async fn choose(
     shared: &Shared,
     pool: &Arc<Pool>,
     mut prepared: Prepared,
-    payload: &Payload<'_>,
+    bodies: &dyn Bodies,
     exchange: &Exchange<'_>,
     ctx: &mut RequestCtx,
     rng: &mut fastrand::Rng,
+    way: Way,
 ) -> Chosen {
-    pool.retry_budget.deposit(Instant::now());
+    let tried = match (way, exchange.only) {
+        (Way::Onward(tried), _) => tried,
+        (Way::New, only) => {
+            pool.retry_budget.deposit(Instant::now());
+            only.map_or_else(Tried::new, |only| {
+                Tried::all_but(only, pool.endpoints.len())
+            })
+        }
+    };
     let facts = RequestFacts::default();
     let only = exchange.only.map(|only| pool.endpoints[only].state.id);
     let mut journey = Journey {
         pool: Arc::clone(pool),
         metrics: shared.pool_metrics(pool),
         ctx,
-        tried: match exchange.only {
-            Some(only) => Tried::all_but(only, pool.endpoints.len()),
-            None => Tried::new(),
-        },
+        tried,
         last: None,
         doubted: Vec::new(),
         last_fault: None,
-        charged: 0,
         first_byte: pool.timeouts.first_byte,
     };
     loop {
@@ -112,7 +127,7 @@ pub async fn choose(
         journey.tried.insert(lease.index());
         journey.ctx.attempts += 1;
         journey.ctx.endpoint = Some((Arc::clone(lease.pool()), lease.index()));
-        let sent = payload.for_endpoint(lease.endpoint());
+        let sent = bodies.for_endpoint(lease.endpoint());
         let context = tracing::attempt(journey.ctx, lease.endpoint(), Instant::now());
         let head = match prepared.for_endpoint(lease.endpoint(), sent.len, context.as_deref()) {
             Ok(head) => head,
@@ -265,11 +280,11 @@ impl Journey<'_> {
     }
 
     fn may_retry(&mut self, reason: &str, now: Instant) -> bool {
-        if self.charged >= self.pool.retries || !self.pool.has_untried(&self.tried) {
+        if self.ctx.retries >= self.pool.retries || !self.pool.has_untried(&self.tried) {
             return false;
         }
         let allowed = self.pool.retry_budget.withdraw(now);
-        self.charged += u32::from(allowed);
+        self.ctx.retries += u32::from(allowed);
         if !allowed {
             self.metrics.retry_budget_exhausted.inc();
             log::debug!(

@@ -46,6 +46,7 @@ pub struct Metrics {
     request_duration: HistogramVec,
     models: models::Families,
     queue_wait: HistogramVec,
+    continuations: IntCounterVec,
     retries: IntCounterVec,
     upstream_connections: IntCounterVec,
     refused: IntCounterVec,
@@ -62,6 +63,7 @@ pub struct PoolMetrics {
     pub retry_budget_exhausted: IntCounter,
     unanswered: Codes,
     pool: Arc<str>,
+    continuations: IntCounterVec,
     retries: IntCounterVec,
 }
 
@@ -96,6 +98,7 @@ impl Metrics {
             request_duration: histograms(r, "request_duration_seconds", DURATION),
             models: models::Families::register(r),
             queue_wait: histograms(r, "queue_wait_seconds", QUEUE_WAIT),
+            continuations: counters(r, "continuations_total"),
             retries: counters(r, "retries_total"),
             upstream_connections: counters(r, "upstream_connections_total"),
             refused: counters(r, "refused_total"),
@@ -120,6 +123,7 @@ impl Metrics {
             retry_budget_exhausted: self.retry_budget_exhausted.with_label_values(&[pool]),
             unanswered: Codes::new(&self.requests, pool, NO_ENDPOINT),
             pool: pool.into(),
+            continuations: self.continuations.clone(),
             retries: self.retries.clone(),
         }
     }
@@ -175,7 +179,12 @@ impl Metrics {
     /// The same for a pool and what was counted for it alone.
     pub fn forget_pool(&self, gone: &PoolMetrics) {
         gone.unanswered.gone.store(true, Relaxed);
-        for counters in [&self.requests, &self.retries, &self.retry_budget_exhausted] {
+        for counters in [
+            &self.requests,
+            &self.continuations,
+            &self.retries,
+            &self.retry_budget_exhausted,
+        ] {
             families::remove(counters, &[("pool", &gone.pool)]);
         }
         // Labels that were never used: nothing to remove.
@@ -216,6 +225,13 @@ impl PoolMetrics {
     /// A request of this pool was sent again; the reason is what the try before it died of.
     pub fn retried(&self, reason: &'static str) {
         self.retries.with_label_values(&[&*self.pool, reason]).inc();
+    }
+
+    /// A stream of this pool was cut; how it went on, or why not.
+    pub fn continued(&self, result: &'static str) {
+        self.continuations
+            .with_label_values(&[&*self.pool, result])
+            .inc();
     }
 
     /// A request of this pool ended with `code` without an endpoint's answer.

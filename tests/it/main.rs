@@ -12,6 +12,7 @@ mod catalog;
 mod choosing;
 mod client_timeouts;
 mod connection;
+mod continuing;
 mod costs;
 mod cuts;
 mod draining;

@@ -497,6 +497,7 @@ fn pool(
             ratio: 0.2,
             min_per_second: 10,
         },
+        continue_streams: config::ContinueStreams::ByIds,
         tls: UpstreamTls {
             ca: None,
             verify: true,

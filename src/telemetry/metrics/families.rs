@@ -29,6 +29,7 @@ pub(super) const FAMILIES: &[Family] = &[
     family("config_reloads_total", &["result"], "Reloads of the configuration, by result (success, failure)."),
     family("connections", &["state"], "Open connections of clients: reading, writing (a request is being answered), waiting (idle)."),
     family("connections_total", &[], "Connections accepted from clients."),
+    family("continuations_total", &["pool", "result"], "Streams cut after they began: gone on with by ids or by text, only the end was missing (end), no other endpoint could (failed), the request does not allow it (refused)."),
     family("e2el_seconds", &["pool", "model"], "End-to-end latency: from a request's head to the end of an answer that came to its end."),
     family("ejections_total", &["pool", "endpoint", "reason"], "Times an endpoint was taken out of its pool, by reason."),
     family("endpoint_in_flight", &["pool", "endpoint"], "Requests the endpoint has from this gateway now."),
