@@ -209,6 +209,8 @@ pub struct Pool {
     pub policy: PolicyName,
     /// What its endpoints have that have no `max_in_flight` of their own.
     pub max_in_flight: Option<u32>,
+    /// Where requests wait when all its endpoints are at theirs; `None` = nowhere.
+    pub queue: Option<Queue>,
     /// Further tries per request, on other endpoints.
     pub retries: u32,
     pub retry_budget: RetryBudget,
@@ -253,6 +255,15 @@ pub enum ContinueStreams {
 pub enum PolicyName {
     LeastInflight,
     RoundRobin,
+}
+
+/// Where requests wait for an endpoint below its `max_in_flight`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Queue {
+    /// Most that wait at a time.
+    pub size: usize,
+    /// Longest that one waits.
+    pub timeout: Duration,
 }
 
 #[derive(Debug, Clone, PartialEq)]

@@ -8,8 +8,8 @@ use super::reader::Field;
 use super::schema::{MOST_ENDPOINTS, MOST_POOLS};
 use super::section::{Named, Section};
 use super::{
-    ContinueStreams, Endpoint, Engine, Health, PolicyName, Pool, RetryBudget, Secret, Timeouts,
-    UpstreamTls, Url, decode, endpoint_url, models,
+    ContinueStreams, Endpoint, Engine, Health, PolicyName, Pool, Queue, RetryBudget, Secret,
+    Timeouts, UpstreamTls, Url, decode, endpoint_url, models,
 };
 
 /// The pool that a file without `pools` has.
@@ -124,6 +124,10 @@ fn without_endpoints(section: &Section<'_>, name: &str, inherited: &Timeouts) ->
         endpoints: Vec::new(),
         policy: (section.choice("policy")).unwrap_or(PolicyName::LeastInflight),
         max_in_flight: section.count_or_none("max_in_flight"),
+        queue: section.section_or_null("queue").map(|queue| Queue {
+            size: queue.count("size"),
+            timeout: queue.duration("timeout"),
+        }),
         retries: section.count("retries"),
         retry_budget: RetryBudget {
             ratio: budget.ratio("ratio"),

@@ -1,7 +1,7 @@
 mod catalog;
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
@@ -14,6 +14,7 @@ pub use catalog::LastCatalog;
 
 use super::fault::{Fault, ProbeFailure};
 use super::health::{Change, FULL, Health, Phase};
+use super::places::Places;
 use super::recall::Recalls;
 use super::status::{EndpointStatus, State};
 use crate::config::{self, Secret};
@@ -58,7 +59,7 @@ pub struct EndpointState {
     /// What it says that it is and serves.
     pub catalog: LastCatalog,
     /// Shared by the endpoints of one url and address that differ in their TLS settings.
-    in_flight: Arc<AtomicU32>,
+    pub(super) places: Arc<Places>,
     requests: AtomicU64,
     resolved: bool,
     /// The origin of the times below.
@@ -135,7 +136,7 @@ impl EndpointState {
             target,
             idle: IdlePool::new(),
             catalog: LastCatalog::default(),
-            in_flight: Arc::default(),
+            places: Arc::default(),
             requests: AtomicU64::new(0),
             resolved,
             born: now,
@@ -161,7 +162,7 @@ impl EndpointState {
     /// Counts together with `other`, which is the same engine reached with other TLS settings. Only
     /// before the first lease.
     pub(crate) fn counting_with(mut self, other: &EndpointState) -> Self {
-        self.in_flight = Arc::clone(&other.in_flight);
+        self.places = Arc::clone(&other.places);
         self
     }
 
@@ -176,7 +177,7 @@ impl EndpointState {
 
     /// Requests it holds: exactly the number of its live leases.
     pub fn in_flight(&self) -> u32 {
-        self.in_flight.load(Ordering::Acquire)
+        self.places.taken()
     }
 
     /// Leases ever taken.
@@ -328,13 +329,7 @@ impl EndpointState {
 
     /// One more in flight, unless that were more than `cap`.
     pub(super) fn take(&self, cap: Option<u32>) -> bool {
-        let cap = cap.unwrap_or(u32::MAX);
-        let taken = self
-            .in_flight
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |count| {
-                (count < cap).then(|| count + 1)
-            })
-            .is_ok();
+        let taken = self.places.take(cap);
         if taken {
             self.requests.fetch_add(1, Ordering::Relaxed);
         }
@@ -342,7 +337,7 @@ impl EndpointState {
     }
 
     pub(super) fn give_back(&self) {
-        self.in_flight.fetch_sub(1, Ordering::AcqRel);
+        self.places.give_back();
     }
 
     pub(super) fn gate(&self) -> Gate {
@@ -387,10 +382,15 @@ impl EndpointState {
         self.ramp_from.store(ramp, Ordering::Release);
         self.note_success
             .store(health.would_note_success(), Ordering::Release);
-        let before = self.gate.swap(gate as u8, Ordering::AcqRel);
-        if gate == Gate::Usable && before != Gate::Usable as u8 {
+        // In one order with `Places::watch`, as a place that is given back.
+        let before = self.gate.swap(gate as u8, Ordering::SeqCst);
+        if before == gate as u8 {
+            return;
+        }
+        if gate == Gate::Usable {
             self.recovered.notify_one();
         }
+        self.places.changed();
     }
 }
 

@@ -63,6 +63,8 @@ pub struct RequestCtx {
     /// The one its model goes to.
     pub pool: Option<Arc<Pool>>,
     // pick, lease, send, classify
+    /// How long it has waited in the pool's queue, if it had to.
+    pub queue: Option<Duration>,
     pub attempts: u32,
     /// Attempts that count against the pool's `retries`: a refused connect is free.
     pub retries: u32,
@@ -109,6 +111,7 @@ impl RequestCtx {
             limited: None,
             model: None,
             pool: None,
+            queue: None,
             attempts: 0,
             retries: 0,
             endpoint: None,

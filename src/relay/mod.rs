@@ -184,7 +184,8 @@ fn credentials(snapshot: &Snapshot, pool: &Pool) -> Credentials {
     let mut endpoints = pool.endpoints.iter();
     if snapshot.keyring.is_some() {
         Credentials::Keep
-    } else if endpoints.any(|endpoint| endpoint.api_key.is_some()) {
+    } else if endpoints.any(|one| one.api_key.is_some() || one.max_in_flight.is_some()) {
+        // Where requests can wait, a reload may bring an endpoint with a key meanwhile.
         Credentials::UnlessOwn
     } else {
         Credentials::Pass
@@ -237,7 +238,8 @@ fn bind(shared: &Shared, ctx: &RequestCtx, call: Call, answer: &attempt::Answer,
 fn overhead(ctx: &RequestCtx, answer: &attempt::Answer) -> Option<std::time::Duration> {
     let read = ctx.body_read?;
     let to_send = answer.sent_at.saturating_duration_since(read);
-    (ctx.attempts == 1).then(|| to_send.saturating_sub(answer.connect.unwrap_or_default()))
+    let others = answer.connect.unwrap_or_default() + ctx.queue.unwrap_or_default();
+    (ctx.attempts == 1).then(|| to_send.saturating_sub(others))
 }
 
 /// Returns the connection to its endpoint's pool, if it can serve again.

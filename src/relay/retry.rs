@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use crate::balance::RequestFacts;
 use crate::openai::ApiError;
 use crate::openai::sse::ErrorEvent;
-use crate::pool::{EndpointState, Fault, Lease, Outcome, Pool, Tried, Unavailable};
+use crate::pool::{EndpointState, Fault, Lease, NoPlace, Outcome, Pool, Tried, lease_or_wait};
 use crate::server::Shared;
 use crate::telemetry::metrics::PoolMetrics;
 use crate::upstream::ResponseHead;
@@ -21,7 +21,7 @@ use super::payload::Bodies;
 use super::request::Prepared;
 use super::tracing;
 
-/// What a client is told to wait when no endpoint can take its request.
+/// What a client is told to wait when no endpoint is there to take its request.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// What the client will be shown.
@@ -62,7 +62,8 @@ impl Held {
 
 /// One request's way from endpoint to endpoint.
 struct Journey<'a> {
-    pool: &'a Arc<Pool>,
+    /// Of a newer epoch, if it had to wait and there was a reload meanwhile.
+    pool: Arc<Pool>,
     metrics: &'a PoolMetrics,
     ctx: &'a mut RequestCtx,
     tried: Tried,
@@ -107,8 +108,9 @@ pub async fn choose(
         }
     };
     let facts = RequestFacts::default();
+    let only = exchange.only.map(|only| pool.endpoints[only].state.id);
     let mut journey = Journey {
-        pool,
+        pool: Arc::clone(pool),
         metrics: shared.pool_metrics(pool),
         ctx,
         tried,
@@ -118,16 +120,15 @@ pub async fn choose(
         first_byte: pool.timeouts.first_byte,
     };
     loop {
-        let now = Instant::now();
-        let lease = match pool.lease(&facts, &journey.tried, now, rng) {
+        let lease = match journey.lease(only, &facts, rng).await {
             Ok(lease) => lease,
-            Err(unavailable) => return journey.give_up(unavailable),
+            Err(none) => return journey.give_up(none),
         };
         journey.tried.insert(lease.index());
         journey.ctx.attempts += 1;
-        journey.ctx.endpoint = Some((Arc::clone(pool), lease.index()));
+        journey.ctx.endpoint = Some((Arc::clone(lease.pool()), lease.index()));
         let sent = bodies.for_endpoint(lease.endpoint());
-        let context = tracing::attempt(journey.ctx, lease.endpoint(), now);
+        let context = tracing::attempt(journey.ctx, lease.endpoint(), Instant::now());
         let head = match prepared.for_endpoint(lease.endpoint(), sent.len, context.as_deref()) {
             Ok(head) => head,
             Err(problem) => {
@@ -143,7 +144,7 @@ pub async fn choose(
             &lease,
             &exchange,
             head,
-            shared.endpoint_metrics(pool, &lease),
+            shared.endpoint_metrics(lease.pool(), &lease),
         )
         .await;
         match journey.judge(result, lease, &exchange) {
@@ -159,6 +160,16 @@ enum Step {
 }
 
 impl Journey<'_> {
+    async fn lease(
+        &mut self,
+        only: Option<u64>,
+        facts: &RequestFacts,
+        rng: &mut fastrand::Rng,
+    ) -> Result<Lease, NoPlace> {
+        let (pool, tried) = (&mut self.pool, &mut self.tried);
+        lease_or_wait(pool, tried, only, facts, &mut self.ctx.queue, rng).await
+    }
+
     fn judge(
         &mut self,
         result: Result<Answer, Failure>,
@@ -294,15 +305,13 @@ impl Journey<'_> {
         );
     }
 
-    fn give_up(mut self, unavailable: Unavailable) -> Chosen {
+    fn give_up(mut self, none: NoPlace) -> Chosen {
         if self.last.is_some() || self.last_fault.is_some_and(|f| !f.is_connect()) {
             return self.exhausted();
         }
-        Chosen::Refused(match unavailable {
-            Unavailable::AllAtCap => ApiError::Overloaded {
-                retry_after: RETRY_AFTER,
-            },
-            Unavailable::AllDown | Unavailable::AllTried => ApiError::NoEndpointAvailable {
+        Chosen::Refused(match none {
+            NoPlace::Busy { retry_after } => ApiError::Overloaded { retry_after },
+            NoPlace::AllDown | NoPlace::AllTried => ApiError::NoEndpointAvailable {
                 retry_after: RETRY_AFTER,
             },
         })

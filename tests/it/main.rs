@@ -29,6 +29,7 @@ mod models;
 mod moving;
 mod moving_limits;
 mod pingora;
+mod queueing;
 mod reload;
 mod response_headers;
 mod responses;

@@ -491,6 +491,7 @@ fn pool(
         endpoints: Vec::new(),
         policy,
         max_in_flight: None,
+        queue: None,
         retries: 3,
         retry_budget: config::RetryBudget {
             ratio: 0.2,

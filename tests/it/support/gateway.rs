@@ -178,10 +178,11 @@ impl Gateway {
                 .all_endpoints()
                 .map(|endpoint| endpoint.in_flight())
                 .sum();
+            let queued: usize = snapshot.pools.iter().map(|pool| pool.queue.depth()).sum();
             let writing = shared.metrics.connection_counts.now().writing;
-            (in_flight, shared.body_memory.total(), writing)
+            (in_flight, queued, shared.body_memory.total(), writing)
         };
-        until("everything to be given back", || left() == (0, 0, 0)).await;
+        until("everything to be given back", || left() == (0, 0, 0, 0)).await;
     }
 
     /// Insists that nothing is left of the requests, and stops.
