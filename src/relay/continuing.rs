@@ -117,18 +117,33 @@ impl Onward<'_> {
         Some(Box::new(Continuable::new(kept, charge, limit)))
     }
 
-    /// Whether another endpoint than this one could take the stream now.
-    pub fn has_other(&self, kept: &Kept, index: usize) -> bool {
-        let mut others = self.pool.endpoints.iter().enumerate();
-        others.any(|(other, endpoint)| {
-            other != index && endpoint.state.is_up() && self.can(kept, endpoint)
+    /// Whether another endpoint than this one ([`EndpointState::id`](crate::pool::EndpointState::id)) could take the
+    /// stream now.
+    pub fn has_other(&self, kept: &Kept, id: u64) -> bool {
+        self.other(&self.pool_now(), kept, Some(id)).is_some()
+    }
+
+    /// The pool as it is by now: the stream may be older than the last reload.
+    fn pool_now(&self) -> Arc<Pool> {
+        let snapshot = self.shared.snapshot.load();
+        let mut pools = snapshot.pools.iter();
+        let same = pools.find(|pool| pool.name == self.pool.name);
+        Arc::clone(same.unwrap_or(self.pool))
+    }
+
+    /// The first endpoint that is up and can go on, but for the one with this id.
+    fn other(&self, pool: &Pool, kept: &Kept, but: Option<u64>) -> Option<usize> {
+        let mut endpoints = pool.endpoints.iter();
+        endpoints.position(|endpoint| {
+            let state = &endpoint.state;
+            Some(state.id) != but && state.is_up() && self.can(pool, kept, endpoint)
         })
     }
 
-    fn can(&self, kept: &Kept, endpoint: &Endpoint) -> bool {
+    fn can(&self, pool: &Pool, kept: &Kept, endpoint: &Endpoint) -> bool {
         match kept.is_by_ids() {
-            true => gives_ids(self.pool, endpoint) && self.room(kept, endpoint).is_some(),
-            false => takes_text(self.pool, endpoint),
+            true => gives_ids(pool, endpoint) && self.room(kept, endpoint).is_some(),
+            false => takes_text(pool, endpoint),
         }
     }
 
@@ -144,36 +159,19 @@ impl Onward<'_> {
         self.names.for_endpoint(endpoint).or(self.names.public())
     }
 
-    /// The ids of `text`, asked of one that could go on.
-    async fn tokenize(&self, kept: &Kept, text: &str, from: Option<usize>) -> Option<Vec<u32>> {
-        let mut others = self.pool.endpoints.iter().enumerate();
-        let (_, other) = others.find(|(index, endpoint)| {
-            Some(*index) != from && endpoint.state.is_up() && self.can(kept, endpoint)
-        })?;
-        tokenize(other, self.model(other), text).await
-    }
-
-    /// Asks the other endpoints, one after the other, to go on with what `kept` has. `from`: where it was cut, if it was.
-    pub async fn go_on(
-        &self,
-        session: &mut Session,
-        ctx: &mut RequestCtx,
-        kept: &Kept,
-        from: Option<usize>,
-    ) -> Went {
-        if ctx.retries >= self.pool.retries {
+    /// Asks endpoints, one after the other, to go on with what `kept` has; not the one where it was cut.
+    pub async fn go_on(&self, session: &mut Session, ctx: &mut RequestCtx, kept: &Kept) -> Went {
+        let pool = self.pool_now();
+        if ctx.retries >= pool.retries {
             return Went::Failed;
         }
         let mut tried = Tried::new();
-        if let Some(from) = from {
-            tried.insert(from);
-        }
-        for (index, endpoint) in self.pool.endpoints.iter().enumerate() {
-            if !self.can(kept, endpoint) {
+        for (index, endpoint) in pool.endpoints.iter().enumerate() {
+            if Some(endpoint.state.id) == ctx.cut_at || !self.can(&pool, kept, endpoint) {
                 tried.insert(index);
             }
         }
-        let body = match ContinuedBody::new(self, kept) {
+        let body = match ContinuedBody::new(self, &pool, kept) {
             Ok(body) => body,
             Err(NothingLeft) => return Went::Ended,
         };
@@ -213,7 +211,7 @@ impl Onward<'_> {
         let downstream = session.as_downstream_mut();
         let chosen = tokio::select! {
             biased;
-            chosen = retry::choose(self.shared, self.pool, prepared, &body, &exchange, ctx, &mut rng, way) => chosen,
+            chosen = retry::choose(self.shared, &pool, prepared, &body, &exchange, ctx, &mut rng, way) => chosen,
             left = downstream.read_body_or_idle(true) => return Went::Left(stream::left_error(left)),
         };
         match chosen {
@@ -239,10 +237,10 @@ struct ContinuedBody<'a> {
 }
 
 impl<'a> ContinuedBody<'a> {
-    fn new(onward: &'a Onward<'a>, kept: &'a Kept) -> Result<Self, NothingLeft> {
+    fn new(onward: &'a Onward<'a>, pool: &Pool, kept: &'a Kept) -> Result<Self, NothingLeft> {
         match kept.is_by_ids() {
             true => {
-                let mut endpoints = onward.pool.endpoints.iter();
+                let mut endpoints = pool.endpoints.iter();
                 if endpoints.any(|endpoint| onward.room(kept, endpoint) == Some(0)) {
                     return Err(NothingLeft);
                 }
@@ -360,29 +358,40 @@ pub async fn turn(
         place.lease.settle(outcome_of(fault), Instant::now());
         return Turn::Over(result, None);
     }
-    let mut from = Some(place.lease.index());
-    match (fault, can_go_on) {
+    let asked_for_ids = match (fault, can_go_on) {
         (Some(fault), true) => {
             tell(&place.lease, ctx, fault, kept);
+            ctx.cut_at = Some(place.lease.state.id);
             place.lease.settle(outcome_of(fault), Instant::now());
+            let pool = onward.pool_now();
+            let other = onward.other(&pool, kept, ctx.cut_at);
+            other.map(|other| (pool, other))
         }
         (None, _) if result.is_err() => {
-            from = None;
+            let asked = (Arc::clone(place.lease.pool()), place.lease.index());
             place.lease.settle(Outcome::Neutral, Instant::now());
+            Some(asked)
         }
         (None, _) => return Turn::Over(result, Some(place)),
         (Some(_), false) => return over(session, ctx, events, result, Some(place)).await,
-    }
+    };
     drop(place.connection);
     if let Some(text) = kept.text_to_tokenize() {
-        match onward.tokenize(kept, text, from).await {
+        let ids = match asked_for_ids {
+            Some((pool, index)) => {
+                let endpoint = &pool.endpoints[index];
+                tokenize(endpoint, onward.model(endpoint), text).await
+            }
+            None => None,
+        };
+        match ids {
             Some(ids) => kept.tokenized(&ids),
             None if fault.is_none() => return Turn::Over(result, None),
             None => {}
         }
     }
     let way = way_of(kept);
-    match onward.go_on(session, ctx, kept, from).await {
+    match onward.go_on(session, ctx, kept).await {
         Went::On(answer, lease) => {
             metrics.continued(way);
             Turn::On(stretch(events, *answer, lease))

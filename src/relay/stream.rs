@@ -359,7 +359,7 @@ async fn relay(
     let mut patience = Patience::new(read_timeout, alarm, recall, engine, so_far);
     let leaves = Leaves {
         onward,
-        index: lease.index(),
+        id: engine.id,
     };
     let relayed = pass_on(
         session,
@@ -378,7 +378,7 @@ async fn relay(
 /// Whether a stream leaves an endpoint that is recalled.
 struct Leaves<'a> {
     onward: Option<&'a Onward<'a>>,
-    index: usize,
+    id: u64,
 }
 
 impl Leaves<'_> {
@@ -387,7 +387,7 @@ impl Leaves<'_> {
         match (self.onward, kept) {
             (Some(onward), Some(kept)) => {
                 let kept = &kept.kept;
-                kept.is_finished() || kept.can_go_on() && onward.has_other(kept, self.index)
+                kept.is_finished() || kept.can_go_on() && onward.has_other(kept, self.id)
             }
             _ => false,
         }

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::super::{Dialect, Usage};
-use super::alike::{Alike, Found, Pattern};
+use super::alike::Pattern;
 use super::chunk::{self, Chunk};
 use super::dress::{DONE, End, Frame};
 use super::plan::Plan;
@@ -243,62 +243,6 @@ impl Kept {
         out.into()
     }
 
-    /// Takes whole events that are all alike another one before them, if they are; adds them to `out` as the client
-    /// gets them, where that is otherwise.
-    pub fn take_alike(&mut self, piece: &[u8], out: &mut Vec<u8>) -> Alike {
-        if self.source != Source::First || self.is_finished {
-            return Alike::No;
-        }
-        let (ids, text, begun) = (self.ids.len(), self.text.len(), out.len());
-        let seam = self.seam.ids();
-        match self.try_alike(piece, out) {
-            Some(shown) if self.hides_ids => Alike::Rewritten(shown),
-            Some(shown) => {
-                self.events += u64::from(shown);
-                Alike::AsTheyAre(shown)
-            }
-            None => {
-                out.truncate(begun);
-                self.ids.truncate(ids);
-                self.text.truncate(text);
-                if self.by == By::Ids && self.hold == 0 {
-                    self.seam.advance(seam);
-                }
-                Alike::No
-            }
-        }
-    }
-
-    fn try_alike(&mut self, piece: &[u8], out: &mut Vec<u8>) -> Option<u32> {
-        let keeps = !self.has_given_up;
-        let (mut at, mut shown) = (0, 0);
-        while at < piece.len() {
-            let found = self.pattern.find(&piece[at..])?;
-            if keeps {
-                match self.by {
-                    By::Ids => self.seam.is_tight().then_some(())?,
-                    By::Text => self.text.extend_from_slice(found.text),
-                    By::Unknown => return None,
-                }
-                if self.by == By::Ids {
-                    push_id(found.ids, &mut self.ids)?;
-                    if !found.text.is_empty() {
-                        self.seam.advance(self.ids.len());
-                    }
-                }
-            }
-            if self.hides_ids && !is_hidden(self.dialect, &found) {
-                self.pattern.write(&found, out);
-            }
-            shown += u32::from(!found.text.is_empty());
-            at += found.length;
-        }
-        if keeps && shown > 0 {
-            self.part = self.pattern_part;
-        }
-        Some(shown)
-    }
-
     /// Takes whole events; gives what of them the client is shown.
     pub fn take(&mut self, events: &Bytes) -> Bytes {
         let mut out = Vec::with_capacity(events.len());
@@ -375,7 +319,7 @@ impl Kept {
             (None, Some((_, text))) => (Part::Reasoning, text),
             _ => return,
         };
-        if is_plain && self.hold == 0 {
+        if is_plain {
             self.pattern
                 .learn(event, text, &choice.token_ids_at, self.hides_ids);
             self.pattern_part = part;
@@ -437,28 +381,6 @@ impl Kept {
     }
 }
 
-/// A token without text has an event only because ids were asked for.
-fn is_hidden(dialect: Dialect, found: &Found<'_>) -> bool {
-    dialect == Dialect::Chat && found.text.is_empty()
-}
-
-/// Adds the one id; `None` where there is another number of them.
-fn push_id(digits: &[u8], ids: &mut Vec<u32>) -> Option<()> {
-    if digits.is_empty() || digits.len() > 9 {
-        return None;
-    }
-    let id = digits.iter().try_fold(0_u32, |id, digit| {
-        digit
-            .is_ascii_digit()
-            .then(|| id * 10 + u32::from(digit - b'0'))
-    })?;
-    if ids.len() == ids.capacity() {
-        ids.reserve_exact(ids.len() / 8 + 256);
-    }
-    ids.push(id);
-    Some(())
-}
-
 /// Writes the event without the ids that the client has not asked for.
 fn without_ids(event: &[u8], chunk: &Chunk<'_>, hides: bool, out: &mut Vec<u8>) {
     let mut from = 0;
@@ -472,9 +394,14 @@ fn without_ids(event: &[u8], chunk: &Chunk<'_>, hides: bool, out: &mut Vec<u8>) 
 
 /// The length of the event that `bytes` begin with.
 fn event_length(bytes: &[u8]) -> usize {
-    let ends = [&b"\n\n"[..], b"\r\n\r\n", b"\r\r"];
+    let end = memchr::memmem::find(bytes, b"\n\n").map(|at| at + 2);
+    let event = &bytes[..end.unwrap_or(bytes.len())];
+    if memchr::memchr(b'\r', event).is_none() {
+        return event.len();
+    }
+    let ends = [&b"\r\n\r\n"[..], b"\r\r"];
     let found = ends
         .iter()
-        .filter_map(|end| Some(memchr::memmem::find(bytes, end)? + end.len()));
-    found.min().unwrap_or(bytes.len())
+        .filter_map(|end| Some(memchr::memmem::find(event, end)? + end.len()));
+    found.min().unwrap_or(event.len())
 }

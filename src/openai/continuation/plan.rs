@@ -110,27 +110,19 @@ impl Plan {
     pub fn by_ids(&self, kept: &Kept, model: Option<&str>, left: u64) -> Bytes {
         let ids = kept.ids();
         let produced = kept.produced();
-        let mut body = Vec::with_capacity(6 * ids.len() + self.carried.len() + 256);
+        let mut body = Vec::with_capacity(7 * ids.len() + self.carried.len() + 256);
         body.push(b'{');
         if let Some(model) = model {
             body.extend_from_slice(b"\"model\":");
-            body.extend_from_slice(&quoted(model));
+            body.extend_from_slice(&json(model));
             body.push(b',');
         }
-        body.extend_from_slice(b"\"prompt\":[");
-        let mut digits = itoa::Buffer::new();
-        for (position, id) in ids.iter().enumerate() {
-            if position > 0 {
-                body.push(b',');
-            }
-            body.extend_from_slice(digits.format(*id).as_bytes());
-        }
-        body.extend_from_slice(b"],\"max_tokens\":");
-        body.extend_from_slice(digits.format(left).as_bytes());
+        body.extend_from_slice(b"\"prompt\":");
+        body.extend_from_slice(&json(ids));
+        body.extend_from_slice(format!(",\"max_tokens\":{left}").as_bytes());
         let least = self.min_tokens.saturating_sub(produced).min(left);
         if least > 0 {
-            body.extend_from_slice(b",\"min_tokens\":");
-            body.extend_from_slice(digits.format(least).as_bytes());
+            body.extend_from_slice(format!(",\"min_tokens\":{least}").as_bytes());
         }
         body.extend_from_slice(
             b",\"stream\":true,\"stream_options\":{\"include_usage\":true},\"return_token_ids\":true",
@@ -207,8 +199,8 @@ fn is_allowed(asked: &Peeked, dialect: Dialect) -> bool {
 /// Whether the likeliest token is taken every time: `temperature` 0 or `top_k` 1.
 fn is_greedy(onward: &Onward, pieces: &[Bytes]) -> bool {
     let number = |index: usize| -> Option<f64> {
-        let json = cut(pieces, onward.carried[index].clone()?);
-        std::str::from_utf8(&json).ok()?.parse().ok()
+        let value = cut(pieces, onward.carried[index].clone()?);
+        std::str::from_utf8(&value).ok()?.parse().ok()
     };
     number(TEMPERATURE) == Some(0.0) || number(TOP_K) == Some(1.0)
 }
@@ -233,8 +225,8 @@ fn longest_stop(json: &[u8]) -> Option<usize> {
     )
 }
 
-fn quoted(text: &str) -> Vec<u8> {
-    serde_json::to_vec(text).unwrap_or_default()
+fn json(value: &(impl serde::Serialize + ?Sized)) -> Vec<u8> {
+    serde_json::to_vec(value).unwrap_or_default()
 }
 
 /// The bytes at `range` of a body in pieces.

@@ -242,13 +242,21 @@ proptest! {
     #[test]
     fn what_is_compared_comes_to_the_same_as_what_is_read(
         tokens in prop::collection::vec(
-            (prop_oneof!["[a-z\"\\\\ ]{0,6}", Just("é🚀".to_owned()), Just(String::new())], 0u32..300_000),
+            (
+                prop_oneof!["[a-z\"\\\\ ]{0,6}", Just("é🚀".to_owned()), Just(String::new())],
+                prop::collection::vec(0u32..300_000, 1..3),
+            ),
             1..20,
         ),
         groups in prop::collection::vec(1usize..4, 20),
         with_ids in any::<bool>(),
+        stops in any::<bool>(),
     ) {
-        let plan = plan(CHAT, Dialect::Chat).unwrap();
+        let body = match stops && with_ids {
+            true => CHAT.replace("\"stream\"", "\"stop\":\"abc\",\"stream\""),
+            false => CHAT.to_owned(),
+        };
+        let plan = plan(&body, Dialect::Chat).unwrap();
         let (mut read, mut compared) = (Kept::new(&plan, with_ids), Kept::new(&plan, with_ids));
         let first = role(if with_ids { "[1,2]" } else { "null" });
         prop_assert_eq!(take(&mut read, &first), take(&mut compared, &first));
@@ -256,8 +264,9 @@ proptest! {
         for group in groups {
             let (now, later) = tokens.split_at(group.min(tokens.len()));
             tokens = later;
-            let events = |(text, id): &(String, u32)| {
-                chat_event(text, &if with_ids { format!("[{id}]") } else { "null".to_owned() })
+            let events = |(text, ids): &(String, Vec<u32>)| {
+                let ids = format!("{ids:?}").replace(' ', "");
+                chat_event(text, if with_ids { &ids } else { "null" })
             };
             let piece: String = now.iter().map(events).collect();
             let expected = take(&mut read, &piece);
@@ -273,5 +282,30 @@ proptest! {
             prop_assert_eq!(read.produced(), compared.produced());
             prop_assert_eq!(read.usage(), compared.usage());
         }
+    }
+
+    #[test]
+    fn no_events_break_a_promise(
+        kinds in prop::collection::vec((0usize..9, "[a-z<>/\"\\\\ ]{0,4}", 0u32..300, 1usize..3), 1..16),
+        then in 0usize..16,
+        with_ids in any::<bool>(),
+    ) {
+        let any = |(kind, text, id, count): &(usize, String, u32, usize)| {
+            let ids = format!("{:?}", vec![*id; *count]).replace(' ', "");
+            match kind {
+                0 => role("[1,2]"),
+                1 | 2 => chat_event(text, &ids),
+                3 => event(&format!(r#"{{"reasoning":{}}}"#, serde_json::json!(text)), "null", &ids),
+                4 | 5 => completion(text, "null", &ids),
+                6 => completion(text, "\"stop\"", &ids),
+                7 => "data: [DONE]\n\n".to_owned(),
+                _ => format!(": {}\r\n\r\n", text.len()),
+            }
+        };
+        let events: Vec<String> = kinds.iter().map(any).collect();
+        let (first, then) = events.split_at(then.min(events.len()));
+        let first = role("[1,2]") + &first.concat();
+        let broken = splices::broken(first.as_bytes(), then.concat().as_bytes(), with_ids);
+        prop_assert_eq!(broken, None);
     }
 }
