@@ -28,6 +28,7 @@ mod stream;
 mod timing;
 mod tokenize;
 mod tracing;
+mod turn;
 
 use std::cell::RefCell;
 use std::sync::Arc;

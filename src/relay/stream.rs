@@ -18,11 +18,12 @@ use crate::pool::{Fault, Lease, Outcome};
 use crate::upstream::{Connection, ReadError};
 
 use super::attempt::{Answer, fault_of, joined};
-use super::continuing::{self, Onward, Turn};
+use super::continuing::Onward;
 use super::ctx::{End, RequestCtx, Tokens};
 use super::events::{Events, Failed};
 use super::respond::{self, Framing};
 use super::straight::{self, Lost, Next, Patience};
+use super::turn::{self, Turn};
 
 /// h2: RST_STREAM overtakes DATA that was just written, so the error event gets a moment to leave.
 const H2_RESET_DELAY: Duration = Duration::from_millis(20);
@@ -105,7 +106,7 @@ pub async fn pass(
         ..
     } = answer;
     if let Some(events) = &mut events {
-        held = continuing::begin(&mut onward, &lease, events, held);
+        held = turn::begin(&mut onward, &lease, events, held);
     }
     let is_head = session.req_header().method == http::Method::HEAD;
     let framing = framing(
@@ -163,7 +164,7 @@ pub async fn pass(
         let (Some(onward), Some(so_far)) = (&onward, &mut events) else {
             break (result, Some(place));
         };
-        match continuing::turn(session, ctx, onward, so_far, place, result).await {
+        match turn::turn(session, ctx, onward, so_far, place, result).await {
             Turn::Over(result, place) => break (result, place),
             Turn::On(stretch) => {
                 let piece;
@@ -272,7 +273,7 @@ async fn conclude(
                     error = ApiError::UpstreamTimeout { after };
                 }
             }
-            settle(place, continuing::outcome_of(fault));
+            settle(place, turn::outcome_of(fault));
             ctx.fail(End::UpstreamCut, fault.reason());
             if let Some(dialect) = told_as {
                 ctx.cut.get_or_insert("refused");
