@@ -22,6 +22,8 @@ pub enum Fault {
     ErrorEvent,
     /// Not HTTP as we insist on it.
     BadResponse,
+    /// It accepts requests and makes no progress with any.
+    Hung,
 }
 
 impl Fault {
@@ -50,6 +52,7 @@ impl Fault {
             Fault::Status(_) => "status_other",
             Fault::ErrorEvent => "error_event",
             Fault::BadResponse => "bad_response",
+            Fault::Hung => "hung",
         }
     }
 }
@@ -70,6 +73,17 @@ pub enum ProbeFailure {
     BadResponse,
     /// `health.path` or the endpoint's `api_key` cannot stand in a request.
     Unsendable,
+    /// It is well, but does not say what it serves.
+    NoModels,
+    /// It is well, but did not answer the smallest of requests.
+    NoCanary,
+}
+
+impl ProbeFailure {
+    /// It is well, and does not prove that it serves.
+    pub fn is_of_proof(self) -> bool {
+        matches!(self, Self::NoModels | Self::NoCanary)
+    }
 }
 
 /// Why an endpoint is out.
@@ -93,6 +107,8 @@ impl Reason {
             Reason::Probe(ProbeFailure::Status(_)) => "probe_status",
             Reason::Probe(ProbeFailure::BadResponse) => "probe_bad_response",
             Reason::Probe(ProbeFailure::Unsendable) => "probe_unsendable",
+            Reason::Probe(ProbeFailure::NoModels) => "probe_models",
+            Reason::Probe(ProbeFailure::NoCanary) => "probe_canary",
             Reason::Unresolved => "unresolved",
         }
     }
@@ -112,6 +128,7 @@ impl fmt::Display for Reason {
             Reason::Fault(Fault::Status(code)) => write!(f, "answered {code}"),
             Reason::Fault(Fault::ErrorEvent) => f.write_str("error event in place of an answer"),
             Reason::Fault(Fault::BadResponse) => f.write_str("malformed answer"),
+            Reason::Fault(Fault::Hung) => f.write_str("hung"),
             Reason::Probe(ProbeFailure::Refused) => f.write_str("probe: connect refused"),
             Reason::Probe(ProbeFailure::ConnectTimedOut) => f.write_str("probe: connect timed out"),
             Reason::Probe(ProbeFailure::ConnectFailed) => f.write_str("probe: cannot connect"),
@@ -120,6 +137,12 @@ impl fmt::Display for Reason {
             Reason::Probe(ProbeFailure::BadResponse) => f.write_str("probe: malformed answer"),
             Reason::Probe(ProbeFailure::Unsendable) => {
                 f.write_str("probe: health.path or api_key cannot stand in a request")
+            }
+            Reason::Probe(ProbeFailure::NoModels) => {
+                f.write_str("probe: does not say what it serves")
+            }
+            Reason::Probe(ProbeFailure::NoCanary) => {
+                f.write_str("probe: does not answer a request for one token")
             }
             Reason::Unresolved => f.write_str("does not resolve"),
         }

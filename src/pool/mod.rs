@@ -11,6 +11,7 @@ mod fault;
 pub mod health;
 mod lease;
 mod retry_budget;
+mod silence;
 mod status;
 mod tried;
 
@@ -20,10 +21,11 @@ use std::sync::{Arc, OnceLock};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-pub use endpoint::{Endpoint, EndpointState, LastCatalog, Settings};
+pub use endpoint::{Endpoint, EndpointState, LastCatalog, LastReport, Report, Settings};
 pub use fault::{Fault, ProbeFailure, Reason};
 pub use lease::{Lease, Outcome};
 pub use retry_budget::RetryBudget;
+pub use silence::{Look, Silence};
 pub use status::{EndpointStatus, State};
 pub use tried::Tried;
 
@@ -129,7 +131,7 @@ impl Pool {
                 break;
             };
             let endpoint = &self.endpoints[index];
-            if endpoint.state.take(endpoint.max_in_flight) {
+            if endpoint.state.take(endpoint.max_in_flight, now) {
                 return Ok(Lease::new(Arc::clone(self), index));
             }
         }
