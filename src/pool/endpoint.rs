@@ -16,6 +16,7 @@ pub use report::{LastReport, Report};
 
 use super::fault::{Fault, ProbeFailure};
 use super::health::{Change, FULL, Health, Phase};
+use super::recall::Recalls;
 use super::status::{EndpointStatus, State};
 use crate::config::{self, Secret};
 use crate::telemetry::metrics::EndpointMetrics;
@@ -80,6 +81,7 @@ pub struct EndpointState {
     note_success: AtomicBool,
     settings: ArcSwap<Settings>,
     inner: Mutex<Inner>,
+    pub(super) recalls: Recalls,
     /// The next probe may be sooner than the prober thinks.
     pub(crate) rescheduled: Notify,
     /// It is usable again.
@@ -103,6 +105,8 @@ struct Inner {
     rng: fastrand::Rng,
     /// By reason, few of them.
     ejections: Vec<(&'static str, u64)>,
+    /// A connect was refused since the last good probe.
+    refused: bool,
 }
 
 /// Whether an endpoint may be chosen.
@@ -157,7 +161,9 @@ impl EndpointState {
                 health,
                 rng: fastrand::Rng::new(),
                 ejections: Vec::new(),
+                refused: false,
             }),
+            recalls: Recalls::default(),
             rescheduled: Notify::new(),
             recovered: Notify::new(),
         };
@@ -243,6 +249,7 @@ impl EndpointState {
         if self.is_up() {
             self.fault(Fault::Hung, now);
         }
+        self.recall(Fault::Hung);
     }
 
     /// A request was answered well. No lock unless there was something wrong before.
@@ -264,6 +271,7 @@ impl EndpointState {
             health,
             rng,
             ejections,
+            refused,
         } = &mut *inner;
         let change = health.fault(fault, now, &settings.health, rng);
         if change
@@ -273,9 +281,14 @@ impl EndpointState {
             count(ejections, fault.reason());
         }
         self.publish(health);
+        let is_first_refusal =
+            fault == Fault::ConnectRefused && !std::mem::replace(refused, true);
         drop(inner);
         self.rescheduled.notify_one();
         report(&settings.name, change, now);
+        if is_first_refusal {
+            self.recall(Fault::ConnectRefused);
+        }
     }
 
     /// How often it was taken out, by reason, since it is known.
@@ -313,6 +326,7 @@ impl EndpointState {
             health,
             rng,
             ejections,
+            refused,
         } = &mut *inner;
         let change = health.probed(result, flowing, now, &settings.health, rng);
         if change
@@ -322,8 +336,14 @@ impl EndpointState {
             count(ejections, "probe");
         }
         self.publish(health);
+        let is_refused = result == Err(ProbeFailure::Refused);
+        let is_first_refusal = is_refused && !*refused;
+        *refused = is_refused || (*refused && result.is_err());
         drop(inner);
         report(&settings.name, change, now);
+        if is_first_refusal {
+            self.recall(Fault::ConnectRefused);
+        }
     }
 
     /// Puts a new epoch's settings into effect.

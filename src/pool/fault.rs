@@ -24,6 +24,8 @@ pub enum Fault {
     BadResponse,
     /// It accepts requests and makes no progress with any.
     Hung,
+    /// Being drained, and its time is over. Does not speak against it.
+    Drained,
 }
 
 impl Fault {
@@ -53,6 +55,7 @@ impl Fault {
             Fault::ErrorEvent => "error_event",
             Fault::BadResponse => "bad_response",
             Fault::Hung => "hung",
+            Fault::Drained => "drained",
         }
     }
 }
@@ -129,6 +132,7 @@ impl fmt::Display for Reason {
             Reason::Fault(Fault::ErrorEvent) => f.write_str("error event in place of an answer"),
             Reason::Fault(Fault::BadResponse) => f.write_str("malformed answer"),
             Reason::Fault(Fault::Hung) => f.write_str("hung"),
+            Reason::Fault(Fault::Drained) => f.write_str("drained"),
             Reason::Probe(ProbeFailure::Refused) => f.write_str("probe: connect refused"),
             Reason::Probe(ProbeFailure::ConnectTimedOut) => f.write_str("probe: connect timed out"),
             Reason::Probe(ProbeFailure::ConnectFailed) => f.write_str("probe: cannot connect"),
