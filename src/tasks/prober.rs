@@ -49,9 +49,8 @@ impl Probe for HttpProbe {
                 .map_err(|error| match error {
                     ConnectError::Refused => ProbeFailure::Refused,
                     ConnectError::TimedOut => ProbeFailure::ConnectTimedOut,
-                    ConnectError::Busy | ConnectError::Tls(_) | ConnectError::Io(_) => {
-                        ProbeFailure::ConnectFailed
-                    }
+                    ConnectError::Busy => ProbeFailure::Busy,
+                    ConnectError::Tls(_) | ConnectError::Io(_) => ProbeFailure::ConnectFailed,
                 })?;
         let exchange = async {
             // An early answer makes the sending fail, and is an answer.
