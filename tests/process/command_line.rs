@@ -267,50 +267,6 @@ async fn without_a_file() {
     );
 }
 
-#[test]
-fn the_demo_answers_once() {
-    let output = run(&["demo", "--once", "--port", "0"]);
-    assert_eq!(code(&output), 0, "{}", err(&output));
-    let answer = String::from_utf8(output.stdout).unwrap();
-    assert!(
-        answer.contains("HTTP/1.1 200 ") && answer.contains("chat.completion"),
-        "{answer}"
-    );
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_engine_of_the_demo_can_be_killed() {
-    let mut child = Command::new(PROGRAM)
-        .args(["demo", "--port", "0"])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let said = Lines::of(child.stdout.take().unwrap());
-    let log = Lines::of(child.stderr.take().unwrap());
-    let last = |part: &str| {
-        said.wait_for(1, part)
-            .rsplit(' ')
-            .next()
-            .unwrap()
-            .to_owned()
-    };
-    let engine: i32 = last("  kill ").parse().unwrap();
-    let public = said.wait_for(1, "The gateway is at http://");
-    let public = public.split("http://").nth(1).unwrap();
-    let public = public.split(',').next().unwrap().parse().unwrap();
-    kill(Pid::from_raw(engine), Signal::SIGTERM).unwrap();
-    let body = r#"{"model":"DeepSeek-R1","messages":[],"max_tokens":1}"#;
-    let begun = Instant::now();
-    while log.count(" is down: ") == 0 {
-        let answer = ask(public, "POST", "/v1/chat/completions", body).await;
-        assert_eq!(answer.status, 200);
-        assert!(begun.elapsed() < PATIENCE, "{:#?}", log.all());
-    }
-    kill(Pid::from_raw(child.id() as i32), Signal::SIGINT).unwrap();
-    assert!(ended(&mut child, PATIENCE).expect("it ends").success());
-}
-
 /// The gateway alone has a meaning of its own for each signal.
 #[test]
 fn a_command_that_waits_can_be_interrupted() {
