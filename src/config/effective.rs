@@ -197,6 +197,7 @@ fn one_pool(yaml: &mut Yaml, pool: &Pool) {
     yaml.key(3, "rise", health.rise);
     yaml.key(3, "eject_after", health.eject_after);
     yaml.key(3, "eject_for", show_duration(&health.eject_for));
+    yaml.key(3, "stall", show_duration(&health.stall));
     let timeouts = &pool.timeouts;
     yaml.section(2, "timeouts");
     for (key, duration) in [

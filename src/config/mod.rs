@@ -317,6 +317,8 @@ pub struct Health {
     pub rise: u32,
     pub eject_after: u32,
     pub eject_for: Duration,
+    /// So long without an event, while it holds requests, makes it one to be asked whether it hangs.
+    pub stall: Duration,
 }
 
 /// Which model is served where. All of it empty: not configured, and every model goes to the only pool.

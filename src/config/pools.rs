@@ -155,6 +155,7 @@ fn without_endpoints(section: &Section<'_>, name: &str, inherited: &Timeouts) ->
             rise: health.count("rise"),
             eject_after: health.count("eject_after"),
             eject_for: health.duration("eject_for"),
+            stall: health.duration("stall"),
         },
         timeouts: decode::timeouts(&section.section("timeouts"), Some(inherited)),
     }

@@ -181,6 +181,7 @@ pub(super) static KEYS: &[Key] = &[
     key("pools.*.health.rise", Count(1, 100), "2"),
     key("pools.*.health.eject_after", Count(1, 1000), "3"),
     time("pools.*.health.eject_for", HOUR, "10s"),
+    time("pools.*.health.stall", HOUR, "30s"),
     key("pools.*.timeouts", Overrides("timeouts"), "{}"),
     // Without it every model goes to the only pool.
     given("models", Section),
@@ -229,7 +230,6 @@ pub(super) static LATER: &[&str] = &[
     "keys[].weight",
     "pools.*.heartbeat",
     "pools.*.drain_timeout",
-    "pools.*.health.stall",
     "pools.*.endpoints[].drain",
 ];
 

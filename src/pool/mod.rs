@@ -15,6 +15,7 @@ mod places;
 mod queue;
 mod recall;
 mod retry_budget;
+mod silence;
 mod status;
 mod tried;
 
@@ -24,11 +25,12 @@ use std::sync::{Arc, OnceLock};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-pub use endpoint::{Endpoint, EndpointState, LastCatalog, Settings};
+pub use endpoint::{Endpoint, EndpointState, LastCatalog, LastReport, Report, Settings};
 pub use fault::{Fault, ProbeFailure, Reason};
 pub use lease::{Lease, Outcome};
 pub use queue::{NoPlace, Queue, lease_or_wait};
 pub use retry_budget::RetryBudget;
+pub use silence::{Look, Silence};
 pub use status::{EndpointStatus, State};
 pub use tried::Tried;
 
@@ -143,7 +145,7 @@ impl Pool {
                 break;
             };
             let endpoint = &self.endpoints[index];
-            if endpoint.state.take(endpoint.max_in_flight) {
+            if endpoint.state.take(endpoint.max_in_flight, now) {
                 return Ok(Lease::new(Arc::clone(self), index));
             }
         }

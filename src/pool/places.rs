@@ -21,14 +21,14 @@ impl Places {
         self.taken.load(Ordering::Acquire)
     }
 
-    /// Takes one more, unless that were more than `cap`.
-    pub fn take(&self, cap: Option<u32>) -> bool {
+    /// Takes one more and says how many were taken before; `None`: there are `cap` already.
+    pub fn take(&self, cap: Option<u32>) -> Option<u32> {
         let cap = cap.unwrap_or(u32::MAX);
         self.taken
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, |count| {
                 (count < cap).then(|| count + 1)
             })
-            .is_ok()
+            .ok()
     }
 
     pub fn give_back(&self) {

@@ -8,6 +8,7 @@ use log::warn;
 use tokio::time::Instant;
 
 use crate::balance::RequestFacts;
+use crate::engine;
 use crate::openai::ApiError;
 use crate::openai::sse::ErrorEvent;
 use crate::pool::{EndpointState, Fault, Lease, NoPlace, Outcome, Pool, Tried, lease_or_wait};
@@ -48,13 +49,7 @@ impl Held {
     /// An engine that is full is not broken.
     fn is_full_queue(&self) -> bool {
         match self {
-            Self::Answer { head, body, .. } => {
-                // vLLM's and SGLang's own words; a 503 may mean other things.
-                head.status == 503
-                    && [&b"currently busy"[..], b"queue is full"]
-                        .iter()
-                        .any(|words| memchr::memmem::find(body, words).is_some())
-            }
+            Self::Answer { head, body, .. } => engine::says_queue_is_full(head.status, body),
             Self::Event(event) => event.overloaded,
         }
     }

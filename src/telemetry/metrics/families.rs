@@ -41,7 +41,7 @@ pub(super) const FAMILIES: &[Family] = &[
     family("overhead_seconds", &[], "The gateway's own share of a request's time."),
     family("queue_depth", &["pool"], "Requests that wait in the pool's queue now."),
     family("queue_wait_seconds", &["pool"], "Time in the pool's queue, of the requests that had to wait, however they ended."),
-    family("refused_total", &["reason"], "Requests and connections the gateway refused itself, by the error's code or the limit's name."),
+    family("refused_total", &["reason"], "Requests and connections the gateway refused itself, by the error's code or the limit's name; accept_failed: accepts that failed for want of descriptors."),
     family("request_duration_seconds", &["pool"], "From a request's head to the end of its answer."),
     family("requests_total", &["pool", "endpoint", "code"], "Requests by the endpoint that answered (none: no endpoint did) and the status sent to the client (499: it left)."),
     family("retries_total", &["pool", "reason"], "Requests sent again to another endpoint, by what the try before died of."),
