@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use crate::listener::{Bell, Writes};
 use crate::openai::sse::Ending;
 use crate::openai::{ApiError, Call, Dialect, Usage};
-use crate::pool::{Fault, Lease, Outcome};
+use crate::pool::{EndpointState, Fault, Lease, Outcome};
 use crate::upstream::{Connection, ReadError};
 
 use super::attempt::{Answer, fault_of, joined};
@@ -27,9 +27,6 @@ use super::turn::{self, Turn};
 
 /// h2: RST_STREAM overtakes DATA that was just written, so the error event gets a moment to leave.
 const H2_RESET_DELAY: Duration = Duration::from_millis(20);
-/// How long a stream that has to stay may be silent on an endpoint that was recalled: one that is shutting down
-/// may still finish it, one that is dead never says so.
-const RECALLED_SILENCE: Duration = Duration::from_secs(30);
 /// HTTP/1.0: an RST drops what the peer has not taken yet, so the error event gets a moment.
 const H1_RESET_DELAY: Duration = Duration::from_millis(100);
 
@@ -358,10 +355,7 @@ async fn relay(
     let engine = &lease.endpoint().state;
     let so_far = (std::mem::take(&mut ctx.intervals), ctx.last_content);
     let mut patience = Patience::new(read_timeout, alarm, recall, engine, so_far);
-    let leaves = Leaves {
-        onward,
-        id: engine.id,
-    };
+    let leaves = Leaves { onward, engine };
     let relayed = pass_on(
         session,
         ctx,
@@ -379,7 +373,7 @@ async fn relay(
 /// Whether a stream leaves an endpoint that is recalled.
 struct Leaves<'a> {
     onward: Option<&'a Onward<'a>>,
-    id: u64,
+    engine: &'a EndpointState,
 }
 
 impl Leaves<'_> {
@@ -388,7 +382,7 @@ impl Leaves<'_> {
         match (self.onward, kept) {
             (Some(onward), Some(kept)) => {
                 let kept = &kept.kept;
-                kept.is_finished() || kept.can_go_on() && onward.has_other(kept, self.id)
+                kept.is_finished() || kept.can_go_on() && onward.has_other(kept, self.engine.id)
             }
             _ => false,
         }
@@ -439,7 +433,8 @@ async fn pass_on(
             }
             Next::Lost(Lost::Recalled(Fault::Drained)) => continue,
             Next::Lost(Lost::Recalled(_)) => {
-                patience.shorten(RECALLED_SILENCE);
+                // One that is shutting down may still finish it, one that is dead never says so.
+                patience.shorten(leaves.engine.settings().health.stall);
                 continue;
             }
             Next::Lost(Lost::Silent) => {
