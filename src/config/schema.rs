@@ -157,6 +157,9 @@ pub(super) static KEYS: &[Key] = &[
     key("pools.*.engine", Value, "auto"),
     key("pools.*.policy", Value, "least_inflight"),
     or_null(key("pools.*.max_in_flight", Count(1, 1_000_000), "null")),
+    or_null(key("pools.*.queue", Section, "{}")),
+    key("pools.*.queue.size", Count(1, 100_000), "1024"),
+    time("pools.*.queue.timeout", HOUR, "60s"),
     key("pools.*.retries", Count(0, 10), "3"),
     key("pools.*.retry_budget", Section, "{}"),
     key("pools.*.retry_budget.ratio", Ratio(10.0), "0.2"),
@@ -165,6 +168,7 @@ pub(super) static KEYS: &[Key] = &[
         Count(0, 100_000),
         "10",
     ),
+    key("pools.*.continue_streams", Value, "true"),
     key("pools.*.tls", Section, "{}"),
     or_null(key("pools.*.tls.ca", Value, "null")),
     key("pools.*.tls.verify", Value, "true"),
@@ -224,10 +228,8 @@ pub(super) const MOST_KEYS: usize = 10_000;
 pub(super) static LATER: &[&str] = &[
     "keys[].priority",
     "keys[].weight",
-    "pools.*.queue",
     "pools.*.heartbeat",
     "pools.*.drain_timeout",
-    "pools.*.continue_streams",
     "pools.*.endpoints[].drain",
 ];
 

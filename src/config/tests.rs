@@ -217,6 +217,7 @@ pools:
       - { url: unix:/run/a.sock, api_key: plain-secret }
     policy: round_robin
     max_in_flight: 12
+    queue: { size: 7, timeout: 250ms }
     retries: 0
     retry_budget: { ratio: 0.125, min_per_second: 0 }
     tls: { ca: ca.pem, verify: false, server_name: Engines.internal }

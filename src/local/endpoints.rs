@@ -27,6 +27,8 @@ pub struct EndpointView<'a> {
     pub in_flight: u64,
     pub weight: u32,
     pub max_in_flight: Option<u32>,
+    /// Requests that wait in the queue of its pool.
+    pub queued: u64,
     pub backup: bool,
     #[serde(rename = "next_probe_ms", serialize_with = "milliseconds")]
     pub next_probe: Option<Duration>,
@@ -110,6 +112,7 @@ mod tests {
             in_flight: 3,
             weight: 1,
             max_in_flight: None,
+            queued: 4,
             backup: false,
             next_probe: Some(Duration::from_millis(1500)),
             idle_connections: 2,
@@ -120,7 +123,7 @@ mod tests {
             "[\n{\"pool\":\"default\",\"endpoint\":\"node0:8000\",\"url\":\"http://node0:8000\",\
              \"engine\":\"vllm\",\"models\":[\"DeepSeek-R1\",\"r1\"],\"state\":\"ejected\",\
              \"reason\":\"5 faults in a row\",\"since\":\"2026-11-24T08:45:09.123Z\",\"in_flight\":3,\"weight\":1,\
-             \"max_in_flight\":null,\"backup\":false,\"next_probe_ms\":1500,\"idle_connections\":2,\
+             \"max_in_flight\":null,\"queued\":4,\"backup\":false,\"next_probe_ms\":1500,\"idle_connections\":2,\
              \"load\":null}\n]\n"
         );
         let load = Load {

@@ -2,7 +2,7 @@ mod catalog;
 mod report;
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
@@ -16,6 +16,7 @@ pub use report::{LastReport, Report};
 
 use super::fault::{Fault, ProbeFailure};
 use super::health::{Change, FULL, Health, Phase};
+use super::places::Places;
 use super::recall::Recalls;
 use super::status::{EndpointStatus, State};
 use crate::config::{self, Secret};
@@ -62,7 +63,7 @@ pub struct EndpointState {
     /// How loaded it says that it is.
     pub report: LastReport,
     /// Shared by the endpoints of one url and address that differ in their TLS settings.
-    in_flight: Arc<AtomicU32>,
+    pub(super) places: Arc<Places>,
     requests: AtomicU64,
     resolved: bool,
     /// The origin of the times below.
@@ -145,8 +146,8 @@ impl EndpointState {
             target,
             idle: IdlePool::new(),
             catalog: LastCatalog::default(),
+            places: Arc::default(),
             report: LastReport::default(),
-            in_flight: Arc::default(),
             requests: AtomicU64::new(0),
             resolved,
             born: now,
@@ -174,7 +175,7 @@ impl EndpointState {
     /// Counts together with `other`, which is the same engine reached with other TLS settings. Only
     /// before the first lease.
     pub(crate) fn counting_with(mut self, other: &EndpointState) -> Self {
-        self.in_flight = Arc::clone(&other.in_flight);
+        self.places = Arc::clone(&other.places);
         self
     }
 
@@ -189,7 +190,7 @@ impl EndpointState {
 
     /// Requests it holds: exactly the number of its live leases.
     pub fn in_flight(&self) -> u32 {
-        self.in_flight.load(Ordering::Acquire)
+        self.places.taken()
     }
 
     /// Leases ever taken.
@@ -384,23 +385,18 @@ impl EndpointState {
 
     /// One more in flight, unless that were more than `cap`.
     pub(super) fn take(&self, cap: Option<u32>, now: Instant) -> bool {
-        let cap = cap.unwrap_or(u32::MAX);
-        let taken = self
-            .in_flight
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |count| {
-                (count < cap).then(|| count + 1)
-            });
-        if taken.is_ok() {
+        let before = self.places.take(cap);
+        if before.is_some() {
             self.requests.fetch_add(1, Ordering::Relaxed);
         }
-        if taken == Ok(0) {
+        if before == Some(0) {
             self.note_time(&self.busy_since, now);
         }
-        taken.is_ok()
+        before.is_some()
     }
 
     pub(super) fn give_back(&self) {
-        self.in_flight.fetch_sub(1, Ordering::AcqRel);
+        self.places.give_back();
     }
 
     pub(super) fn gate(&self) -> Gate {
@@ -446,10 +442,15 @@ impl EndpointState {
         self.ramp_from.store(ramp, Ordering::Release);
         self.note_success
             .store(health.would_note_success(), Ordering::Release);
-        let before = self.gate.swap(gate as u8, Ordering::AcqRel);
-        if gate == Gate::Usable && before != Gate::Usable as u8 {
+        // In one order with `Places::watch`, as a place that is given back.
+        let before = self.gate.swap(gate as u8, Ordering::SeqCst);
+        if before == gate as u8 {
+            return;
+        }
+        if gate == Gate::Usable {
             self.recovered.notify_one();
         }
+        self.places.changed();
     }
 }
 

@@ -221,6 +221,8 @@ impl Health {
     ) -> Option<Change> {
         let change = match result {
             Ok(()) => self.good_probe(now, config),
+            // Without descriptors here, every engine would be out.
+            Err(ProbeFailure::Busy) => None,
             Err(failure) => self.failed_probe(failure, flowing, now, config, rng),
         };
         self.schedule(result.is_ok(), change.is_some(), now, config, rng);
@@ -263,7 +265,7 @@ impl Health {
     ) -> Option<Change> {
         match failure {
             ProbeFailure::Refused | ProbeFailure::ConnectTimedOut => self.unreachable = true,
-            ProbeFailure::ConnectFailed => {}
+            ProbeFailure::ConnectFailed | ProbeFailure::Busy => {}
             _ => self.unreachable = false,
         }
         // What it has not proven it is asked for again by the next good probe, after a pause that doubles.

@@ -33,6 +33,8 @@ pub struct Exchange<'a> {
     pub usage: UsageAsked,
     /// Gives the model the name that the client used.
     pub rename: Option<&'a Rename>,
+    /// A stream may go on elsewhere, so that an error of its engine is not its last word.
+    pub may_go_on: bool,
     /// The one endpoint that can answer; `None`: any.
     pub only: Option<usize>,
 }
@@ -328,6 +330,9 @@ async fn hold_until_content(
         exchange.usage,
         exchange.rename.cloned(),
     );
+    if exchange.may_go_on {
+        events.hold_last_word();
+    }
     let mut held = 0;
     loop {
         let piece = match answer.connection.buffered_body()? {

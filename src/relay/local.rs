@@ -163,6 +163,7 @@ fn list_endpoints(snapshot: &Snapshot) -> Bytes {
             in_flight: u64::from(status.in_flight),
             weight: endpoint.weight,
             max_in_flight: endpoint.max_in_flight,
+            queued: pool.queue.depth() as u64,
             backup: endpoint.backup,
             next_probe: status
                 .next_probe

@@ -94,9 +94,8 @@ fn failure_of(failure: &Failure) -> ProbeFailure {
         Failure::Unsendable(_) => ProbeFailure::Unsendable,
         Failure::Connect(ConnectError::Refused) => ProbeFailure::Refused,
         Failure::Connect(ConnectError::TimedOut) => ProbeFailure::ConnectTimedOut,
-        Failure::Connect(ConnectError::Busy | ConnectError::Tls(_) | ConnectError::Io(_)) => {
-            ProbeFailure::ConnectFailed
-        }
+        Failure::Connect(ConnectError::Busy) => ProbeFailure::Busy,
+        Failure::Connect(ConnectError::Tls(_) | ConnectError::Io(_)) => ProbeFailure::ConnectFailed,
         Failure::TimedOut => ProbeFailure::TimedOut,
         Failure::Status(status) => ProbeFailure::Status(*status),
         Failure::Read(_) | Failure::TooLong(_) | Failure::Odd(_) => ProbeFailure::BadResponse,

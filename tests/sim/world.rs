@@ -493,11 +493,13 @@ fn pool(
         endpoints: Vec::new(),
         policy,
         max_in_flight: None,
+        queue: None,
         retries: 3,
         retry_budget: config::RetryBudget {
             ratio: 0.2,
             min_per_second: 10,
         },
+        continue_streams: config::ContinueStreams::ByIds,
         tls: UpstreamTls {
             ca: None,
             verify: true,

@@ -130,6 +130,12 @@ impl Engine {
         self.shared.left.load(Relaxed)
     }
 
+    /// Whose clients left since the last call, by `X-Request-Id`, and when that was noticed
+    /// ([`Script::departures`]).
+    pub fn take_departures(&self) -> Vec<(String, Instant)> {
+        std::mem::take(&mut lock(&self.shared.departures))
+    }
+
     /// Tokens generated since the start.
     pub fn tokens(&self) -> u64 {
         self.shared.metrics.generation_tokens.load(Relaxed)

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+use tokio::time::Instant;
+
 use super::connection::{Connection, End, Gone, Request};
 use super::errors::ErrorAnswer;
 use super::http::{Head, now};
@@ -288,6 +290,8 @@ async fn inference(
         .header("endpoint-load-metrics-format")
         .filter(|_| api.reports_load())
         .map(str::to_owned);
+    let id = request.head.header("x-request-id");
+    let id = id.filter(|_| script.departures).map(str::to_owned);
     drop(request);
     if let Some(fault) = &fault
         && let Some(end) =
@@ -310,7 +314,12 @@ async fn inference(
     connection.split_writes(None);
     match &end {
         Ok(_) => shared.completed.fetch_add(1, Relaxed),
-        Err(Gone) => shared.left.fetch_add(1, Relaxed),
+        Err(Gone) => {
+            if let Some(id) = id {
+                lock(&shared.departures).push((id, Instant::now()));
+            }
+            shared.left.fetch_add(1, Relaxed)
+        }
     };
     end
 }

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::AbortHandle;
+use tokio::time::Instant;
 
 use super::http::DateClock;
 use super::metrics::Metrics;
@@ -54,6 +55,8 @@ pub(super) struct Shared {
     pub arrivals: watch::Sender<usize>,
     pub in_flight: AtomicUsize,
     pub left: AtomicU64,
+    /// By `X-Request-Id`.
+    pub departures: Mutex<Vec<(String, Instant)>>,
     pub completed: AtomicU64,
     pub connections: Mutex<HashMap<u64, AbortHandle>>,
     /// Connections that are dropped from now on are reset.
@@ -81,6 +84,7 @@ impl Shared {
             arrivals: watch::channel(0).0,
             in_flight: AtomicUsize::new(0),
             left: AtomicU64::new(0),
+            departures: Mutex::default(),
             completed: AtomicU64::new(0),
             connections: Mutex::default(),
             resetting: AtomicBool::new(false),
