@@ -22,6 +22,7 @@ mod reload_storm;
 mod signals;
 mod slow_clients;
 mod starved;
+mod survive;
 mod systemd;
 mod upgrade;
 mod wire;

@@ -263,7 +263,7 @@ impl<'a> Settings<'a> {
         };
         notes.differs(
             &field,
-            "it is max_in_flight of each endpoint, counted for the gateway and not for each worker; where all are at theirs the client gets a 503, and does not wait",
+            "it is max_in_flight of each endpoint, counted for the gateway and not for each worker; where all are at theirs requests wait, as queue of the pool says",
         );
         Some(count.clamp(1, 1_000_000))
     }
