@@ -214,6 +214,7 @@ pub struct Pool {
     /// Further tries per request, on other endpoints.
     pub retries: u32,
     pub retry_budget: RetryBudget,
+    pub continue_streams: ContinueStreams,
     pub tls: UpstreamTls,
     pub health: Health,
     pub timeouts: Timeouts,
@@ -237,6 +238,17 @@ impl Engine {
             Self::OpenAi => "openai",
         }
     }
+}
+
+/// What becomes of a stream whose endpoint fails after it began.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ContinueStreams {
+    /// It goes on elsewhere: by token ids where the engine gives them, else by text.
+    ByIds,
+    /// It goes on elsewhere by text; no engine is asked for token ids.
+    ByText,
+    /// It ends with an error.
+    Never,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -305,6 +317,8 @@ pub struct Health {
     pub rise: u32,
     pub eject_after: u32,
     pub eject_for: Duration,
+    /// So long without an event, while it holds requests, makes it one to be asked whether it hangs.
+    pub stall: Duration,
 }
 
 /// Which model is served where. All of it empty: not configured, and every model goes to the only pool.

@@ -168,6 +168,7 @@ pub(super) static KEYS: &[Key] = &[
         Count(0, 100_000),
         "10",
     ),
+    key("pools.*.continue_streams", Value, "true"),
     key("pools.*.tls", Section, "{}"),
     or_null(key("pools.*.tls.ca", Value, "null")),
     key("pools.*.tls.verify", Value, "true"),
@@ -180,6 +181,7 @@ pub(super) static KEYS: &[Key] = &[
     key("pools.*.health.rise", Count(1, 100), "2"),
     key("pools.*.health.eject_after", Count(1, 1000), "3"),
     time("pools.*.health.eject_for", HOUR, "10s"),
+    time("pools.*.health.stall", HOUR, "30s"),
     key("pools.*.timeouts", Overrides("timeouts"), "{}"),
     // Without it every model goes to the only pool.
     given("models", Section),
@@ -228,8 +230,6 @@ pub(super) static LATER: &[&str] = &[
     "keys[].weight",
     "pools.*.heartbeat",
     "pools.*.drain_timeout",
-    "pools.*.continue_streams",
-    "pools.*.health.stall",
     "pools.*.endpoints[].drain",
 ];
 

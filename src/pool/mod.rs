@@ -16,6 +16,7 @@ mod places;
 mod queue;
 mod recall;
 mod retry_budget;
+mod silence;
 mod status;
 pub mod suspects;
 mod tried;
@@ -26,16 +27,17 @@ use std::sync::{Arc, OnceLock};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-pub use endpoint::{Endpoint, EndpointState, LastCatalog, Settings};
+pub use endpoint::{Endpoint, EndpointState, LastCatalog, LastReport, Report, Settings};
 pub use fault::{Fault, ProbeFailure, Reason};
 pub use lease::{Lease, Outcome};
 pub use queue::{NoPlace, Queue, lease_or_wait};
 pub use retry_budget::RetryBudget;
+pub use silence::{Look, Silence};
 pub use status::{EndpointStatus, State};
 pub use tried::Tried;
 
 use crate::balance::{self, Candidate, Candidates, Policy, RequestFacts, Rotation};
-use crate::config::{self, Keepalive, PolicyName, Timeouts};
+use crate::config::{self, ContinueStreams, Keepalive, PolicyName, Timeouts};
 use crate::telemetry::metrics::PoolMetrics;
 use endpoint::Gate;
 
@@ -50,6 +52,7 @@ pub struct Pool {
     /// Per request, after the first try.
     pub retries: u32,
     pub keepalive: Keepalive,
+    pub continue_streams: ContinueStreams,
     /// Shared by all epochs.
     pub retry_budget: Arc<RetryBudget>,
     /// Shared by all epochs.
@@ -106,6 +109,7 @@ impl Pool {
             policy_name: config.policy,
             timeouts: config.timeouts.clone(),
             retries: config.retries,
+            continue_streams: config.continue_streams,
             keepalive: keepalive.clone(),
             retry_budget: previous.map_or_else(
                 || Arc::new(RetryBudget::new(&config.retry_budget, now)),
@@ -143,7 +147,7 @@ impl Pool {
                 break;
             };
             let endpoint = &self.endpoints[index];
-            if endpoint.state.take(endpoint.max_in_flight) {
+            if endpoint.state.take(endpoint.max_in_flight, now) {
                 return Ok(Lease::new(Arc::clone(self), index));
             }
         }

@@ -23,16 +23,16 @@ impl Places {
         self.taken.load(Ordering::Acquire)
     }
 
-    /// Takes one more, unless that were more than `cap`.
-    pub fn take(&self, cap: Option<u32>) -> bool {
+    /// Takes one more and says how many were taken before; `None`: there are `cap` already.
+    pub fn take(&self, cap: Option<u32>) -> Option<u32> {
         let cap = cap.unwrap_or(u32::MAX);
         let taken = self
             .taken
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, |count| {
                 (count < cap).then(|| count + 1)
             })
-            .is_ok();
-        if taken {
+            .ok();
+        if taken.is_some() {
             self.unanswered.fetch_add(1, Ordering::AcqRel);
         }
         taken

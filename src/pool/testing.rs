@@ -21,6 +21,7 @@ pub(crate) fn health() -> config::Health {
         rise: 2,
         eject_after: 3,
         eject_for: Duration::from_secs(10),
+        stall: Duration::from_secs(30),
     }
 }
 
@@ -47,6 +48,7 @@ pub(crate) fn pool_config(policy: PolicyName) -> config::Pool {
             ratio: 0.2,
             min_per_second: 10,
         },
+        continue_streams: config::ContinueStreams::ByIds,
         tls: UpstreamTls {
             ca: None,
             verify: true,
@@ -66,6 +68,7 @@ pub(crate) fn settings(name: &str) -> Arc<Settings> {
     Arc::new(Settings {
         name: Arc::from(name),
         health: health(),
+        engine: None,
         api_key: None,
     })
 }

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use crate::config::Engine;
 use crate::local::access::{self, Origin};
-use crate::local::endpoints::{self, EndpointView};
+use crate::local::endpoints::{self, EndpointView, LoadView};
 use crate::local::health::{self, Health};
 use crate::local::{LocalPath, Route, route, stub_status};
 use crate::openai::ApiError;
@@ -169,6 +169,8 @@ fn list_endpoints(snapshot: &Snapshot) -> Bytes {
                 .next_probe
                 .map(|at| at.duration_since(SystemTime::now()).unwrap_or_default()),
             idle_connections: endpoint.state.idle.len(),
+            load: (endpoint.state.report.get())
+                .map(|report| LoadView::of(&report.load, now.duration_since(report.at))),
         })
         .collect();
     endpoints::render(&views)

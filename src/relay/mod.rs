@@ -9,6 +9,7 @@ mod admit;
 mod attempt;
 mod bindings;
 mod body;
+mod continuing;
 mod ctx;
 mod events;
 mod finish;
@@ -26,7 +27,9 @@ mod straight;
 mod stream;
 mod suspect;
 mod timing;
+mod tokenize;
 mod tracing;
+mod turn;
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -36,6 +39,7 @@ use pingora_proxy::Session;
 use tokio::time::Instant;
 
 use crate::config::Expose;
+use crate::openai::continuation::Plan;
 use crate::openai::{ApiError, Call, Dialect};
 use crate::pool::{Lease, Pool};
 use crate::routing::Route;
@@ -51,9 +55,10 @@ pub use memory::BodyMemory;
 pub use suspect::Suspects;
 
 use attempt::Exchange;
-use payload::Payload;
+use continuing::Grounds;
+use payload::{Names, Payload};
 use request::Credentials;
-use retry::{Chosen, Held};
+use retry::{Chosen, Held, Way};
 
 /// Answers one request. `Err` means that the client's connection must end uncleanly, or is gone.
 pub async fn serve(
@@ -120,7 +125,12 @@ async fn answer(
     let body = std::mem::take(&mut ctx.body);
     let counts = matches!(snapshot.config.expose, Expose::Inference { .. })
         && matches!(call.dialect, Dialect::Chat | Dialect::Completions);
-    let payload = Payload::new(&body, &asked, &route, counts);
+    let read = asked
+        .json()
+        .filter(|_| continuing::is_worth_it(&pool, only));
+    let asks_for_ids = read.is_some_and(|read| Plan::allows_ids(read, call.dialect));
+    let ids_in = asks_for_ids.then_some(&*pool);
+    let payload = Payload::new(&body, &asked, &route, counts, ids_in);
     let holder = ctx.holder();
     let exchange = Exchange {
         call,
@@ -131,6 +141,7 @@ async fn answer(
         holder: holder.as_ref(),
         usage: payload.usage_asked(),
         rename: None,
+        may_go_on: read.is_some_and(|read| Plan::allows(read, call.dialect)),
         only,
     };
     if call.repeatable && shared.suspects.refuses(&body.pieces, Instant::now()) {
@@ -142,23 +153,32 @@ async fn answer(
         let downstream = session.as_downstream_mut();
         tokio::select! {
             biased;
-            chosen = retry::choose(shared, &pool, prepared, &payload, &exchange, ctx, &mut rng) => chosen,
+            chosen = retry::choose(shared, &pool, prepared, &payload, &exchange, ctx, &mut rng, Way::New) => chosen,
             left = downstream.read_body_or_idle(true) => {
                 ctx.body.len = body.len;
                 return Err(Stop::ClientLeft(stream::left_error(left)));
             }
         }
     };
-    // An answer has begun: the body is not sent again, and a stream may be open for minutes.
-    ctx.body = body;
-    ctx.body.release();
+    // An answer has begun: the body is mostly not sent again, and a stream may be open for minutes.
+    ctx.body.len = body.len;
     let passed = match chosen {
         Chosen::Refused(error) => return Err(Stop::Refused(error)),
         Chosen::Answer(answer, lease) => {
             ctx.overhead = overhead(ctx, &answer);
             let answer = *answer;
             bind(shared, ctx, call, &answer, &lease);
-            stream::pass(session, ctx, answer, lease, call.dialect).await
+            let grounds = Grounds {
+                shared,
+                config: &snapshot.config,
+                pool: &pool,
+                call,
+                names: Names::new(&asked, &route),
+                credentials,
+                holder: holder.as_ref(),
+            };
+            let onward = grounds.onward(read.filter(|_| answer.events.is_some()), body);
+            stream::pass(session, ctx, answer, lease, call.dialect, onward).await
         }
         Chosen::Failed(held) => pass_failure(session, ctx, *held).await,
     };

@@ -8,6 +8,7 @@ use log::warn;
 use tokio::time::Instant;
 
 use crate::balance::RequestFacts;
+use crate::engine;
 use crate::openai::ApiError;
 use crate::openai::sse::ErrorEvent;
 use crate::pool::suspects::REFUSED_FOR;
@@ -18,7 +19,7 @@ use crate::upstream::ResponseHead;
 
 use super::attempt::{Answer, Exchange, Failure, attempt, is_engine_failure, joined};
 use super::ctx::RequestCtx;
-use super::payload::Payload;
+use super::payload::Bodies;
 use super::request::Prepared;
 use super::suspect::has_killed;
 use super::tracing;
@@ -50,13 +51,7 @@ impl Held {
     /// An engine that is full is not broken.
     fn is_full_queue(&self) -> bool {
         match self {
-            Self::Answer { head, body, .. } => {
-                // vLLM's and SGLang's own words; a 503 may mean other things.
-                head.status == 503
-                    && [&b"currently busy"[..], b"queue is full"]
-                        .iter()
-                        .any(|words| memchr::memmem::find(body, words).is_some())
-            }
+            Self::Answer { head, body, .. } => engine::says_queue_is_full(head.status, body),
             Self::Event(event) => event.overloaded,
         }
     }
@@ -74,36 +69,51 @@ struct Journey<'a> {
     /// Failures that count only if another endpoint then does better.
     doubted: Vec<(Arc<EndpointState>, Fault)>,
     last_fault: Option<Fault>,
-    /// Retries that count: a refused connect is free.
-    charged: u32,
     first_byte: Duration,
 }
 
+/// Why endpoints are asked.
+pub enum Way {
+    /// A request has come.
+    New,
+    /// The rest of a stream is wanted, but not from these.
+    Onward(Tried),
+}
+
+#[expect(
+    clippy::too_many_arguments,
+    reason = "what a request is made of comes from many places"
+)]
 /// Chooses, sends and waits, endpoint after endpoint, until there is something to show.
 pub async fn choose(
     shared: &Shared,
     pool: &Arc<Pool>,
     mut prepared: Prepared,
-    payload: &Payload<'_>,
+    bodies: &dyn Bodies,
     exchange: &Exchange<'_>,
     ctx: &mut RequestCtx,
     rng: &mut fastrand::Rng,
+    way: Way,
 ) -> Chosen {
-    pool.retry_budget.deposit(Instant::now());
+    let tried = match (way, exchange.only) {
+        (Way::Onward(tried), _) => tried,
+        (Way::New, only) => {
+            pool.retry_budget.deposit(Instant::now());
+            only.map_or_else(Tried::new, |only| {
+                Tried::all_but(only, pool.endpoints.len())
+            })
+        }
+    };
     let facts = RequestFacts::default();
     let only = exchange.only.map(|only| pool.endpoints[only].state.id);
     let mut journey = Journey {
         pool: Arc::clone(pool),
         metrics: shared.pool_metrics(pool),
         ctx,
-        tried: match exchange.only {
-            Some(only) => Tried::all_but(only, pool.endpoints.len()),
-            None => Tried::new(),
-        },
+        tried,
         last: None,
         doubted: Vec::new(),
         last_fault: None,
-        charged: 0,
         first_byte: pool.timeouts.first_byte,
     };
     loop {
@@ -114,7 +124,7 @@ pub async fn choose(
         journey.tried.insert(lease.index());
         journey.ctx.attempts += 1;
         journey.ctx.endpoint = Some((Arc::clone(lease.pool()), lease.index()));
-        let sent = payload.for_endpoint(lease.endpoint());
+        let sent = bodies.for_endpoint(lease.endpoint());
         let context = tracing::attempt(journey.ctx, lease.endpoint(), Instant::now());
         let head = match prepared.for_endpoint(lease.endpoint(), sent.len, context.as_deref()) {
             Ok(head) => head,
@@ -134,12 +144,13 @@ pub async fn choose(
             shared.endpoint_metrics(lease.pool(), &lease),
         )
         .await;
+        let original = bodies.original();
         if exchange.call.repeatable
+            && !original.is_empty()
             && has_killed(&lease, &result).await
-            && shared
-                .suspects
-                .strike(payload.original(), &lease, Instant::now())
+            && shared.suspects.strike(original, &lease, Instant::now())
         {
+            tracing::attempted(journey.ctx, &result, Instant::now());
             return journey.condemn(lease);
         }
         match journey.judge(result, lease, &exchange) {
@@ -291,11 +302,11 @@ impl Journey<'_> {
     }
 
     fn may_retry(&mut self, reason: &str, now: Instant) -> bool {
-        if self.charged >= self.pool.retries || !self.pool.has_untried(&self.tried) {
+        if self.ctx.retries >= self.pool.retries || !self.pool.has_untried(&self.tried) {
             return false;
         }
         let allowed = self.pool.retry_budget.withdraw(now);
-        self.charged += u32::from(allowed);
+        self.ctx.retries += u32::from(allowed);
         if !allowed {
             self.metrics.retry_budget_exhausted.inc();
             log::debug!(

@@ -28,6 +28,8 @@ use families::{counter, counters, gauge, gauges, histogram, histograms};
 
 /// In the place of an endpoint, for a request that none answered.
 const NO_ENDPOINT: &str = "none";
+/// In the place of a pool, for a request that was answered before it was known which.
+const NO_POOL: &str = "none";
 
 /// All metrics of the process, in a registry of their own.
 pub struct Metrics {
@@ -46,6 +48,7 @@ pub struct Metrics {
     request_duration: HistogramVec,
     models: models::Families,
     queue_wait: HistogramVec,
+    continuations: IntCounterVec,
     retries: IntCounterVec,
     upstream_connections: IntCounterVec,
     refused: IntCounterVec,
@@ -54,6 +57,7 @@ pub struct Metrics {
     certificate_expiry: IntGaugeVec,
     config_reloads: IntCounterVec,
     sources: Arc<OnceLock<Sources>>,
+    no_pool: OnceLock<PoolMetrics>,
 }
 
 /// The handles of one pool.
@@ -64,6 +68,7 @@ pub struct PoolMetrics {
     pub suspects: IntCounter,
     unanswered: Codes,
     pool: Arc<str>,
+    continuations: IntCounterVec,
     retries: IntCounterVec,
 }
 
@@ -98,6 +103,7 @@ impl Metrics {
             request_duration: histograms(r, "request_duration_seconds", DURATION),
             models: models::Families::register(r),
             queue_wait: histograms(r, "queue_wait_seconds", QUEUE_WAIT),
+            continuations: counters(r, "continuations_total"),
             retries: counters(r, "retries_total"),
             upstream_connections: counters(r, "upstream_connections_total"),
             refused: counters(r, "refused_total"),
@@ -106,6 +112,7 @@ impl Metrics {
             certificate_expiry: gauges(r, "certificate_expiry_timestamp_seconds"),
             config_reloads,
             sources,
+            no_pool: OnceLock::new(),
             registry,
         }
     }
@@ -124,8 +131,14 @@ impl Metrics {
             suspects: self.suspects.with_label_values(&[pool]),
             unanswered: Codes::new(&self.requests, pool, NO_ENDPOINT),
             pool: pool.into(),
+            continuations: self.continuations.clone(),
             retries: self.retries.clone(),
         }
+    }
+
+    /// The handles for requests whose pool is not known; without any the series do not exist.
+    pub fn no_pool(&self) -> &PoolMetrics {
+        self.no_pool.get_or_init(|| self.pool(NO_POOL))
     }
 
     /// The handles of an endpoint; the same series however often it is asked for.
@@ -181,6 +194,7 @@ impl Metrics {
         gone.unanswered.gone.store(true, Relaxed);
         for counters in [
             &self.requests,
+            &self.continuations,
             &self.retries,
             &self.retry_budget_exhausted,
             &self.suspects,
@@ -225,6 +239,13 @@ impl PoolMetrics {
     /// A request of this pool was sent again; the reason is what the try before it died of.
     pub fn retried(&self, reason: &'static str) {
         self.retries.with_label_values(&[&*self.pool, reason]).inc();
+    }
+
+    /// A stream of this pool was cut; how it went on, or why not.
+    pub fn continued(&self, result: &'static str) {
+        self.continuations
+            .with_label_values(&[&*self.pool, result])
+            .inc();
     }
 
     /// A request of this pool ended with `code` without an endpoint's answer.

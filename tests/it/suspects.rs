@@ -8,7 +8,7 @@ use tokio::task::JoinHandle;
 
 use crate::support::{
     Answer, Client, Engine, Exchange, Gateway, Puppet, Request, Script, chat, chat_body,
-    engine_with, pool, post, until,
+    engine_with, in_turn, pool, post, until,
 };
 
 const SUSPECTS: &str = "sluicegate_suspects_total{pool=\"default\"}";

@@ -162,6 +162,13 @@ impl Gateway {
         ))
     }
 
+    /// Streams that were cut, by what came of them.
+    pub fn continuations(&self, result: &str) -> f64 {
+        self.metric(&format!(
+            "sluicegate_continuations_total{{pool=\"default\",result=\"{result}\"}}"
+        ))
+    }
+
     /// Waits until nothing is in flight, held or being answered, as it must be after every test.
     pub async fn quiet(&self) {
         let shared = self.shared();
