@@ -118,12 +118,13 @@ pub async fn turn(
         (Some(_), false) => return over(session, ctx, events, result, Some(place)).await,
     };
     drop(place.connection);
-    if !inform(onward, kept, asked_for_ids, fault.is_none()).await {
+    // Boxed: every stream's task would be larger by what hardly any needs.
+    if !Box::pin(inform(onward, kept, asked_for_ids, fault.is_none())).await {
         ctx.cut = Some("failed");
         return over(session, ctx, events, result, None).await;
     }
     let way = way_of(kept);
-    match onward.go_on(session, ctx, kept).await {
+    match Box::pin(onward.go_on(session, ctx, kept)).await {
         Went::On(answer, lease) => {
             metrics.continued(way);
             Turn::On(stretch(events, *answer, lease))
