@@ -231,8 +231,7 @@ impl EndpointState {
             count(ejections, fault.reason());
         }
         self.publish(health);
-        let is_first_refusal =
-            fault == Fault::ConnectRefused && !std::mem::replace(refused, true);
+        let is_first_refusal = fault == Fault::ConnectRefused && !std::mem::replace(refused, true);
         drop(inner);
         self.rescheduled.notify_one();
         report(&settings.name, change, now);
