@@ -10,9 +10,9 @@ use crate::support::{
     pool, until,
 };
 
-const STALL: Duration = Duration::from_secs(1);
+const STALL: Duration = Duration::from_secs(2);
 /// Probes are no help: `/health` of a hung engine answers 200.
-const HEALTH: &str = "health: { interval: 50ms, timeout: 500ms, eject_for: 500ms, stall: 1s }";
+const HEALTH: &str = "health: { interval: 50ms, timeout: 500ms, eject_for: 500ms, stall: 2s }";
 
 /// An engine that goes on for as long as any of these tests takes.
 fn endless() -> Script {
@@ -133,10 +133,8 @@ async fn the_last_endpoint_stays_and_goes_on_when_it_can() {
     .await;
     let mut client = begun(&gateway).await;
     alone.freeze();
-    assert!(client.is_silent_for(Duration::from_secs(1)).await);
+    until("canaries", || canaries(&alone) >= 3).await;
     assert_eq!(gateway.state(0), "up");
-    let sent = canaries(&alone);
-    assert!((2..=5).contains(&sent), "{sent}");
     alone.release();
     let (rest, _) = client.rest().await;
     assert!(rest.ends_with(b"data: [DONE]\n\n"));
