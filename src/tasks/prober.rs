@@ -75,6 +75,7 @@ async fn prove(endpoint: &EndpointState) -> Result<(), ProbeFailure> {
     match HttpAsk.ask(endpoint, deadline).await {
         Ok(catalog) => endpoint.catalog.set(catalog, &settings.name),
         Err(Failure::Status(400..=499)) => {}
+        Err(Failure::Connect(ConnectError::Busy)) => return Err(ProbeFailure::Busy),
         Err(_) => return Err(ProbeFailure::NoModels),
     }
     // It may be another one than before.
@@ -83,7 +84,8 @@ async fn prove(endpoint: &EndpointState) -> Result<(), ProbeFailure> {
     }
     let deadline = Instant::now() + canary::patience(settings.health.stall);
     match HttpCanary.send(endpoint, deadline).await {
-        Sign::Alive | Sign::Full | Sign::NotSent => Ok(()),
+        Sign::Alive | Sign::Full => Ok(()),
+        Sign::NotSent => Err(ProbeFailure::Busy),
         Sign::Refused => Err(ProbeFailure::Refused),
         Sign::Fails(_) | Sign::Silent => Err(ProbeFailure::NoCanary),
     }
