@@ -194,6 +194,33 @@ async fn an_engine_without_completions_is_let_back_in() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_engine_that_others_keep_busy_is_let_back_in() {
+    let (node, other) = (
+        engine_with(Script {
+            max_running: Some(1),
+            ..endless()
+        })
+        .await,
+        engine().await,
+    );
+    let health = "health: { interval: 50ms, stall: 400ms, eject_after: 1, eject_for: 100ms }";
+    let gateway = Gateway::start(&in_turn(&node.authority(), &other.authority(), health)).await;
+    until("the engine to be known", || {
+        gateway.endpoint(0).engine().is_some()
+    })
+    .await;
+    let mut others = Client::connect(node.addr()).await;
+    others.send(chat(true).bytes()).await;
+    assert_eq!(others.head().await.status, 200);
+    node.fail_next(1, crate::support::Fault::Status(500));
+    assert_eq!(gateway.ask(&chat(false)).await.status, 200);
+    assert_eq!(gateway.state(0), "ejected");
+    gateway.wait_for_state(0, &["up", "ramping"]).await;
+    drop(others);
+    gateway.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_asked_of_what_is_no_vllm_and_no_sglang() {
     let mut node = Puppet::start().await;
     node.serve(r#"{"data":[{"id":"gpt","owned_by":"somebody"}]}"#);
