@@ -427,7 +427,10 @@ async fn pass_on(
                 Some((Ending::Whole, _)) => return Ok(()),
                 _ => return Err(broken(&e)),
             },
-            Next::Lost(Lost::Recalled(fault)) if leaves.may(events.as_deref_mut()) => {
+            // One that hangs has had its time, and the client is told now.
+            Next::Lost(Lost::Recalled(fault))
+                if fault == Fault::Hung || leaves.may(events.as_deref_mut()) =>
+            {
                 return Err(Broken::Upstream {
                     fault,
                     detail: "the endpoint was recalled".into(),
