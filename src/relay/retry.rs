@@ -121,6 +121,11 @@ pub async fn choose(
             Ok(lease) => lease,
             Err(none) => return journey.give_up(none),
         };
+        let original = bodies.original();
+        if original.is_empty() {
+            // It has had its first event elsewhere: another that waits for its own is alone all the same.
+            lease.answered();
+        }
         journey.tried.insert(lease.index());
         journey.ctx.attempts += 1;
         journey.ctx.endpoint = Some((Arc::clone(lease.pool()), lease.index()));
@@ -144,7 +149,6 @@ pub async fn choose(
             shared.endpoint_metrics(lease.pool(), &lease),
         )
         .await;
-        let original = bodies.original();
         if exchange.call.repeatable
             && !original.is_empty()
             && has_killed(&lease, &result).await
