@@ -64,7 +64,9 @@ pub enum ApiError {
     Internal,
     /// 502: every engine that was asked failed.
     UpstreamFailed,
-    /// 503: every endpoint is at its `max_in_flight`.
+    /// 502: the engines that got it died of it.
+    SuspectRequest,
+    /// 503: every endpoint is at its `max_in_flight`, and the request cannot wait for a place, or any longer.
     Overloaded { retry_after: Duration },
     /// 503 `overloaded` too: the bodies held together reach `limits.body_memory`.
     OutOfBodyMemory { retry_after: Duration },
@@ -170,7 +172,7 @@ impl ApiError {
             Self::RateLimitExceeded { .. } => 429,
             Self::HeaderTooLarge { .. } => 431,
             Self::Internal => 500,
-            Self::UpstreamFailed => 502,
+            Self::UpstreamFailed | Self::SuspectRequest => 502,
             Self::Overloaded { .. }
             | Self::OutOfBodyMemory { .. }
             | Self::NoEndpointAvailable { .. } => 503,
@@ -218,7 +220,7 @@ impl ApiError {
             Self::RequestTooLarge { .. } => "request_too_large",
             Self::HeaderTooLarge { .. } => "header_too_large",
             Self::Internal => "internal_error",
-            Self::UpstreamFailed => "upstream_failed",
+            Self::UpstreamFailed | Self::SuspectRequest => "upstream_failed",
             Self::Overloaded { .. } | Self::OutOfBodyMemory { .. } => "overloaded",
             Self::NoEndpointAvailable { .. } => "no_endpoint_available",
             Self::UpstreamTimeout { .. } => "upstream_timeout",
@@ -253,6 +255,11 @@ impl ApiError {
             }
             _ => None,
         }
+    }
+
+    /// Whether it must not be sent again, although its status would make SDKs do so: `x-should-retry: false`.
+    pub fn is_final(&self) -> bool {
+        matches!(self, Self::SuspectRequest)
     }
 
     /// The value of `Allow` (RFC 9110 §15.5.6).

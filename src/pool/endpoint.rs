@@ -19,6 +19,7 @@ use super::health::{Change, FULL, Health, Phase};
 use super::places::Places;
 use super::recall::Recalls;
 use super::status::{EndpointStatus, State};
+use super::suspects::Fate;
 use crate::config::{self, Secret};
 use crate::telemetry::metrics::EndpointMetrics;
 use crate::upstream::{Address, IdlePool, Target};
@@ -83,6 +84,11 @@ pub struct EndpointState {
     settings: ArcSwap<Settings>,
     inner: Mutex<Inner>,
     pub(super) recalls: Recalls,
+    /// When it last stopped accepting connections, having been up; when it last came up again; when a
+    /// request of it was last lost without an answer. Milliseconds, plus one; 0 = never.
+    fell: AtomicU64,
+    rose: AtomicU64,
+    lost: AtomicU64,
     /// The next probe may be sooner than the prober thinks.
     pub(crate) rescheduled: Notify,
     /// It is usable again.
@@ -109,6 +115,9 @@ struct Inner {
     /// A connect was refused since the last good probe.
     refused: bool,
 }
+
+/// What is lost within it is lost together, in milliseconds.
+const MOMENT: u64 = 1000;
 
 /// Whether an endpoint may be chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -165,6 +174,9 @@ impl EndpointState {
                 refused: false,
             }),
             recalls: Recalls::default(),
+            fell: AtomicU64::new(0),
+            rose: AtomicU64::new(0),
+            lost: AtomicU64::new(0),
             rescheduled: Notify::new(),
             recovered: Notify::new(),
         };
@@ -383,6 +395,32 @@ impl EndpointState {
         }
     }
 
+    /// A request that it had is lost, and the endpoint had not begun to answer it; to be told before its
+    /// lease is given back. Whether it was up then, or a moment before, and no other request waited for its
+    /// answer: none does now, and none was lost in the same moment.
+    pub fn lost_alone(&self, now: Instant) -> bool {
+        let stamp = self.stamp(now);
+        let is_recent = |at: u64| at != 0 && stamp.saturating_sub(at) <= MOMENT;
+        // In this order of two that are lost at once the second sees the first, here or there.
+        let with_another = is_recent(self.lost.swap(stamp, Ordering::SeqCst));
+        let waits_another = self.places.unanswered() > 1;
+        let was_up = self.is_up() || is_recent(self.fell.load(Ordering::Acquire));
+        was_up && !with_another && !waits_another
+    }
+
+    /// When it last stopped accepting connections, having been up, and when it last came up again.
+    pub fn fate(&self) -> Fate {
+        let at = |stamp: &AtomicU64| match stamp.load(Ordering::Acquire) {
+            0 => None,
+            millis => Some(self.born + Duration::from_millis(millis - 1)),
+        };
+        Fate {
+            endpoint: self.id,
+            fell: at(&self.fell),
+            rose: at(&self.rose),
+        }
+    }
+
     /// One more in flight, unless that were more than `cap`.
     pub(super) fn take(&self, cap: Option<u32>, now: Instant) -> bool {
         let before = self.places.take(cap);
@@ -447,8 +485,12 @@ impl EndpointState {
         if before == gate as u8 {
             return;
         }
+        let since = self.stamp(health.since());
         if gate == Gate::Usable {
+            self.rose.store(since, Ordering::Release);
             self.recovered.notify_one();
+        } else if before == Gate::Usable as u8 && gate == Gate::Unreachable {
+            self.fell.store(since, Ordering::Release);
         }
         self.places.changed();
     }

@@ -5,6 +5,7 @@
 //! * [`EndpointState`] is what outlives a reload: the in-flight count, the health, the idle
 //!   connections
 //! * [`Queue`] is where requests wait for one
+//! * [`suspects`] knows the requests that kill engines
 //! * [`health`] decides who is out, [`RetryBudget`] who may try again
 
 mod endpoint;
@@ -17,6 +18,7 @@ mod recall;
 mod retry_budget;
 mod silence;
 mod status;
+pub mod suspects;
 mod tried;
 
 use std::fmt;

@@ -95,11 +95,15 @@ pub async fn attempt(
     head: &[u8],
     metrics: &EndpointMetrics,
 ) -> Result<Answer, Failure> {
-    tokio::select! {
+    let result = tokio::select! {
         biased;
         result = on_endpoint(lease, exchange, head, metrics) => result,
         why = lease.recalled(), if exchange.call.repeatable => Err(Failure::Recalled(why)),
+    };
+    if result.is_ok() {
+        lease.answered();
     }
+    result
 }
 
 async fn on_endpoint(
@@ -113,7 +117,7 @@ async fn on_endpoint(
     if let Some(connection) = exchange.call.repeatable.then(take).flatten() {
         metrics.connections_reused.inc();
         match run(lease, exchange, head, connection, None).await {
-            Err(Stopped::Stale) => {}
+            Err(Stopped::Stale) => lease.lost(),
             Err(Stopped::Failed(failure)) => return Err(failure),
             Ok(answer) => return Ok(answer),
         }

@@ -90,6 +90,8 @@ pub struct RequestCtx {
     pub end: End,
     /// The `reason` of `sluicegate_refused_total`.
     pub refusal: Option<&'static str>,
+    /// The client is told not to send it again.
+    pub is_final: bool,
     pub error: Option<Cow<'static, str>>,
 }
 
@@ -130,6 +132,7 @@ impl RequestCtx {
             status: None,
             end: End::Complete,
             refusal: None,
+            is_final: false,
             error: None,
         }
     }

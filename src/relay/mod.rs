@@ -25,6 +25,7 @@ mod respond;
 mod retry;
 mod straight;
 mod stream;
+mod suspect;
 mod timing;
 mod tokenize;
 mod tracing;
@@ -51,6 +52,7 @@ pub use ctx::{End, RequestCtx};
 pub use finish::finish;
 pub use intake::start;
 pub use memory::BodyMemory;
+pub use suspect::Suspects;
 
 use attempt::Exchange;
 use continuing::Grounds;
@@ -142,6 +144,10 @@ async fn answer(
         may_go_on: read.is_some_and(|read| Plan::allows(read, call.dialect)),
         only,
     };
+    if call.repeatable && shared.suspects.refuses(&body.pieces, Instant::now()) {
+        ctx.body = body;
+        return Err(Stop::Refused(ApiError::SuspectRequest));
+    }
     let mut rng = thread_rng();
     let chosen = {
         let downstream = session.as_downstream_mut();

@@ -19,6 +19,11 @@ use super::peek::Asked;
 pub trait Bodies: Sync {
     /// The body for this endpoint.
     fn for_endpoint(&self, endpoint: &Endpoint) -> Sent<'_>;
+
+    /// The client's own body, of a request that nothing has been shown of yet; else nothing.
+    fn original(&self) -> &[Bytes] {
+        &[]
+    }
 }
 
 /// What every endpoint's body is made of.
@@ -115,6 +120,10 @@ impl<'a> Payload<'a> {
 }
 
 impl Bodies for Payload<'_> {
+    fn original(&self) -> &[Bytes] {
+        self.pieces
+    }
+
     fn for_endpoint(&self, endpoint: &Endpoint) -> Sent<'_> {
         let public = self.names.public();
         let upstream = self.names.for_endpoint(endpoint);

@@ -36,6 +36,7 @@ mod response_headers;
 mod responses;
 mod sse;
 mod storm;
+mod suspects;
 mod tracing;
 mod upstream_timeouts;
 mod usage;

@@ -83,6 +83,10 @@ impl fmt::Display for ApiError {
             Self::UpstreamFailed => {
                 f.write_str("The inference servers that were asked failed. Send the request again.")
             }
+            Self::SuspectRequest => f.write_str(
+                "Two inference servers died while they worked on this request alone, so it is sent to no other for \
+                 ten minutes. Change it before you send it again, and report it.",
+            ),
             Self::Overloaded { .. } => f.write_str(
                 "All inference servers are busy. Send the request again after the time given in Retry-After.",
             ),

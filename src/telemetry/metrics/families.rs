@@ -47,6 +47,7 @@ pub(super) const FAMILIES: &[Family] = &[
     family("retries_total", &["pool", "reason"], "Requests sent again to another endpoint, by what the try before died of."),
     family("retry_budget_exhausted_total", &["pool"], "Requests not sent again because the pool's retry budget was used up."),
     family("spans_dropped_total", &[], "Spans of requests that the receiver of traces did not get."),
+    family("suspects_total", &["pool"], "Requests that two engines died of, and that are sent to no other."),
     family("tokens_total", &["pool", "model", "kind"], "Tokens, by kind (prompt, completion, cached: those of the prompt that the engine had in its cache)."),
     family("tpot_seconds", &["pool", "model"], "Time per output token after the first, of answers that came to their end."),
     family("ttft_seconds", &["pool", "model"], "Time to first token: from a request's head to the first content of its answer."),

@@ -35,6 +35,7 @@ fn filled() -> (Metrics, PoolMetrics, EndpointMetrics) {
     endpoint.connections_new.inc();
     pool.count_unanswered(503);
     pool.retried("reset");
+    pool.continued("ids");
     pool.observe_duration(Duration::from_millis(300));
     pool.queue_wait.observe(0.2);
     let model = metrics.model("default", "other");
