@@ -152,6 +152,7 @@ pub(super) static KEYS: &[Key] = &[
         "null",
     )),
     key("pools.*.endpoints[].backup", Value, "false"),
+    key("pools.*.endpoints[].drain", Value, "false"),
     or_null(key("pools.*.endpoints[].api_key", Secret, "null")),
     or_null(key("pools.*.endpoints[].model", Value, "null")),
     key("pools.*.engine", Value, "auto"),
@@ -165,6 +166,11 @@ pub(super) static KEYS: &[Key] = &[
         Count(0, 100_000),
         "10",
     ),
+    or_null(key(
+        "pools.*.drain_timeout",
+        Kind::Duration(Duration::ZERO, DAY),
+        "null",
+    )),
     key("pools.*.tls", Section, "{}"),
     or_null(key("pools.*.tls.ca", Value, "null")),
     key("pools.*.tls.verify", Value, "true"),
@@ -225,10 +231,8 @@ pub(super) static LATER: &[&str] = &[
     "keys[].weight",
     "pools.*.queue",
     "pools.*.heartbeat",
-    "pools.*.drain_timeout",
     "pools.*.continue_streams",
     "pools.*.health.stall",
-    "pools.*.endpoints[].drain",
 ];
 
 /// What nginx and LiteLLM call it, and where it is here.

@@ -85,6 +85,8 @@ pub enum Reason {
     Probe(ProbeFailure),
     /// Its name has never resolved.
     Unresolved,
+    /// It drained, and has not been probed since.
+    Drained,
 }
 
 impl Reason {
@@ -100,6 +102,7 @@ impl Reason {
             Reason::Probe(ProbeFailure::BadResponse) => "probe_bad_response",
             Reason::Probe(ProbeFailure::Unsendable) => "probe_unsendable",
             Reason::Unresolved => "unresolved",
+            Reason::Drained => "drained",
         }
     }
 }
@@ -130,6 +133,7 @@ impl fmt::Display for Reason {
                 f.write_str("probe: health.path or api_key cannot stand in a request")
             }
             Reason::Unresolved => f.write_str("does not resolve"),
+            Reason::Drained => f.write_str("drained until now, and not probed since"),
         }
     }
 }

@@ -6,6 +6,7 @@
 //!   connections
 //! * [`health`] decides who is out, [`RetryBudget`] who may try again
 
+mod drain;
 mod endpoint;
 mod fault;
 pub mod health;
@@ -21,6 +22,7 @@ use std::sync::{Arc, OnceLock};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+pub use drain::DrainedBy;
 pub use endpoint::{Endpoint, EndpointState, LastCatalog, Settings};
 pub use fault::{Fault, ProbeFailure, Reason};
 pub use lease::{Lease, Outcome};

@@ -63,7 +63,9 @@ impl Lease {
     /// the last reason. Costs nothing until it is polled.
     pub async fn recalled(&self) -> Fault {
         let recalls = &self.endpoint().state.recalls;
-        let why = recalls.called_after(self.recalls_seen.load(Ordering::Relaxed)).await;
+        let why = recalls
+            .called_after(self.recalls_seen.load(Ordering::Relaxed))
+            .await;
         self.recalls_seen.store(recalls.count(), Ordering::Relaxed);
         why
     }

@@ -43,6 +43,7 @@ pub(crate) fn pool_config(policy: PolicyName) -> config::Pool {
             ratio: 0.2,
             min_per_second: 10,
         },
+        drain_timeout: None,
         tls: UpstreamTls {
             ca: None,
             verify: true,
@@ -63,6 +64,8 @@ pub(crate) fn settings(name: &str) -> Arc<Settings> {
         name: Arc::from(name),
         health: health(),
         api_key: None,
+        drain: false,
+        drain_timeout: None,
     })
 }
 
@@ -85,6 +88,7 @@ pub(crate) fn endpoint(state: &Arc<EndpointState>) -> Endpoint {
         weight: 1,
         max_in_flight: None,
         backup: false,
+        drain: false,
         api_key: None,
         model: None,
         metrics: std::sync::OnceLock::new(),
@@ -176,6 +180,7 @@ pub(crate) fn config_endpoint(url: &str) -> config::Endpoint {
         weight: 1,
         max_in_flight: None,
         backup: false,
+        drain: false,
         api_key: None,
         model: None,
     }

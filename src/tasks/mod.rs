@@ -1,6 +1,7 @@
 //! What runs beside the requests.
 
 pub mod catalog;
+pub mod drainer;
 pub mod per_endpoint;
 pub mod pid_file;
 pub mod prober;

@@ -71,6 +71,11 @@ impl Signals {
         self.waiting.len() < before
     }
 
+    /// Whether an order to stop has come. For commands, which have no use for the others.
+    pub fn told_to_stop(&mut self) -> bool {
+        std::iter::from_fn(|| self.arriving.try_recv().ok()).any(orders_stop)
+    }
+
     /// Resolves when an order to stop has come, which is then the next; what comes before it waits.
     pub(super) async fn ordered_to_stop(&mut self) {
         loop {

@@ -14,6 +14,7 @@ mod client_timeouts;
 mod connection;
 mod costs;
 mod cuts;
+mod drain;
 mod draining;
 mod expose;
 mod headers;

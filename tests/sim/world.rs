@@ -463,6 +463,8 @@ fn settings(index: usize) -> Arc<Settings> {
         name: Arc::from(format!("node{index}:8000")),
         health: health(),
         api_key: None,
+        drain: false,
+        drain_timeout: None,
     })
 }
 
@@ -496,6 +498,7 @@ fn pool(
             ratio: 0.2,
             min_per_second: 10,
         },
+        drain_timeout: None,
         tls: UpstreamTls {
             ca: None,
             verify: true,
@@ -520,6 +523,7 @@ fn pool(
         weight: engines[index].weight,
         max_in_flight: engines[index].cap,
         backup: engines[index].backup,
+        drain: false,
         api_key: None,
         metrics: std::sync::OnceLock::new(),
     });
