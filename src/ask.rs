@@ -38,7 +38,7 @@ impl Door {
         }
         let authority = url
             .strip_prefix("http://")
-            .ok_or("only http:// and unix: are supported here; the admin listener speaks them")?
+            .ok_or("write it with http://, or as unix:/path; https:// is not supported")?
             .trim_end_matches('/');
         Ok(Self::Tcp(match authority.rsplit_once(':') {
             Some((_, port)) if port.parse::<u16>().is_ok() => authority.to_owned(),

@@ -1,7 +1,6 @@
 //! `sluicegate drain` and `sluicegate undrain`: an endpoint out of use and in again, while the gateway serves.
 //!
-//! Exit status: 0 done, 1 not done, 3 the time to wait is over, 130 told to stop waiting. Whatever ends the waiting,
-//! the order stands.
+//! Exit status: 0 done, 1 not done, 3 the time to wait is over. Whatever ends the waiting, the order stands.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -15,7 +14,6 @@ use serde::Deserialize;
 use crate::ask::{Answer, Door};
 use crate::config::{self, Config, ListenAddress};
 use crate::local::admin::{Action, is_meant, path};
-use crate::tasks::signals::Signals;
 
 /// Holds the admin key for orders over TCP. No option does: every user of the machine can see those.
 const KEY_VARIABLE: &str = "SLUICEGATE_ADMIN_KEY";
@@ -69,8 +67,8 @@ impl From<String> for Failure {
 
 impl Drain {
     /// Gives the order, and waits if that is asked for.
-    pub fn run(&self, action: Action, signals: &mut Signals) -> ExitCode {
-        match self.try_run(action, signals) {
+    pub fn run(&self, action: Action) -> ExitCode {
+        match self.try_run(action) {
             Ok(()) => ExitCode::SUCCESS,
             Err(Failure(problem, status)) => {
                 eprintln!("{problem}");
@@ -79,7 +77,7 @@ impl Drain {
         }
     }
 
-    fn try_run(&self, action: Action, signals: &mut Signals) -> Result<(), Failure> {
+    fn try_run(&self, action: Action) -> Result<(), Failure> {
         let door = match &self.admin {
             Some(url) => Door::parse(url)?,
             None => door_of(&self.config)?,
@@ -96,12 +94,12 @@ impl Drain {
             println!("{}", told(action, row));
         }
         if self.wait {
-            self.wait(action, &door, signals)?;
+            self.wait(action, &door)?;
         }
         Ok(())
     }
 
-    fn wait(&self, action: Action, door: &Door, signals: &mut Signals) -> Result<(), Failure> {
+    fn wait(&self, action: Action, door: &Door) -> Result<(), Failure> {
         let begun = Instant::now();
         let mut told_at = begun;
         loop {
@@ -146,9 +144,6 @@ impl Drain {
                     .for_each(|row| println!("{}", told(action, row)));
             }
             std::thread::sleep(POLL);
-            if signals.told_to_stop() {
-                return Err(Failure("not waited for any longer".to_owned(), 130));
-            }
         }
     }
 }

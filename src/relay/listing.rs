@@ -7,7 +7,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use crate::config::Engine;
-use crate::local::endpoints::{EndpointView, render};
+use crate::local::endpoints::{EndpointView, LoadView, render};
 use crate::openai::models::Catalog;
 use crate::pool::{Endpoint, EndpointState, EndpointStatus, Pool};
 use crate::snapshot::Snapshot;
@@ -34,18 +34,15 @@ pub fn all(snapshot: &Snapshot) -> Bytes {
         Listed::new(None, state, name, now)
     });
     list.extend(leaving);
-    shown(&list)
+    shown(&list, now)
 }
 
 /// These alone.
 pub fn some<'a>(places: impl IntoIterator<Item = (&'a Pool, &'a Endpoint)>) -> Bytes {
     let now = Instant::now();
     let places = places.into_iter();
-    shown(
-        &places
-            .map(|place| Listed::at(place, now))
-            .collect::<Vec<_>>(),
-    )
+    let list: Vec<_> = places.map(|place| Listed::at(place, now)).collect();
+    shown(&list, now)
 }
 
 /// Every endpoint of the configuration, once a pool.
@@ -82,7 +79,7 @@ impl<'a> Listed<'a> {
         }
     }
 
-    fn view(&self) -> EndpointView<'_> {
+    fn view(&self, now: Instant) -> EndpointView<'_> {
         let endpoint = self.place.map(|(_, endpoint)| endpoint);
         let engine = match self.place {
             Some((pool, endpoint)) => pool.engine_of(endpoint),
@@ -103,16 +100,19 @@ impl<'a> Listed<'a> {
             in_flight: u64::from(self.status.in_flight),
             weight: endpoint.map_or(0, |endpoint| endpoint.weight),
             max_in_flight: endpoint.and_then(|endpoint| endpoint.max_in_flight),
+            queued: (self.place).map_or(0, |(pool, _)| pool.queue.depth() as u64),
             backup: endpoint.is_some_and(|endpoint| endpoint.backup),
             // Nobody probes what has left.
             next_probe: next_probe
                 .filter(|_| endpoint.is_some())
                 .map(|at| at.duration_since(SystemTime::now()).unwrap_or_default()),
             idle_connections: self.state.idle.len(),
+            load: (self.state.report.get())
+                .map(|report| LoadView::of(&report.load, now.duration_since(report.at))),
         }
     }
 }
 
-fn shown(list: &[Listed<'_>]) -> Bytes {
-    render(&list.iter().map(Listed::view).collect::<Vec<_>>())
+fn shown(list: &[Listed<'_>], now: Instant) -> Bytes {
+    render(&list.iter().map(|one| one.view(now)).collect::<Vec<_>>())
 }

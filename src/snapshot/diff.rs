@@ -143,6 +143,7 @@ impl Diff {
             note(format!("retries {} -> {}", old.retries, new.retries));
         }
         for (differs, key) in [
+            (old.queue != new.queue, "queue"),
             (old.retry_budget != new.retry_budget, "retry_budget"),
             (old.drain_timeout != new.drain_timeout, "drain_timeout"),
             (old.tls != new.tls, "tls"),

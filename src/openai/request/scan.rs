@@ -3,7 +3,8 @@
 use std::ops::Range;
 
 use super::fault::BodyFault;
-use super::fields::{Field, Fields, Peeked, RAW_KEY_LIMIT, Scope, is_model_in_other_case};
+use super::fields::{Field, Fields, Peeked, RAW_KEY_LIMIT, Scope, UNKNOWN, is_model_in_other_case};
+use super::onward::Key;
 use super::tokens::{
     BLOCK, Literal, NUMBER_LIMIT, Number, Step, closing_quote, goes_on_with_integers,
     leading_whitespace,
@@ -41,6 +42,8 @@ pub struct Scanner {
     scope: Scope,
     /// The container at depth 2 whose keys are looked at, too.
     inside: Option<Field>,
+    /// The value at depth 2 whose end matters, and where it begins.
+    spanning: Option<(Key, usize)>,
     fields: Fields,
     fault: Option<BodyFault>,
 }
@@ -96,6 +99,7 @@ impl Scanner {
             wanted: None,
             scope: Scope::Other,
             inside: None,
+            spanning: None,
             fields: Fields::default(),
             fault: None,
         }
@@ -234,9 +238,19 @@ impl Scanner {
         if let Some(field) = self.wanted.take() {
             let raw = if is_object { Raw::Object } else { Raw::Array };
             self.fields.set(field, raw, at..at + 1)?;
-            if self.depth == 2 && matches!(field, Field::StreamOptions | Field::SamplingParams) {
+            if self.depth == 2
+                && matches!(
+                    field,
+                    Field::StreamOptions
+                        | Field::SamplingParams
+                        | Field::Onward(Key::ResponseFormat)
+                )
+            {
                 self.inside = Some(field);
                 self.options_start = at;
+            }
+            if self.depth == 2 {
+                self.spanning = field.spans().map(|key| (key, at));
             }
         }
         self.rescope();
@@ -256,6 +270,9 @@ impl Scanner {
             self.state = State::End;
         } else if self.depth == 1 {
             self.inside = None;
+            if let Some((key, start)) = self.spanning.take() {
+                self.fields.end_span(key, start..at + 1, is_empty);
+            }
         }
         self.rescope();
     }
@@ -267,6 +284,7 @@ impl Scanner {
         self.scope = match (self.depth, self.inside) {
             (1, _) => Scope::Top,
             (2, Some(Field::StreamOptions)) if !is_list => Scope::StreamOptions,
+            (2, Some(Field::Onward(Key::ResponseFormat))) if !is_list => Scope::ResponseFormat,
             (2, Some(Field::SamplingParams)) if !is_list => Scope::SamplingParams,
             (3, Some(Field::SamplingParams)) if is_list => Scope::SamplingParams,
             _ => Scope::Other,
@@ -336,7 +354,10 @@ impl Scanner {
     fn end_key(&mut self, raw: &[u8]) -> Result<(), BodyFault> {
         let key = unescape(raw).map_err(|flaw| flaw.at(self.token_start + 1))?;
         self.wanted = self.scope.field(&key.bytes);
-        if self.scope == Scope::Top && self.wanted.is_none() && is_model_in_other_case(&key.bytes) {
+        if self.scope == Scope::Top
+            && self.wanted == Some(UNKNOWN)
+            && is_model_in_other_case(&key.bytes)
+        {
             return Err(BodyFault::ModelInOtherCase {
                 at: self.token_start,
             });
