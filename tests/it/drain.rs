@@ -73,8 +73,10 @@ async fn a_drained_endpoint_finishes_what_it_has_and_gets_nothing_new() {
     let answer = ask(gateway.admin, &order(&node.authority(), "undrain")).await;
     assert_eq!(answer.status, 200, "{}", answer.text());
     gateway.wait_for_state(0, &["ramping", "up"]).await;
+    // It may have been asked for a token before it was let in.
+    let before = node.settled().await.completed();
     assert_eq!(gateway.ask(&asking(false)).await.status, 200);
-    assert_eq!(node.settled().await.completed(), 2);
+    assert_eq!(node.settled().await.completed(), before + 1);
     assert_eq!((sample("up"), sample("draining")), (1.0, 0.0));
     gateway.finish().await;
 }
