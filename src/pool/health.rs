@@ -371,7 +371,7 @@ impl Health {
 
     /// A probe at once, but not sooner than [`FAST_PROBE`] after the last one began: a thousand
     /// streams that break together are one question.
-    fn want_probe(&mut self, now: Instant) {
+    pub fn want_probe(&mut self, now: Instant) {
         if matches!(self.phase, Phase::Ejected { .. }) {
             return;
         }

@@ -52,11 +52,17 @@ impl EndpointState {
         change: impl FnOnce(&mut DrainedBy),
     ) -> DrainedBy {
         let mut inner = self.inner.lock();
-        let mut by = inner.drain.by();
+        let before = inner.drain.by();
+        let mut by = before;
         change(&mut by);
         let turn = inner.drain.set(by, now);
         if turn == Some(Turn::Over) {
-            inner.health.readmit(now);
+            // One that left the file and is in it again is usable until a probe says otherwise, as any that is new.
+            if before.command || before.configuration {
+                inner.health.readmit(now);
+            } else {
+                inner.health.want_probe(now);
+            }
         }
         self.publish(&inner);
         drop(inner);
