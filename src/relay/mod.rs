@@ -28,7 +28,9 @@ mod retry;
 mod straight;
 mod stream;
 mod timing;
+mod tokenize;
 mod tracing;
+mod turn;
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -53,7 +55,7 @@ pub use intake::start;
 pub use memory::BodyMemory;
 
 use attempt::Exchange;
-use continuing::Onward;
+use continuing::Grounds;
 use payload::{Names, Payload};
 use request::Credentials;
 use retry::{Chosen, Held, Way};
@@ -160,30 +162,17 @@ async fn answer(
         Chosen::Refused(error) => return Err(Stop::Refused(error)),
         Chosen::Answer(answer, lease) => {
             ctx.overhead = overhead(ctx, &answer);
-            let answer = *answer;
             bind(shared, ctx, call, &answer, &lease);
-            let is_stream = answer.events.is_some();
-            let plan = read
-                .filter(|_| is_stream)
-                .and_then(|read| Plan::of(read, call.dialect, &body.pieces).zip(Some(read)));
-            let onward = match plan {
-                Some((plan, read)) => Some(Onward {
-                    shared,
-                    config: &snapshot.config,
-                    pool: &pool,
-                    call,
-                    asked: read,
-                    names: Names::new(&asked, &route),
-                    credentials,
-                    holder: holder.as_ref(),
-                    plan,
-                    body,
-                }),
-                None => {
-                    drop(body);
-                    None
-                }
+            let grounds = Grounds {
+                shared,
+                config: &snapshot.config,
+                pool: &pool,
+                call,
+                names: Names::new(&asked, &route),
+                credentials,
+                holder: holder.as_ref(),
             };
+            let onward = grounds.onward(read.filter(|_| answer.events.is_some()), body);
             stream::pass(session, ctx, answer, lease, call.dialect, onward).await
         }
         Chosen::Failed(held) => pass_failure(session, ctx, *held).await,
@@ -270,3 +259,6 @@ fn thread_rng() -> fastrand::Rng {
     }
     RNG.with_borrow_mut(fastrand::Rng::fork)
 }
+
+#[cfg(test)]
+mod size;

@@ -14,21 +14,19 @@ use tokio::time::Instant;
 use crate::listener::{Bell, Writes};
 use crate::openai::sse::Ending;
 use crate::openai::{ApiError, Call, Dialect, Usage};
-use crate::pool::{Fault, Lease, Outcome};
+use crate::pool::{EndpointState, Fault, Lease, Outcome};
 use crate::upstream::{Connection, ReadError};
 
 use super::attempt::{Answer, fault_of, joined};
-use super::continuing::{self, Onward, Turn};
+use super::continuing::Onward;
 use super::ctx::{End, RequestCtx, Tokens};
 use super::events::{Events, Failed};
 use super::respond::{self, Framing};
 use super::straight::{self, Lost, Next, Patience};
+use super::turn::{self, Turn};
 
 /// h2: RST_STREAM overtakes DATA that was just written, so the error event gets a moment to leave.
 const H2_RESET_DELAY: Duration = Duration::from_millis(20);
-/// How long a stream that has to stay may be silent on an endpoint that was recalled: one that is shutting down
-/// may still finish it, one that is dead never says so.
-const RECALLED_SILENCE: Duration = Duration::from_secs(30);
 /// HTTP/1.0: an RST drops what the peer has not taken yet, so the error event gets a moment.
 const H1_RESET_DELAY: Duration = Duration::from_millis(100);
 
@@ -37,6 +35,7 @@ struct Pace {
     client: Option<Arc<crate::listener::Connection>>,
     /// Between head and end.
     between: Writes,
+    framing: Framing,
 }
 
 impl Pace {
@@ -87,10 +86,10 @@ impl From<Failed> for Broken {
 pub async fn pass(
     session: &mut Session,
     ctx: &mut RequestCtx,
-    answer: Answer,
+    answer: Box<Answer>,
     lease: Lease,
     dialect: Dialect,
-    mut onward: Option<Onward<'_>>,
+    mut onward: Option<Box<Onward<'_>>>,
 ) -> Result<()> {
     let Answer {
         connection,
@@ -100,10 +99,11 @@ pub async fn pass(
         mut events,
         mut failed,
         first_content,
+        charge,
         ..
-    } = answer;
+    } = *answer;
     if let Some(events) = &mut events {
-        held = continuing::begin(&mut onward, &lease, events, held);
+        held = turn::begin(&mut onward, &lease, events, held);
     }
     let is_head = session.req_header().method == http::Method::HEAD;
     let framing = framing(
@@ -133,6 +133,7 @@ pub async fn pass(
         } else {
             Writes::Gathered
         },
+        framing,
     };
     let mut shown = show(
         session,
@@ -144,7 +145,7 @@ pub async fn pass(
     )
     .await
     .map_err(Broken::Client);
-    drop(held);
+    drop((held, charge));
     let mut place = Place { connection, lease };
     let (result, place) = loop {
         let result = match (shown, failed) {
@@ -153,14 +154,16 @@ pub async fn pass(
             (Ok(()), None) if is_whole => finish(session, ctx, events.as_mut()).await,
             (Ok(()), None) => {
                 let events = events.as_mut();
-                let onward = onward.as_ref();
-                relay(session, ctx, &mut place, events, &pace, framing, onward).await
+                let onward = onward.as_deref();
+                relay(session, ctx, &mut place, events, &pace, onward).await
             }
         };
         let (Some(onward), Some(so_far)) = (&onward, &mut events) else {
             break (result, Some(place));
         };
-        match continuing::turn(session, ctx, onward, so_far, place, result).await {
+        // Boxed: every stream's task would be larger by what is needed at its end.
+        let next = turn::turn(session, ctx, onward, so_far, place, result);
+        match Box::pin(next).await {
             Turn::Over(result, place) => break (result, place),
             Turn::On(stretch) => {
                 let piece;
@@ -241,11 +244,15 @@ async fn conclude(
                 Outcome::Failed(Fault::ErrorEvent)
             };
             settle(place, outcome);
+            if !by_client && told_as.is_some() {
+                ctx.cut.get_or_insert("refused");
+            }
             ctx.fail(End::UpstreamCut, "error_event");
             end_unclean(session, ctx).await
         }
         Err(Broken::Diverged) => {
             settle(place, Outcome::Neutral);
+            ctx.cut = Some("failed");
             ctx.fail(End::UpstreamCut, "diverged");
             if let Some(dialect) = told_as {
                 tell(session, ctx, &ApiError::UpstreamFailed, dialect).await;
@@ -265,9 +272,10 @@ async fn conclude(
                     error = ApiError::UpstreamTimeout { after };
                 }
             }
-            settle(place, continuing::outcome_of(fault));
+            settle(place, turn::outcome_of(fault));
             ctx.fail(End::UpstreamCut, fault.reason());
             if let Some(dialect) = told_as {
+                ctx.cut.get_or_insert("refused");
                 tell(session, ctx, &error, dialect).await;
             }
             end_unclean(session, ctx).await
@@ -339,7 +347,6 @@ async fn relay(
     place: &mut Place,
     events: Option<&mut Events>,
     pace: &Pace,
-    framing: Framing,
     onward: Option<&Onward<'_>>,
 ) -> Shown {
     let Place { connection, lease } = place;
@@ -350,17 +357,13 @@ async fn relay(
     let engine = &lease.endpoint().state;
     let so_far = (std::mem::take(&mut ctx.intervals), ctx.last_content);
     let mut patience = Patience::new(read_timeout, alarm, recall, engine, so_far);
-    let leaves = Leaves {
-        onward,
-        index: lease.index(),
-    };
+    let leaves = Leaves { onward, engine };
     let relayed = pass_on(
         session,
         ctx,
         connection,
         events,
         pace,
-        framing,
         &mut patience,
         &leaves,
     )
@@ -372,7 +375,7 @@ async fn relay(
 /// Whether a stream leaves an endpoint that is recalled.
 struct Leaves<'a> {
     onward: Option<&'a Onward<'a>>,
-    index: usize,
+    engine: &'a EndpointState,
 }
 
 impl Leaves<'_> {
@@ -381,7 +384,7 @@ impl Leaves<'_> {
         match (self.onward, kept) {
             (Some(onward), Some(kept)) => {
                 let kept = &kept.kept;
-                kept.is_finished() || kept.can_go_on() && onward.has_other(kept, self.index)
+                kept.is_finished() || kept.can_go_on() && onward.has_other(kept, self.engine.id)
             }
             _ => false,
         }
@@ -394,7 +397,6 @@ async fn pass_on(
     connection: &mut Connection,
     mut events: Option<&mut Events>,
     pace: &Pace,
-    framing: Framing,
     patience: &mut Patience<'_>,
     leaves: &Leaves<'_>,
 ) -> Shown {
@@ -402,7 +404,7 @@ async fn pass_on(
     let mut bell = Bell::new();
     loop {
         let mut next = Next::Heard;
-        if let Some(socket) = straight::socket(session, framing) {
+        if let Some(socket) = straight::socket(session, pace.framing) {
             next = straight::pass(
                 socket,
                 connection,
@@ -425,7 +427,10 @@ async fn pass_on(
                 Some((Ending::Whole, _)) => return Ok(()),
                 _ => return Err(broken(&e)),
             },
-            Next::Lost(Lost::Recalled(fault)) if leaves.may(events.as_deref_mut()) => {
+            // One that hangs has had its time, and the client is told now.
+            Next::Lost(Lost::Recalled(fault))
+                if fault == Fault::Hung || leaves.may(events.as_deref_mut()) =>
+            {
                 return Err(Broken::Upstream {
                     fault,
                     detail: "the endpoint was recalled".into(),
@@ -433,7 +438,8 @@ async fn pass_on(
             }
             Next::Lost(Lost::Recalled(Fault::Drained)) => continue,
             Next::Lost(Lost::Recalled(_)) => {
-                patience.shorten(RECALLED_SILENCE);
+                // One that is shutting down may still finish it, one that is dead never says so.
+                patience.shorten(leaves.engine.settings().health.stall);
                 continue;
             }
             Next::Lost(Lost::Silent) => {

@@ -50,7 +50,15 @@ impl Ask {
         // Those of completions default to 16.
         let limit = (api == Api::Completions || !number.is_multiple_of(5))
             .then(|| random.usize(tokens.div_ceil(4)..=tokens.max(1)));
-        Self::new(number, caller, api, limit, tokens, true, number.is_multiple_of(3))
+        Self::new(
+            number,
+            caller,
+            api,
+            limit,
+            tokens,
+            true,
+            number.is_multiple_of(3),
+        )
     }
 
     /// A few tokens in one piece.

@@ -260,7 +260,10 @@ fn value_end(json: &[u8], from: usize) -> Option<usize> {
         b'{' | b'[' => {
             let (mut at, mut depth) = (from, 0_usize);
             loop {
-                at += json.get(at..)?.iter().position(|b| b"\"{}[]".contains(b))?;
+                at += json
+                    .get(at..)?
+                    .iter()
+                    .position(|b| matches!(b, b'"' | b'{' | b'}' | b'[' | b']'))?;
                 match json[at] {
                     b'"' => at = string_end(json, at)?,
                     b'{' | b'[' => (at, depth) = (at + 1, depth + 1),
@@ -284,6 +287,11 @@ fn value_end(json: &[u8], from: usize) -> Option<usize> {
 pub(super) fn ids(json: &[u8], out: &mut Vec<u32>) -> Option<usize> {
     let inner = json.strip_prefix(b"[")?.strip_suffix(b"]")?;
     let before = out.len();
+    if out.capacity() == before {
+        // Not doubled: a prompt may have a million.
+        let count = memchr::memchr_iter(b',', inner).count() + 1;
+        out.reserve_exact(count + before / 8 + 256);
+    }
     if inner.trim_ascii().is_empty() {
         return Some(0);
     }

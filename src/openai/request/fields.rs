@@ -97,6 +97,9 @@ pub(super) enum Scope {
     StreamOptions,
     SamplingParams,
     ResponseFormat,
+    Message,
+    /// Of the content of a message.
+    Part,
 }
 
 use Field::*;
@@ -190,6 +193,12 @@ impl Scope {
             Self::SamplingParams => find(IN_SAMPLING_PARAMS, key),
             Self::ResponseFormat if key == b"type" => Some(Onward(Key::ResponseFormatType)),
             Self::ResponseFormat => Some(UNKNOWN),
+            Self::Message => (key == b"content").then_some(Onward(Key::Content)),
+            Self::Part => match key {
+                b"type" => Some(Onward(Key::PartType)),
+                b"text" | b"cache_control" => None,
+                _ => Some(Onward(Key::PartOther)),
+            },
         }
     }
 }

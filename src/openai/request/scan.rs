@@ -42,6 +42,8 @@ pub struct Scanner {
     scope: Scope,
     /// The container at depth 2 whose keys are looked at, too.
     inside: Option<Field>,
+    /// Inside the content of a message, which is a list of parts.
+    in_parts: bool,
     /// The value at depth 2 whose end matters, and where it begins.
     spanning: Option<(Key, usize)>,
     fields: Fields,
@@ -99,6 +101,7 @@ impl Scanner {
             wanted: None,
             scope: Scope::Other,
             inside: None,
+            in_parts: false,
             spanning: None,
             fields: Fields::default(),
             fault: None,
@@ -243,12 +246,13 @@ impl Scanner {
                     field,
                     Field::StreamOptions
                         | Field::SamplingParams
-                        | Field::Onward(Key::ResponseFormat)
+                        | Field::Onward(Key::ResponseFormat | Key::Messages)
                 )
             {
                 self.inside = Some(field);
                 self.options_start = at;
             }
+            self.in_parts |= self.depth == 4 && field == Field::Onward(Key::Content);
             if self.depth == 2 {
                 self.spanning = field.spans().map(|key| (key, at));
             }
@@ -268,6 +272,8 @@ impl Scanner {
             self.object = self.object_start..at + 1;
             self.is_empty_object = is_empty;
             self.state = State::End;
+        } else if self.depth == 3 {
+            self.in_parts = false;
         } else if self.depth == 1 {
             self.inside = None;
             if let Some((key, start)) = self.spanning.take() {
@@ -285,6 +291,8 @@ impl Scanner {
             (1, _) => Scope::Top,
             (2, Some(Field::StreamOptions)) if !is_list => Scope::StreamOptions,
             (2, Some(Field::Onward(Key::ResponseFormat))) if !is_list => Scope::ResponseFormat,
+            (3, Some(Field::Onward(Key::Messages))) if is_list => Scope::Message,
+            (5, _) if self.in_parts => Scope::Part,
             (2, Some(Field::SamplingParams)) if !is_list => Scope::SamplingParams,
             (3, Some(Field::SamplingParams)) if is_list => Scope::SamplingParams,
             _ => Scope::Other,
