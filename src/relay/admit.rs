@@ -42,7 +42,7 @@ pub fn authenticate(
 
 /// The key in `Authorization: Bearer` (RFC 6750 §2.1) or Anthropic's `x-api-key`. Several are none, for
 /// nobody could tell which of them counts; the same one twice is one.
-fn presented_key(headers: &HeaderMap) -> Option<&[u8]> {
+pub fn presented_key(headers: &HeaderMap) -> Option<&[u8]> {
     let mut bearers = headers.get_all(header::AUTHORIZATION).iter().map(bearer);
     let plain = headers.get_all("x-api-key").iter();
     let mut plain = plain.map(|value| Some(value.as_bytes().trim_ascii()));

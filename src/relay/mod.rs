@@ -5,6 +5,7 @@
 //! `fail_over` (retry, attempt); `observe` (stream); `finish`. [`serve`] tells the story; Pingora's
 //! session is the client's side of it, [`crate::upstream`] the engine's.
 
+mod admin;
 mod admit;
 mod attempt;
 mod bindings;
@@ -15,6 +16,7 @@ mod events;
 mod finish;
 mod incoming;
 mod intake;
+mod listing;
 mod local;
 mod memory;
 mod models;

@@ -15,6 +15,7 @@ mod connection;
 mod continuing;
 mod costs;
 mod cuts;
+mod drain;
 mod draining;
 mod expose;
 mod headers;

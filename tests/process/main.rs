@@ -10,6 +10,7 @@ mod bad_requests;
 mod certificates;
 mod command_line;
 mod demo;
+mod drain;
 mod from_litellm;
 mod from_nginx;
 mod gateway;
