@@ -12,6 +12,7 @@ mod connection;
 mod ending;
 pub mod handover;
 mod io;
+mod stand_in;
 mod tls;
 mod worker;
 
@@ -20,5 +21,6 @@ pub use bell::Bell;
 pub use bind::{BindError, Bound, SocketFile, bind};
 pub use connection::{ClientCounts, Connection, Phase, Role, Writes};
 pub use io::ClientIo;
+pub use stand_in::take_connection;
 pub use tls::{CertificateError, Certificates};
 pub use worker::{Service, Workers, start};

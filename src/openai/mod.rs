@@ -5,6 +5,7 @@
 pub mod error;
 pub mod models;
 pub mod paths;
+pub mod query;
 pub mod rename;
 pub mod request;
 pub mod sse;

@@ -21,6 +21,9 @@ use super::request::{self, AddressText};
 /// nginx's status for a client that left before its answer was whole.
 const CLIENT_LEFT: u16 = 499;
 
+/// The client and the engine speak WebSocket from there on.
+const SWITCHED: u16 = 101;
+
 /// Settles what is left and tells about the request. Called once, after the last byte.
 pub fn finish(shared: &Shared, session: &mut Session, error: Option<&Error>, ctx: &mut RequestCtx) {
     if let (Some(error), End::Complete) = (error, ctx.end) {
@@ -28,6 +31,8 @@ pub fn finish(shared: &Shared, session: &mut Session, error: Option<&Error>, ctx
         ctx.fail(End::ClientLeft, "the client left");
     }
     let status = match (ctx.end, ctx.status) {
+        // A WebSocket has no status but that of its handshake.
+        (_, Some(SWITCHED)) => SWITCHED,
         (End::ClientLeft, _) | (_, None) => CLIENT_LEFT,
         (_, Some(status)) => status,
     };
@@ -134,7 +139,8 @@ fn count(shared: &Shared, ctx: &RequestCtx, status: u16, duration: Duration) {
         }
         None => metrics.count_unanswered(status),
     }
-    if call.own.is_none() {
+    // How long a WebSocket was open is nobody's latency.
+    if call.own.is_none() && status != SWITCHED {
         metrics.observe_duration(duration);
     }
     if let Some(overhead) = ctx.overhead {
@@ -164,7 +170,7 @@ fn count_model(shared: &Shared, ctx: &RequestCtx, status: u16, duration: Duratio
     }
     metrics.add_intervals(&ctx.intervals);
     metrics.add_tokens(tokens);
-    if ctx.end == End::Complete && status < 400 {
+    if ctx.end == End::Complete && status < 400 && status != SWITCHED {
         metrics.observe_end(duration, ctx.ttft, tokens.completion);
     }
 }

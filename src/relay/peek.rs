@@ -1,10 +1,15 @@
 //! What a request's body says: read once, while it arrives, and never built anew.
 
+use std::sync::Arc;
+
 use http::HeaderMap;
 use http::header;
 
 use crate::openai::request::{BodyFault, Edit, Peeked, Scanner, multipart};
+use crate::openai::query::{self, QueryModel};
 use crate::openai::{ApiError, BodyKind, Call};
+
+use super::request::ModelInQuery;
 
 /// Charged against a key for an answer whose length the client did not bound.
 const DEFAULT_ANSWER: u64 = 1024;
@@ -26,6 +31,8 @@ pub enum Asked {
     Unread,
     Json(Box<Peeked>),
     Form(Box<multipart::Form>),
+    /// It has no body, and names its model in its query.
+    Query(QueryModel),
 }
 
 impl Reader {
@@ -81,6 +88,26 @@ impl Reader {
 }
 
 impl Asked {
+    /// What the query of a WebSocket's handshake says.
+    pub fn of_query(query: &[u8]) -> Result<Self, ApiError> {
+        match query::model_of(query) {
+            Ok(Some(model)) => Ok(Self::Query(model)),
+            Ok(None) => Ok(Self::Unread),
+            Err(problem) => Err(ApiError::InvalidValue {
+                param: Some("model"),
+                problem: problem.into(),
+            }),
+        }
+    }
+
+    /// The model where the query names it, and what the engines call it.
+    pub fn in_query<'a>(&'a self, upstream: Option<&'a Arc<str>>) -> Option<ModelInQuery<'a>> {
+        match self {
+            Self::Query(model) => Some(ModelInQuery { model, upstream }),
+            _ => None,
+        }
+    }
+
     pub fn is_unread(&self) -> bool {
         matches!(self, Self::Unread)
     }
@@ -90,13 +117,14 @@ impl Asked {
             Self::Unread => None,
             Self::Json(read) => read.model.as_ref().map(|model| &*model.value),
             Self::Form(read) => read.model.as_ref().map(|model| &*model.value),
+            Self::Query(model) => Some(&model.value),
         }
     }
 
     /// The change that calls the model by this name; `None` where the body names none.
     pub fn rename(&self, to: &str) -> Option<Edit> {
         match self {
-            Self::Unread => None,
+            Self::Unread | Self::Query(_) => None,
             Self::Json(read) => read.rename(to),
             Self::Form(read) => read.rename(to),
         }
@@ -105,7 +133,7 @@ impl Asked {
     /// The first field that steers an engine's insides.
     pub fn steering(&self) -> Option<&'static str> {
         match self {
-            Self::Unread => None,
+            Self::Unread | Self::Query(_) => None,
             Self::Json(read) => read.steering,
             Self::Form(read) => read.steering,
         }
@@ -114,7 +142,7 @@ impl Asked {
     pub fn json(&self) -> Option<&Peeked> {
         match self {
             Self::Json(read) => Some(read),
-            Self::Unread | Self::Form(_) => None,
+            Self::Unread | Self::Form(_) | Self::Query(_) => None,
         }
     }
 

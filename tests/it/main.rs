@@ -36,3 +36,4 @@ mod storm;
 mod tracing;
 mod upstream_timeouts;
 mod usage;
+mod websocket;

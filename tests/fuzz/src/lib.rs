@@ -18,5 +18,6 @@ pub mod upstream {
     #[path = "../../tests/fuzz/src/differential.rs"]
     pub mod differential;
     pub mod error;
+    pub mod request_head;
     pub mod response_head;
 }
