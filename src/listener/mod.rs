@@ -8,6 +8,7 @@
 mod beats;
 mod bell;
 mod bind;
+mod client;
 mod connection;
 mod ending;
 pub mod handover;
@@ -19,6 +20,7 @@ mod worker;
 pub use beats::Beats;
 pub use bell::Bell;
 pub use bind::{BindError, Bound, SocketFile, bind};
+pub use client::one_client;
 pub use connection::{ClientCounts, Connection, Phase, Role, Writes};
 pub use io::ClientIo;
 pub use stand_in::take_connection;

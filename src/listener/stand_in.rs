@@ -96,7 +96,9 @@ impl GetTimingDigest for StandIn {
 }
 
 impl GetProxyDigest for StandIn {
-    fn get_proxy_digest(&self) -> Option<std::sync::Arc<pingora::protocols::raw_connect::ProxyDigest>> {
+    fn get_proxy_digest(
+        &self,
+    ) -> Option<std::sync::Arc<pingora::protocols::raw_connect::ProxyDigest>> {
         None
     }
 }

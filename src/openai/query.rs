@@ -125,8 +125,14 @@ mod tests {
         for (query, expected) in [
             ("model=gpt", Some("gpt")),
             ("a=1&model=gpt&b", Some("gpt")),
-            ("model=deepseek-ai%2FDeepSeek-R1", Some("deepseek-ai/DeepSeek-R1")),
-            ("model=deepseek-ai/DeepSeek-R1", Some("deepseek-ai/DeepSeek-R1")),
+            (
+                "model=deepseek-ai%2FDeepSeek-R1",
+                Some("deepseek-ai/DeepSeek-R1"),
+            ),
+            (
+                "model=deepseek-ai/DeepSeek-R1",
+                Some("deepseek-ai/DeepSeek-R1"),
+            ),
             ("model=a+b%20c", Some("a b c")),
             ("%6dode%6C=x", Some("x")),
             ("model=a=b", Some("a=b")),

@@ -147,6 +147,7 @@ pub fn admit(ctx: &mut RequestCtx, config: &Config, call: Call, asked: &Asked) -
         return Ok(());
     };
     let cost = asked.cost(ctx.body.len, generates(call));
+    ctx.prompt_cost = asked.prompt_cost(ctx.body.len);
     match tenant.admit(cost, Instant::now()) {
         Ok(permit) => {
             ctx.permit = Some(permit);
@@ -199,7 +200,13 @@ mod tests {
             (&[("authorization", "Bearer")], None),
             (&[("authorization", "é")], None),
             (&[("x-api-key", "")], None),
-            (&[("sec-websocket-protocol", "realtime, openai-insecure-api-key.a")], Some("a")),
+            (
+                &[(
+                    "sec-websocket-protocol",
+                    "realtime, openai-insecure-api-key.a",
+                )],
+                Some("a"),
+            ),
             (
                 &[
                     ("authorization", "Bearer a"),
@@ -207,7 +214,10 @@ mod tests {
                 ],
                 None,
             ),
-            (&[("sec-websocket-protocol", "openai-insecure-api-key.")], None),
+            (
+                &[("sec-websocket-protocol", "openai-insecure-api-key.")],
+                None,
+            ),
             (&[], None),
         ] {
             assert_eq!(key(fields).as_deref(), expected, "{fields:?}");

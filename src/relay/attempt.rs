@@ -55,6 +55,8 @@ pub struct Answer {
     pub first_content: Option<Instant>,
     pub connect: Option<Duration>,
     pub sent_at: Instant,
+    /// The model has another name in it than the engine gave it.
+    pub is_renamed: bool,
 }
 
 impl Answer {
@@ -195,14 +197,17 @@ async fn run(
         first_content: None,
         connect,
         sent_at,
+        is_renamed: false,
     };
     let status = answer.head.status;
     if (200..300).contains(&status) && is_readable_stream(exchange, &answer) {
         hold_until_content(lease, exchange, &mut answer, deadline).await?;
+        answer.is_renamed = exchange.rename.is_some();
     } else if !answer.is_switched() && must_be_whole(exchange, &answer) {
         hold_until_whole(lease, exchange, &mut answer, timeouts.read).await?;
         if let (true, Some(rename)) = (answer.is_whole, exchange.rename) {
             answer.held = vec![rename.apply(&joined(&answer.held))];
+            answer.is_renamed = true;
         }
     } else if let Some(piece) = answer.connection.buffered_body()? {
         answer.held.push(piece);

@@ -86,7 +86,12 @@ impl Way {
     }
 
     /// Ready once `from` has ended and `to` has everything.
-    fn poll<F, T>(&mut self, cx: &mut Context<'_>, from: &mut F, to: &mut T) -> Poll<Result<(), Failed>>
+    fn poll<F, T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &mut F,
+        to: &mut T,
+    ) -> Poll<Result<(), Failed>>
     where
         F: AsyncRead + Unpin,
         T: AsyncWrite + Unpin,
@@ -106,7 +111,11 @@ impl Way {
         }
     }
 
-    fn poll_held<T: AsyncWrite + Unpin>(&mut self, cx: &mut Context<'_>, to: &mut T) -> Poll<io::Result<()>> {
+    fn poll_held<T: AsyncWrite + Unpin>(
+        &mut self,
+        cx: &mut Context<'_>,
+        to: &mut T,
+    ) -> Poll<io::Result<()>> {
         while !self.held.is_empty() {
             let taken = ready!(Pin::new(&mut *to).poll_write(cx, &self.held))?;
             if taken == 0 {
@@ -120,7 +129,12 @@ impl Way {
     }
 
     /// Reads once, and writes what came as far as it is taken at once.
-    fn poll_piece<F, T>(&mut self, cx: &mut Context<'_>, from: &mut F, to: &mut T) -> Poll<Result<(), Failed>>
+    fn poll_piece<F, T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &mut F,
+        to: &mut T,
+    ) -> Poll<Result<(), Failed>>
     where
         F: AsyncRead + Unpin,
         T: AsyncWrite + Unpin,
@@ -232,7 +246,10 @@ where
             if is_past(Some(silent)) {
                 return Poll::Ready(Over::Silent);
             }
-            let next = [client_full, engine_full].into_iter().flatten().fold(silent, Instant::min);
+            let next = [client_full, engine_full]
+                .into_iter()
+                .flatten()
+                .fold(silent, Instant::min);
             // Looked at again when it fires: it is not moved for every piece.
             if alarm.deadline() > next || alarm.is_elapsed() {
                 alarm.as_mut().reset(next);

@@ -183,7 +183,7 @@ fn settle(ctx: &mut RequestCtx) {
     let Usage {
         prompt, completion, ..
     } = ctx.tokens.usage;
-    let estimated = ctx.body.len as u64 / 4;
+    let estimated = ctx.prompt_cost;
     let is_begun = ctx.is_stream.is_some() && ctx.status.is_none_or(|status| status < 400);
     let has_left = ctx.end == End::ClientLeft && ctx.attempts > 0;
     let used = match (prompt, completion) {

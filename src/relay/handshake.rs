@@ -98,27 +98,84 @@ mod tests {
 
     #[test]
     fn a_handshake_is_one_in_every_part_or_none() {
-        let upgrade = [("connection", "keep-alive, Upgrade"), ("upgrade", "WebSocket")];
+        let upgrade = [
+            ("connection", "keep-alive, Upgrade"),
+            ("upgrade", "WebSocket"),
+        ];
         let with = |more| [&upgrade[..], &[more]].concat();
         let new = Version::HTTP_11;
         for (method, version, fields, path, expected) in [
             ("GET", new, upgrade.to_vec(), "/v1/realtime", true),
             ("GET", new, upgrade.to_vec(), "/realtime", true),
-            ("GET", new, with(("content-length", "0")), "/v1/realtime", true),
-            ("GET", new, with(("connection", "close")), "/v1/realtime", true),
+            (
+                "GET",
+                new,
+                with(("content-length", "0")),
+                "/v1/realtime",
+                true,
+            ),
+            (
+                "GET",
+                new,
+                with(("connection", "close")),
+                "/v1/realtime",
+                true,
+            ),
             ("GET", new, upgrade.to_vec(), "/v1/models", false),
             ("GET", new, upgrade.to_vec(), "/v1/realtime/x", false),
             ("POST", new, upgrade.to_vec(), "/v1/realtime", false),
             ("HEAD", new, upgrade.to_vec(), "/v1/realtime", false),
-            ("GET", Version::HTTP_10, upgrade.to_vec(), "/v1/realtime", false),
-            ("GET", Version::HTTP_2, upgrade.to_vec(), "/v1/realtime", false),
+            (
+                "GET",
+                Version::HTTP_10,
+                upgrade.to_vec(),
+                "/v1/realtime",
+                false,
+            ),
+            (
+                "GET",
+                Version::HTTP_2,
+                upgrade.to_vec(),
+                "/v1/realtime",
+                false,
+            ),
             ("GET", new, upgrade[..1].to_vec(), "/v1/realtime", false),
             ("GET", new, upgrade[1..].to_vec(), "/v1/realtime", false),
-            ("GET", new, with(("upgrade", "websocket")), "/v1/realtime", false),
-            ("GET", new, with(("content-length", "5")), "/v1/realtime", false),
-            ("GET", new, with(("transfer-encoding", "chunked")), "/v1/realtime", false),
-            ("GET", new, vec![("connection", "upgrade"), ("upgrade", "h2c")], "/v1/realtime", false),
-            ("GET", new, vec![("connection", "upgrade"), ("upgrade", "websocket, h2c")], "/v1/realtime", false),
+            (
+                "GET",
+                new,
+                with(("upgrade", "websocket")),
+                "/v1/realtime",
+                false,
+            ),
+            (
+                "GET",
+                new,
+                with(("content-length", "5")),
+                "/v1/realtime",
+                false,
+            ),
+            (
+                "GET",
+                new,
+                with(("transfer-encoding", "chunked")),
+                "/v1/realtime",
+                false,
+            ),
+            (
+                "GET",
+                new,
+                vec![("connection", "upgrade"), ("upgrade", "h2c")],
+                "/v1/realtime",
+                false,
+            ),
+            (
+                "GET",
+                new,
+                vec![("connection", "upgrade"), ("upgrade", "websocket, h2c")],
+                "/v1/realtime",
+                false,
+            ),
         ] {
             let request = request(method, version, &fields);
             let is = is_websocket(&request, call(path));
@@ -136,12 +193,20 @@ mod tests {
             let keys = keys(&headers).map(<[u8]>::to_vec).collect::<Vec<_>>();
             let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
             let keys: Vec<String> = keys.into_iter().map(text).collect();
-            (keys, text(without_keys(&headers)), agreed(&headers).is_some())
+            (
+                keys,
+                text(without_keys(&headers)),
+                agreed(&headers).is_some(),
+            )
         };
         let key = "openai-insecure-api-key.sk-1";
         assert_eq!(
             offer(&[&format!("realtime, {key},openai-beta.realtime-v1")]),
-            (vec!["sk-1".into()], "realtime, openai-beta.realtime-v1".into(), true)
+            (
+                vec!["sk-1".into()],
+                "realtime, openai-beta.realtime-v1".into(),
+                true
+            )
         );
         assert_eq!(
             offer(&["realtime", "OpenAI-Insecure-API-Key.x", key]),

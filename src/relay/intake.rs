@@ -291,7 +291,7 @@ pub(super) async fn read_body(
             }
             ctx.body = body;
             ctx.body_read = Some(Instant::now());
-            reader.finish(is_lenient).map_err(Stop::Refused)
+            reader.finish().map_err(Stop::Refused)
         }
         Err(BodyError::Refused(error)) => {
             // Pingora takes a body that failed for one that is done. What follows it on the connection

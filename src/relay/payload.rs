@@ -23,7 +23,7 @@ pub struct Payload<'a> {
     upstream_model: Option<&'a Arc<str>>,
     /// The client's own name for it is put back into the answer.
     restores: bool,
-    usage: Option<Edit>,
+    usage: Vec<Edit>,
     usage_asked: UsageAsked,
 }
 
@@ -41,10 +41,10 @@ impl<'a> Payload<'a> {
         let read = asked.json();
         let usage = read
             .filter(|read| counts && read.stream == Some(true))
-            .and_then(|read| read.ask_for_usage());
-        let usage_asked = if usage.is_some() {
+            .map_or_else(Vec::new, |read| read.ask_for_usage());
+        let usage_asked = if !usage.is_empty() {
             UsageAsked::ByGateway
-        } else if read.is_some_and(|read| read.continuous_usage) {
+        } else if read.is_some_and(|read| matches!(read.continuous_usage, Some((true, _)))) {
             UsageAsked::InEveryEvent
         } else {
             UsageAsked::AsItComes
@@ -77,7 +77,7 @@ impl<'a> Payload<'a> {
             (Some(upstream), Some(public)) if self.restores => Rename::new(upstream, public),
             _ => None,
         };
-        let mut edits: Vec<Edit> = name.into_iter().chain(self.usage.clone()).collect();
+        let mut edits: Vec<Edit> = name.into_iter().chain(self.usage.iter().cloned()).collect();
         if edits.is_empty() {
             return Sent {
                 pieces: Cow::Borrowed(self.pieces),

@@ -21,7 +21,7 @@ use super::attempt::{Answer, fault_of, joined};
 use super::ctx::{End, RequestCtx, Tokens};
 use super::events::{Events, Failed};
 use super::respond::{self, Framing};
-use super::straight::{self, Next, Patience};
+use super::straight::{self, Meter, Next, Patience};
 
 /// h2: RST_STREAM overtakes DATA that was just written, so the error event gets a moment to leave.
 const H2_RESET_DELAY: Duration = Duration::from_millis(20);
@@ -90,6 +90,7 @@ pub async fn pass(
         mut events,
         failed,
         first_content,
+        is_renamed,
         ..
     } = answer;
     let is_head = session.req_header().method == http::Method::HEAD;
@@ -106,7 +107,10 @@ pub async fn pass(
     if events.is_some() {
         ctx.ttft = first_content.map(|at| at - ctx.started);
     }
-    let response = respond::relayed_head(&head, session, framing, ctx)?;
+    let mut response = respond::relayed_head(&head, session, framing, ctx)?;
+    if is_renamed {
+        respond::forget_digests(&mut response);
+    }
     let is_kept = ctx.call.is_some_and(Call::is_for_kept_answer);
     if events.is_none() && is_whole && head.status < 300 && !is_kept {
         ctx.tokens.usage = Usage::of_json(&joined(&held)).unwrap_or_default();
@@ -294,7 +298,9 @@ async fn relay(
     let alarm = pin!(tokio::time::sleep(read_timeout));
     let first_content = ctx.ttft.map(|ttft| ctx.started + ttft);
     let engine = &lease.endpoint().state;
-    let mut patience = Patience::new(read_timeout, alarm, engine, first_content);
+    let mut permit = ctx.permit.take();
+    let meter = Meter::new(permit.as_mut(), ctx.prompt_cost);
+    let mut patience = Patience::new(read_timeout, alarm, engine, first_content, meter);
     let relayed = pass_on(
         session,
         ctx,
@@ -306,6 +312,7 @@ async fn relay(
     )
     .await;
     ctx.intervals = patience.into_intervals();
+    ctx.permit = permit;
     relayed
 }
 

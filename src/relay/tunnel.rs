@@ -130,9 +130,10 @@ async fn conclude(
     // can make it close, and close in the middle of what is being sent to it, which is a reset.
     let (outcome, end) = match &over {
         Over::ClientEnded | Over::EngineEnded => (Outcome::Completed, None),
-        Over::ClientLost(_) | Over::ClientFull => {
-            (Outcome::Abandoned, Some((End::ClientLeft, "the client left")))
-        }
+        Over::ClientLost(_) | Over::ClientFull => (
+            Outcome::Abandoned,
+            Some((End::ClientLeft, "the client left")),
+        ),
         Over::EngineLost(_) => {
             let reason = Fault::ConnectionLost.reason();
             (Outcome::Neutral, Some((End::UpstreamCut, reason)))
@@ -143,7 +144,10 @@ async fn conclude(
         }
         Over::EngineFull => {
             let fault = Fault::SendTimedOut;
-            (Outcome::Failed(fault), Some((End::UpstreamCut, fault.reason())))
+            (
+                Outcome::Failed(fault),
+                Some((End::UpstreamCut, fault.reason())),
+            )
         }
     };
     if let Over::ClientLost(e) | Over::EngineLost(e) = &over {

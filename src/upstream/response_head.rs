@@ -129,7 +129,8 @@ impl ResponseHead {
     pub(super) fn opens_websocket(&self) -> bool {
         let mut protocols = self.values("upgrade");
         let only = (protocols.next(), protocols.next());
-        let is_websocket = matches!(only, (Some(name), None) if name.eq_ignore_ascii_case(b"websocket"));
+        let is_websocket =
+            matches!(only, (Some(name), None) if name.eq_ignore_ascii_case(b"websocket"));
         let mut options = connection_options(self.values("connection"));
         is_websocket && options.any(|option| option.eq_ignore_ascii_case(b"upgrade"))
     }

@@ -227,7 +227,10 @@ async fn an_sdks_own_retries(module: &str) {
     let names = ["public", "down", "held", "mute"];
     for (name, engine) in names.iter().zip(&engines) {
         let health = "health: { interval: 100ms, timeout: 100ms, rise: 1 }";
-        pools += &format!("  {name}: {{ endpoints: [\"{}\"], {health} }}\n", engine.authority());
+        pools += &format!(
+            "  {name}: {{ endpoints: [\"{}\"], {health} }}\n",
+            engine.authority()
+        );
     }
     // Nobody listens at that port of TCP, which is for a service long gone.
     pools += "  nobody: { endpoints: [\"127.0.0.1:1\"] }\nmodels:\n";
@@ -277,7 +280,9 @@ async fn sample(admin: std::net::SocketAddr, series: &str) -> f64 {
         Ok(text)
     };
     let text = tokio::task::block_in_place(ask).unwrap();
-    let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
     line.map_or(0.0, |value| value.parse().unwrap())
 }
 

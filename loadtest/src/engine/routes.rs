@@ -199,7 +199,8 @@ pub(super) async fn answer(
     }
     let is_websocket = websocket::is_asked(&request.head);
     // Starlette knows the path of a WebSocket by that protocol alone.
-    let found = find(request.head.path(), script).filter(|(_, route)| (*route == Route::Realtime) == is_websocket);
+    let found = find(request.head.path(), script)
+        .filter(|(_, route)| (*route == Route::Realtime) == is_websocket);
     let Some((methods, route)) = found else {
         responder.error(&mut out, &ErrorAnswer::not_found());
         connection.write(&out).await?;

@@ -39,7 +39,12 @@ pub(super) async fn serve(
     let mut out = Vec::new();
     let Some(key) = head.header("sec-websocket-key") else {
         let missing = "Failed to open a WebSocket connection: missing Sec-WebSocket-Key header.\n";
-        responder.body(&mut out, 400, "text/plain; charset=utf-8", missing.as_bytes());
+        responder.body(
+            &mut out,
+            400,
+            "text/plain; charset=utf-8",
+            missing.as_bytes(),
+        );
         connection.write(&out).await?;
         return Ok(End::Close);
     };
@@ -50,7 +55,9 @@ pub(super) async fn serve(
     }
     let shared = std::sync::Arc::clone(&connection.shared);
     let _in_flight = InFlight::enter(&shared);
-    out.extend_from_slice(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n");
+    out.extend_from_slice(
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n",
+    );
     out.extend_from_slice(format!("Sec-WebSocket-Accept: {}\r\ndate: ", accept(key)).as_bytes());
     shared.date.push(&mut out);
     out.extend_from_slice(b"\r\nserver: uvicorn\r\n\r\n");
@@ -149,9 +156,9 @@ fn parse(input: &[u8]) -> Parsed {
     };
     let length = match wide {
         0 => usize::from(second & 0x7f),
-        _ => length
-            .iter()
-            .fold(0, |sum: usize, byte| sum.saturating_mul(256).saturating_add(usize::from(*byte))),
+        _ => length.iter().fold(0, |sum: usize, byte| {
+            sum.saturating_mul(256).saturating_add(usize::from(*byte))
+        }),
     };
     if length > LONGEST {
         return Parsed::Broken(1009);
@@ -162,7 +169,10 @@ fn parse(input: &[u8]) -> Parsed {
     let Some(masked) = rest.get(..length) else {
         return Parsed::More;
     };
-    let payload = masked.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask);
+    let payload = masked
+        .iter()
+        .zip(mask.iter().cycle())
+        .map(|(byte, mask)| byte ^ mask);
     Parsed::Frame {
         opcode: first & 0xf,
         payload: payload.collect(),
@@ -189,17 +199,26 @@ fn push_frame(out: &mut Vec<u8>, opcode: u8, payload: &[u8]) {
 
 /// `Sec-WebSocket-Accept` for a key (RFC 6455 section 4.2.2).
 fn accept(key: &str) -> String {
-    base64(&sha1(format!("{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11").as_bytes()))
+    base64(&sha1(
+        format!("{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11").as_bytes(),
+    ))
 }
 
 fn base64(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = String::new();
     for three in bytes.chunks(3) {
-        let bits = three.iter().fold(0, |bits, byte| bits << 8 | u32::from(*byte)) << (8 * (3 - three.len()));
+        let bits = three
+            .iter()
+            .fold(0, |bits, byte| bits << 8 | u32::from(*byte))
+            << (8 * (3 - three.len()));
         for at in 0..4 {
             let digit = DIGITS[(bits >> (18 - 6 * at) & 63) as usize];
-            text.push(if at <= three.len() { char::from(digit) } else { '=' });
+            text.push(if at <= three.len() {
+                char::from(digit)
+            } else {
+                '='
+            });
         }
     }
     text
@@ -207,7 +226,13 @@ fn base64(bytes: &[u8]) -> String {
 
 /// SHA-1 (FIPS 180-4), which the handshake asks for.
 fn sha1(message: &[u8]) -> [u8; 20] {
-    let mut state: [u32; 5] = [0x6745_2301, 0xefcd_ab89, 0x98ba_dcfe, 0x1032_5476, 0xc3d2_e1f0];
+    let mut state: [u32; 5] = [
+        0x6745_2301,
+        0xefcd_ab89,
+        0x98ba_dcfe,
+        0x1032_5476,
+        0xc3d2_e1f0,
+    ];
     let mut padded = message.to_vec();
     padded.push(0x80);
     padded.resize((message.len() + 9).next_multiple_of(64) - 8, 0);
@@ -215,10 +240,13 @@ fn sha1(message: &[u8]) -> [u8; 20] {
     for block in padded.chunks(64) {
         let mut words = [0u32; 80];
         for (word, bytes) in words.iter_mut().zip(block.chunks(4)) {
-            *word = bytes.iter().fold(0, |word, byte| word << 8 | u32::from(*byte));
+            *word = bytes
+                .iter()
+                .fold(0, |word, byte| word << 8 | u32::from(*byte));
         }
         for at in 16..80 {
-            words[at] = (words[at - 3] ^ words[at - 8] ^ words[at - 14] ^ words[at - 16]).rotate_left(1);
+            words[at] =
+                (words[at - 3] ^ words[at - 8] ^ words[at - 14] ^ words[at - 16]).rotate_left(1);
         }
         let [mut a, mut b, mut c, mut d, mut e] = state;
         for (at, word) in words.iter().enumerate() {
@@ -253,7 +281,10 @@ mod tests {
 
     #[test]
     fn the_accept_of_rfc_6455s_example_is_its_own() {
-        assert_eq!(accept("dGhlIHNhbXBsZSBub25jZQ=="), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+        assert_eq!(
+            accept("dGhlIHNhbXBsZSBub25jZQ=="),
+            "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
+        );
         assert_eq!(base64(b"a"), "YQ==");
         assert_eq!(base64(b"ab"), "YWI=");
     }
@@ -261,7 +292,12 @@ mod tests {
     #[test]
     fn a_frame_is_read_once_it_is_whole() {
         let mut frame = vec![0x81, 0x80 | 5, 1, 2, 3, 4];
-        frame.extend(b"Hello".iter().zip([1, 2, 3, 4].iter().cycle()).map(|(a, b)| a ^ b));
+        frame.extend(
+            b"Hello"
+                .iter()
+                .zip([1, 2, 3, 4].iter().cycle())
+                .map(|(a, b)| a ^ b),
+        );
         for cut in 0..frame.len() {
             assert!(matches!(parse(&frame[..cut]), Parsed::More), "{cut}");
         }
@@ -274,14 +310,24 @@ mod tests {
         else {
             panic!("it is whole");
         };
-        assert_eq!((opcode, payload.as_slice(), used), (TEXT, &b"Hello"[..], 11));
+        assert_eq!(
+            (opcode, payload.as_slice(), used),
+            (TEXT, &b"Hello"[..], 11)
+        );
         assert!(matches!(parse(&[0x81, 5]), Parsed::Broken(1002)));
-        assert!(matches!(parse(&[0x81, 0xff, 1, 0, 0, 0, 0, 0, 0, 0]), Parsed::Broken(1009)));
+        assert!(matches!(
+            parse(&[0x81, 0xff, 1, 0, 0, 0, 0, 0, 0, 0]),
+            Parsed::Broken(1009)
+        ));
     }
 
     #[test]
     fn lengths_are_written_in_the_shortest_way() {
-        for (length, head) in [(125, &[0x82, 125][..]), (126, &[0x82, 126, 0, 126]), (65_536, &[0x82, 127, 0, 0, 0, 0, 0, 1, 0, 0])] {
+        for (length, head) in [
+            (125, &[0x82, 125][..]),
+            (126, &[0x82, 126, 0, 126]),
+            (65_536, &[0x82, 127, 0, 0, 0, 0, 0, 1, 0, 0]),
+        ] {
             let mut out = Vec::new();
             push_frame(&mut out, 2, &vec![0; length]);
             assert_eq!(&out[..head.len()], head);

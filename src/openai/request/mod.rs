@@ -24,7 +24,7 @@ mod value;
 pub use edit::{Edit, apply};
 pub use fault::BodyFault;
 pub use fields::{Peeked, StreamOptions, Text};
-pub use scan::{MAX_DEPTH, Scanner};
+pub use scan::{ENCODED, MAX_DEPTH, Scanner};
 pub use steering::STEERING;
 pub use value::TEXT_LIMIT;
 

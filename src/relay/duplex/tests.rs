@@ -175,9 +175,25 @@ async fn a_reset_is_of_the_side_that_it_came_from() {
     let (mut whole, _peer) = duplex(ROOM);
     for first in [Bytes::new(), Bytes::from_static(b"x")] {
         let (mut up, mut down) = (Way::new(first.clone()), Way::new(first));
-        let over = run(&mut Broken, &mut whole, &mut up, &mut down, PATIENCE, |_| ()).await;
+        let over = run(
+            &mut Broken,
+            &mut whole,
+            &mut up,
+            &mut down,
+            PATIENCE,
+            |_| (),
+        )
+        .await;
         assert!(matches!(over, Over::ClientLost(_)), "{over:?}");
-        let over = run(&mut whole, &mut Broken, &mut up, &mut down, PATIENCE, |_| ()).await;
+        let over = run(
+            &mut whole,
+            &mut Broken,
+            &mut up,
+            &mut down,
+            PATIENCE,
+            |_| (),
+        )
+        .await;
         assert!(matches!(over, Over::EngineLost(_)), "{over:?}");
     }
 }

@@ -46,7 +46,11 @@ impl WebSocket {
     }
 
     /// The same over TLS, with HTTP/1.1.
-    pub async fn ask_tls(address: SocketAddr, certificate: &Certificate, request: &Request) -> Self {
+    pub async fn ask_tls(
+        address: SocketAddr,
+        certificate: &Certificate,
+        request: &Request,
+    ) -> Self {
         let name = ServerName::try_from("localhost").expect("a name");
         let connector = TlsConnector::from(certificate.client(&[b"http/1.1"]));
         let stream = within("TLS", connector.connect(name, connect(address).await)).await;
@@ -71,7 +75,11 @@ impl WebSocket {
             if let Some(at) = memchr::memmem::find(&socket.input, b"\r\n\r\n") {
                 break at + 4;
             }
-            assert!(socket.read().await, "{:?}", String::from_utf8_lossy(&socket.input));
+            assert!(
+                socket.read().await,
+                "{:?}",
+                String::from_utf8_lossy(&socket.input)
+            );
         };
         let head = socket.input.drain(..end).collect();
         socket.head = String::from_utf8(head).expect("a head in ASCII");
@@ -80,7 +88,9 @@ impl WebSocket {
 
     pub fn status(&self) -> u16 {
         let status = self.head.split(' ').nth(1);
-        status.and_then(|status| status.parse().ok()).expect("a status line")
+        status
+            .and_then(|status| status.parse().ok())
+            .expect("a status line")
     }
 
     /// The value of the only field of this name in the answer's head.
@@ -114,7 +124,10 @@ impl WebSocket {
         let (length, at) = match self.input[1] {
             126 => {
                 self.fill(4).await;
-                (u64::from(u16::from_be_bytes([self.input[2], self.input[3]])), 4)
+                (
+                    u64::from(u16::from_be_bytes([self.input[2], self.input[3]])),
+                    4,
+                )
             }
             127 => {
                 self.fill(10).await;
@@ -147,7 +160,12 @@ impl WebSocket {
     }
 
     /// Both halves, to be used at once.
-    pub fn split(self) -> (impl AsyncRead + Unpin + Send, impl AsyncWrite + Unpin + Send) {
+    pub fn split(
+        self,
+    ) -> (
+        impl AsyncRead + Unpin + Send,
+        impl AsyncWrite + Unpin + Send,
+    ) {
         tokio::io::split(self.stream)
     }
 
@@ -179,7 +197,12 @@ pub fn frame(opcode: Opcode, payload: &[u8]) -> Vec<u8> {
         }
     }
     frame.extend_from_slice(&MASK);
-    frame.extend(payload.iter().zip(MASK.iter().cycle()).map(|(byte, mask)| byte ^ mask));
+    frame.extend(
+        payload
+            .iter()
+            .zip(MASK.iter().cycle())
+            .map(|(byte, mask)| byte ^ mask),
+    );
     frame
 }
 
