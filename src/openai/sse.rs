@@ -8,6 +8,9 @@
 mod alike;
 mod event;
 mod fault;
+#[cfg(any(test, fuzzing))]
+#[path = "../../tests/fuzz/src/streams.rs"]
+pub mod streams;
 
 use std::borrow::Cow;
 

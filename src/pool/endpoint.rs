@@ -14,6 +14,7 @@ pub use catalog::LastCatalog;
 
 use super::fault::{Fault, ProbeFailure};
 use super::health::{Change, FULL, Health, Phase};
+use super::recall::Recalls;
 use super::status::{EndpointStatus, State};
 use crate::config::{self, Secret};
 use crate::telemetry::metrics::EndpointMetrics;
@@ -72,6 +73,7 @@ pub struct EndpointState {
     note_success: AtomicBool,
     settings: ArcSwap<Settings>,
     inner: Mutex<Inner>,
+    pub(super) recalls: Recalls,
     /// The next probe may be sooner than the prober thinks.
     pub(crate) rescheduled: Notify,
     /// It is usable again.
@@ -93,6 +95,8 @@ struct Inner {
     rng: fastrand::Rng,
     /// By reason, few of them.
     ejections: Vec<(&'static str, u64)>,
+    /// A connect was refused since the last good probe.
+    refused: bool,
 }
 
 /// Whether an endpoint may be chosen.
@@ -144,7 +148,9 @@ impl EndpointState {
                 health,
                 rng: fastrand::Rng::new(),
                 ejections: Vec::new(),
+                refused: false,
             }),
+            recalls: Recalls::default(),
             rescheduled: Notify::new(),
             recovered: Notify::new(),
         };
@@ -215,6 +221,7 @@ impl EndpointState {
             health,
             rng,
             ejections,
+            refused,
         } = &mut *inner;
         let change = health.fault(fault, now, &settings.health, rng);
         if change
@@ -224,9 +231,13 @@ impl EndpointState {
             count(ejections, fault.reason());
         }
         self.publish(health);
+        let is_first_refusal = fault == Fault::ConnectRefused && !std::mem::replace(refused, true);
         drop(inner);
         self.rescheduled.notify_one();
         report(&settings.name, change, now);
+        if is_first_refusal {
+            self.recall(Fault::ConnectRefused);
+        }
     }
 
     /// How often it was taken out, by reason, since it is known.
@@ -258,6 +269,7 @@ impl EndpointState {
             health,
             rng,
             ejections,
+            refused,
         } = &mut *inner;
         let change = health.probed(result, flowing, now, &settings.health, rng);
         if change
@@ -267,8 +279,14 @@ impl EndpointState {
             count(ejections, "probe");
         }
         self.publish(health);
+        let is_refused = result == Err(ProbeFailure::Refused);
+        let is_first_refusal = is_refused && !*refused;
+        *refused = is_refused || (*refused && result.is_err());
         drop(inner);
         report(&settings.name, change, now);
+        if is_first_refusal {
+            self.recall(Fault::ConnectRefused);
+        }
     }
 
     /// Puts a new epoch's settings into effect.

@@ -22,6 +22,10 @@ pub enum Fault {
     ErrorEvent,
     /// Not HTTP as we insist on it.
     BadResponse,
+    /// It accepts requests and makes no progress with any.
+    Hung,
+    /// Being drained, and its time is over. Does not speak against it.
+    Drained,
 }
 
 impl Fault {
@@ -50,6 +54,8 @@ impl Fault {
             Fault::Status(_) => "status_other",
             Fault::ErrorEvent => "error_event",
             Fault::BadResponse => "bad_response",
+            Fault::Hung => "hung",
+            Fault::Drained => "drained",
         }
     }
 }
@@ -112,6 +118,8 @@ impl fmt::Display for Reason {
             Reason::Fault(Fault::Status(code)) => write!(f, "answered {code}"),
             Reason::Fault(Fault::ErrorEvent) => f.write_str("error event in place of an answer"),
             Reason::Fault(Fault::BadResponse) => f.write_str("malformed answer"),
+            Reason::Fault(Fault::Hung) => f.write_str("hung"),
+            Reason::Fault(Fault::Drained) => f.write_str("drained"),
             Reason::Probe(ProbeFailure::Refused) => f.write_str("probe: connect refused"),
             Reason::Probe(ProbeFailure::ConnectTimedOut) => f.write_str("probe: connect timed out"),
             Reason::Probe(ProbeFailure::ConnectFailed) => f.write_str("probe: cannot connect"),

@@ -1,5 +1,6 @@
 use std::ops::Deref;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 
 use tokio::time::Instant;
 
@@ -12,6 +13,8 @@ use super::{Endpoint, Fault, Pool};
 pub struct Lease {
     pool: Arc<Pool>,
     index: usize,
+    /// Recalls of the endpoint that the request is not to be told of (any more).
+    pub(super) recalls_seen: AtomicU32,
 }
 
 /// How an exchange with an endpoint ended, as far as the endpoint is concerned.
@@ -31,7 +34,12 @@ pub enum Outcome {
 impl Lease {
     /// The caller has counted it already, see [`EndpointState::take`](super::EndpointState).
     pub(super) fn new(pool: Arc<Pool>, index: usize) -> Self {
-        Self { pool, index }
+        let recalls = pool.endpoints[index].state.recalls.count();
+        Self {
+            pool,
+            index,
+            recalls_seen: AtomicU32::new(recalls),
+        }
     }
 
     pub fn endpoint(&self) -> &Endpoint {

@@ -10,6 +10,7 @@ mod endpoint;
 mod fault;
 pub mod health;
 mod lease;
+mod recall;
 mod retry_budget;
 mod status;
 mod tried;

@@ -76,13 +76,17 @@ pub enum Failure {
     Sent { fault: Fault, detail: String },
     /// A stream whose first event is an error, or ends before any content.
     Event(ErrorEvent),
+    /// The endpoint will not answer it, as whoever recalled it knows: see [`crate::pool::EndpointState::recall`].
+    Recalled(Fault),
 }
 
 impl Failure {
     /// In one word, as metrics have it.
     pub fn reason(&self) -> &'static str {
         match self {
-            Self::NotSent { fault, .. } | Self::Sent { fault, .. } => fault.reason(),
+            Self::NotSent { fault, .. } | Self::Sent { fault, .. } | Self::Recalled(fault) => {
+                fault.reason()
+            }
             Self::Busy => "busy",
             Self::Event(_) => Fault::ErrorEvent.reason(),
         }
@@ -93,6 +97,19 @@ impl Failure {
 /// A pooled connection that turns out to be dead is replaced by a fresh one, once. A call that may not
 /// be repeated is not risked on one: when it dies nobody can tell whether the request was read.
 pub async fn attempt(
+    lease: &Lease,
+    exchange: &Exchange<'_>,
+    head: &[u8],
+    metrics: &EndpointMetrics,
+) -> Result<Answer, Failure> {
+    tokio::select! {
+        biased;
+        result = on_endpoint(lease, exchange, head, metrics) => result,
+        why = lease.recalled(), if exchange.call.repeatable => Err(Failure::Recalled(why)),
+    }
+}
+
+async fn on_endpoint(
     lease: &Lease,
     exchange: &Exchange<'_>,
     head: &[u8],

@@ -208,6 +208,14 @@ impl Journey<'_> {
                     Step::Show(self.exhausted())
                 }
             }
+            Err(Failure::Recalled(fault)) => {
+                // Said of the endpoint and not of the request, of all requests there at once: not a retry
+                // that its budget is for.
+                self.note(&lease, fault, "recalled before an answer had begun");
+                lease.settle(Outcome::Neutral, now);
+                self.metrics.retried(fault.reason());
+                Step::Next
+            }
             Err(Failure::Event(event))
                 if event
                     .status

@@ -19,7 +19,7 @@ use tokio::time::{Instant, Sleep};
 use crate::admission::Permit;
 use crate::listener::{Bell, ClientIo};
 use crate::openai::sse::Seen;
-use crate::pool::EndpointState;
+use crate::pool::{EndpointState, Fault};
 use crate::telemetry::metrics::Intervals;
 use crate::upstream::{Came, Connection, Lent, ReadError};
 
@@ -27,12 +27,17 @@ use super::events::Events;
 use super::incoming;
 use super::respond::{self, Framing};
 
-/// How long an engine may be silent. The timer is armed once and looked at again when it fires, in place of a
-/// new one for every piece.
+/// A call for the stream to leave its endpoint.
+pub type Recall<'a> = Pin<&'a mut (dyn Future<Output = Fault> + Send)>;
+
+/// How long an engine may be silent, and whether it is worth waiting for. The timer is armed once and looked at
+/// again when it fires, in place of a new one for every piece.
 pub struct Patience<'a> {
     timeout: Duration,
     deadline: Instant,
     alarm: Pin<&'a mut Sleep>,
+    /// `None` once it was heard.
+    recall: Option<Recall<'a>>,
     engine: &'a EndpointState,
     /// Between the content events so far.
     intervals: Intervals,
@@ -77,6 +82,7 @@ impl<'a> Patience<'a> {
     pub fn new(
         timeout: Duration,
         alarm: Pin<&'a mut Sleep>,
+        recall: Recall<'a>,
         engine: &'a EndpointState,
         first_content: Option<Instant>,
         meter: Option<Meter<'a>>,
@@ -85,6 +91,7 @@ impl<'a> Patience<'a> {
             timeout,
             deadline: alarm.deadline(),
             alarm,
+            recall: Some(recall),
             engine,
             intervals: Intervals::default(),
             last_content: first_content,
@@ -117,16 +124,37 @@ impl<'a> Patience<'a> {
         }
     }
 
-    /// Ready when it has not gone on for too long.
-    pub fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    /// From now on silence is borne for this long at most, counted from now.
+    pub fn shorten(&mut self, timeout: Duration) {
+        self.timeout = self.timeout.min(timeout);
+        self.deadline = self.deadline.min(Instant::now() + self.timeout);
+        self.alarm.as_mut().reset(self.deadline);
+    }
+
+    /// Ready when it has not gone on for too long, or has been recalled.
+    pub fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<Lost> {
+        if let Some(recall) = &mut self.recall
+            && let Poll::Ready(why) = recall.as_mut().poll(cx)
+        {
+            self.recall = None;
+            return Poll::Ready(Lost::Recalled(why));
+        }
         loop {
             ready!(self.alarm.as_mut().poll(cx));
             if Instant::now() >= self.deadline {
-                return Poll::Ready(());
+                return Poll::Ready(Lost::Silent);
             }
             self.alarm.as_mut().reset(self.deadline);
         }
     }
+}
+
+/// Why an engine is not waited for any longer.
+pub enum Lost {
+    /// It was silent for too long.
+    Silent,
+    /// Somebody knows that it will not go on.
+    Recalled(Fault),
 }
 
 /// How many content events a piece brought, if it is progress: for a stream of events only data is, because
@@ -142,8 +170,7 @@ pub enum Next {
     /// The engine's body has ended.
     End,
     Broken(ReadError),
-    /// The engine was silent for too long.
-    Silent,
+    Lost(Lost),
     /// The client has sent something or has left.
     Heard,
     /// The client cannot be written to.
@@ -200,8 +227,8 @@ pub async fn pass(
             if socket.poll_heard(&mut cx).is_ready() {
                 return Poll::Ready(Stop::Next(Next::Heard));
             }
-            let silent = patience.poll_ended(&mut cx);
-            silent.map(|()| Stop::Next(Next::Silent))
+            let lost = patience.poll_ended(&mut cx);
+            lost.map(|lost| Stop::Next(Next::Lost(lost)))
         })
         .await;
         match stop {

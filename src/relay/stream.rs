@@ -21,10 +21,13 @@ use super::attempt::{Answer, fault_of, joined};
 use super::ctx::{End, RequestCtx, Tokens};
 use super::events::{Events, Failed};
 use super::respond::{self, Framing};
-use super::straight::{self, Meter, Next, Patience};
+use super::straight::{self, Lost, Meter, Next, Patience};
 
 /// h2: RST_STREAM overtakes DATA that was just written, so the error event gets a moment to leave.
 const H2_RESET_DELAY: Duration = Duration::from_millis(20);
+/// How long a stream that has to stay may be silent on an endpoint that was recalled: one that is shutting down
+/// may still finish it, one that is dead never says so.
+const RECALLED_SILENCE: Duration = Duration::from_secs(30);
 /// HTTP/1.0: an RST drops what the peer has not taken yet, so the error event gets a moment.
 const H1_RESET_DELAY: Duration = Duration::from_millis(100);
 
@@ -296,11 +299,12 @@ async fn relay(
 ) -> std::result::Result<(), Broken> {
     let read_timeout = lease.pool().timeouts.read;
     let alarm = pin!(tokio::time::sleep(read_timeout));
+    let recall = pin!(lease.recalled());
     let first_content = ctx.ttft.map(|ttft| ctx.started + ttft);
     let engine = &lease.endpoint().state;
     let mut permit = ctx.permit.take();
     let meter = Meter::new(permit.as_mut(), ctx.prompt_cost);
-    let mut patience = Patience::new(read_timeout, alarm, engine, first_content, meter);
+    let mut patience = Patience::new(read_timeout, alarm, recall, engine, first_content, meter);
     let relayed = pass_on(
         session,
         ctx,
@@ -352,7 +356,12 @@ async fn pass_on(
                 Some((Ending::Whole, _)) => return Ok(()),
                 _ => return Err(broken(&e)),
             },
-            Next::Silent => {
+            Next::Lost(Lost::Recalled(Fault::Drained)) => continue,
+            Next::Lost(Lost::Recalled(_)) => {
+                patience.shorten(RECALLED_SILENCE);
+                continue;
+            }
+            Next::Lost(Lost::Silent) => {
                 return Err(Broken::Upstream {
                     fault: Fault::ReadTimedOut,
                     detail: format!("nothing came for {} s", patience.timeout().as_secs()),
@@ -407,7 +416,7 @@ async fn through_session(
             Err(e) => Next::Broken(e),
         },
         left = downstream.read_body_or_idle(true) => Next::Left(left_error(left)),
-        () = poll_fn(|cx| patience.poll_ended(cx)) => Next::Silent,
+        lost = poll_fn(|cx| patience.poll_ended(cx)) => Next::Lost(lost),
     }
 }
 

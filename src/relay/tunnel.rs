@@ -103,7 +103,7 @@ async fn relay(
     mut down: Way,
     ctx: &mut RequestCtx,
     lease: &Lease,
-) -> Over {
+) -> std::result::Result<Over, Fault> {
     let timeouts = &lease.pool().timeouts;
     let patience = Patience {
         silence: timeouts.read,
@@ -112,7 +112,20 @@ async fn relay(
     };
     let state = &lease.endpoint().state;
     let heard = |now| state.progressed(now);
-    let over = duplex::run(client, engine, &mut up, &mut down, patience, heard).await;
+    // It cannot go on elsewhere, so one that may still come to its end is left alone.
+    let recalled = async {
+        loop {
+            match lease.recalled().await {
+                Fault::Drained => {}
+                why => return why,
+            }
+        }
+    };
+    let over = tokio::select! {
+        biased;
+        over = duplex::run(client, engine, &mut up, &mut down, patience, heard) => Ok(over),
+        why = recalled => Err(why),
+    };
     ctx.body.len = usize::try_from(up.bytes).unwrap_or(usize::MAX);
     ctx.bytes_out = down.bytes;
     over
@@ -122,27 +135,29 @@ async fn relay(
 async fn conclude(
     mut client: Stream,
     mut engine: Tunnel,
-    over: Over,
+    over: std::result::Result<Over, Fault>,
     ctx: &mut RequestCtx,
     lease: Lease,
 ) -> Result<()> {
     // Once the handshake is done, what becomes of the connection says nothing for or against the engine: a client
     // can make it close, and close in the middle of what is being sent to it, which is a reset.
     let (outcome, end) = match &over {
-        Over::ClientEnded | Over::EngineEnded => (Outcome::Completed, None),
-        Over::ClientLost(_) | Over::ClientFull => (
+        Ok(Over::ClientEnded | Over::EngineEnded) => (Outcome::Completed, None),
+        Ok(Over::ClientLost(_) | Over::ClientFull) => (
             Outcome::Abandoned,
             Some((End::ClientLeft, "the client left")),
         ),
-        Over::EngineLost(_) => {
+        // Whoever recalled the endpoint has seen to its health.
+        Err(why) => (Outcome::Neutral, Some((End::UpstreamCut, why.reason()))),
+        Ok(Over::EngineLost(_)) => {
             let reason = Fault::ConnectionLost.reason();
             (Outcome::Neutral, Some((End::UpstreamCut, reason)))
         }
-        Over::Silent => {
+        Ok(Over::Silent) => {
             let reason = Fault::ReadTimedOut.reason();
             (Outcome::Neutral, Some((End::UpstreamCut, reason)))
         }
-        Over::EngineFull => {
+        Ok(Over::EngineFull) => {
             let fault = Fault::SendTimedOut;
             (
                 Outcome::Failed(fault),
@@ -150,7 +165,7 @@ async fn conclude(
             )
         }
     };
-    if let Over::ClientLost(e) | Over::EngineLost(e) = &over {
+    if let Ok(Over::ClientLost(e) | Over::EngineLost(e)) = &over {
         log::debug!("a WebSocket was cut: {e}");
     }
     lease.settle(outcome, Instant::now());

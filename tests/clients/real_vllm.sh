@@ -38,4 +38,4 @@ ldconfig -p | grep -q 'libnuma\.so\.1' || {
 }
 export HF_HUB_OFFLINE=1 VLLM_NO_USAGE_STATS=1 DO_NOT_TRACK=1
 [ -e "$dir/model/model.safetensors" ] || "$python" "$here/tiny_model.py" "$dir/model"
-exec "$python" "$here/real_vllm.py" --sluicegate "$sluicegate" --directory "$dir"
+exec "$python" -B "$here/real_vllm/run.py" --sluicegate "$sluicegate" --directory "$dir"

@@ -466,6 +466,14 @@ async fn whichever_side_ends_ends_both() {
     // A client can make an engine do that: it is no fault of the node.
     assert_eq!(gateway.faults(0), 0);
     gateway.finish().await;
+
+    // The engine is gone, and left it open.
+    let (gateway, mut engine, client, mut exchange) = tunnel("").await;
+    engine.refuse().await;
+    assert_eq!(gateway.ask(&handshake("/v1/realtime")).await.status, 503);
+    assert_eq!(client.rest().await.0, b"");
+    exchange.gone().await;
+    gateway.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

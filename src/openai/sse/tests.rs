@@ -2,35 +2,11 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use serde_json::json;
 
+use super::streams::{LIMIT, Whole, broken};
 use super::*;
 
-const LIMIT: usize = 1 << 20;
-
-/// Everything a stream showed, over all its pieces.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Whole {
-    content: u32,
-    data: u32,
-    error: Option<ErrorEvent>,
-    started: bool,
-    ended: bool,
-    done: bool,
-    aborted: bool,
-    overflow: bool,
-}
-
 fn watch<'a>(dialect: Dialect, pieces: impl IntoIterator<Item = &'a [u8]>) -> (Whole, Ending) {
-    let mut scanner = SseScanner::new(dialect, LIMIT);
-    let mut whole = Whole::default();
-    for piece in pieces {
-        let seen = scanner.feed(piece);
-        whole.content += seen.content_events;
-        whole.data += seen.data_events;
-        whole.error = whole.error.or(seen.error);
-        (whole.started, whole.ended, whole.done) = (seen.started, seen.ended, seen.done);
-        (whole.aborted, whole.overflow) = (seen.aborted, seen.overflow);
-    }
-    (whole, scanner.finish())
+    streams::watch(SseScanner::new(dialect, LIMIT), pieces)
 }
 
 fn one(dialect: Dialect, stream: &str) -> (Whole, Ending) {
@@ -472,42 +448,6 @@ fn an_endless_line_is_bounded() {
     assert!(scanner.feed(b"x").overflow);
 }
 
-/// HTML §9.2.6, read off the page with the whole stream in hand: data of every event.
-fn by_the_book(stream: &[u8]) -> Vec<Vec<u8>> {
-    let stream = stream.strip_prefix(b"\xef\xbb\xbf").unwrap_or(stream);
-    let (mut lines, mut line, mut at) = (Vec::new(), Vec::new(), 0);
-    while at < stream.len() {
-        match stream[at] {
-            b'\r' | b'\n' => {
-                if stream[at] == b'\r' && stream.get(at + 1) == Some(&b'\n') {
-                    at += 1;
-                }
-                lines.push(std::mem::take(&mut line));
-            }
-            byte => line.push(byte),
-        }
-        at += 1;
-    }
-    let (mut events, mut data) = (Vec::new(), None::<Vec<u8>>);
-    for line in lines {
-        if line.is_empty() {
-            events.extend(data.take());
-        } else if let Some(value) = line.strip_prefix(b"data:") {
-            let value = value.strip_prefix(b" ").unwrap_or(value);
-            match &mut data {
-                Some(data) => data.extend([b"\n", value].concat()),
-                None => data = Some(value.to_vec()),
-            }
-        } else if line == b"data" {
-            match &mut data {
-                Some(data) => data.push(b'\n'),
-                None => data = Some(Vec::new()),
-            }
-        }
-    }
-    events
-}
-
 fn event() -> impl Strategy<Value = String> {
     let block = "event: content_block_delta\ndata: {\"delta\":{\"text\":\"a\"}}\n\n";
     let failed = "event: response.failed\ndata: {\"response\":{\"error\":{\"code\":500}}}\n\n";
@@ -583,41 +523,10 @@ fn cut(stream: &[u8], lengths: &[usize]) -> Vec<Vec<u8>> {
     pieces
 }
 
-/// The last line is blank.
-fn ends_blank(stream: &[u8]) -> bool {
-    let line = ["\r\n", "\n", "\r"]
-        .iter()
-        .find_map(|end| stream.strip_suffix(end.as_bytes()));
-    line.is_some_and(|line| matches!(line.last(), None | Some(b'\n' | b'\r')))
-}
-
 proptest! {
     #[test]
-    fn every_cutting_shows_the_same_events(dialect in dialect(), stream in stream(), lengths in vec(0..9_usize, 1..6)) {
-        let whole = watch(dialect, [stream.as_slice()]);
-        let bytes = watch(dialect, stream.chunks(1));
-        let pieces = cut(&stream, &lengths);
-        let cut = watch(dialect, pieces.iter().map(Vec::as_slice));
-        prop_assert_eq!(&whole, &bytes);
-        prop_assert_eq!(&whole, &cut);
-        prop_assert_eq!(usize::try_from(whole.0.data).unwrap(), by_the_book(&stream).len());
-    }
-
-    #[test]
-    fn faulty_and_incomplete_count_back_to_the_starts_of_events(stream in stream(), lengths in vec(1..60_usize, 1..6)) {
-        let mut scanner = SseScanner::new(Dialect::Chat, LIMIT);
-        let mut fed = 0;
-        for piece in cut(&stream, &lengths) {
-            fed += piece.len();
-            let seen = scanner.feed(&piece);
-            for back in [seen.incomplete, seen.faulty] {
-                prop_assert!(back <= fed);
-                let before = &stream[..fed - back];
-                let at_event = back == 0 || before.is_empty() || ends_blank(before);
-                prop_assert!(at_event, "{} of {}", back, fed);
-            }
-            prop_assert!(seen.faulty > 0 || seen.error.is_none());
-        }
+    fn what_holds_for_every_stream(dialect in dialect(), reads_each: bool, stream in stream()) {
+        prop_assert_eq!(broken(dialect, reads_each, &stream), None);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use sluicegate_fuzz::request::forms::broken;
+use sluicegate_fuzz::openai::request::forms::broken;
 
 fuzz_target!(|input: &[u8]| {
     let line = input.iter().position(|&byte| byte == b'\n');

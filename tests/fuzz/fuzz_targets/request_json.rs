@@ -3,7 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use sluicegate_fuzz::request::bodies::disagreement;
+use sluicegate_fuzz::openai::request::bodies::disagreement;
 
 fuzz_target!(|body: &[u8]| {
     if let Some(difference) = disagreement(body) {

@@ -2,12 +2,20 @@
 //! seconds rather than minutes.
 
 #[path = "../../../src/config/mod.rs"]
-#[allow(dead_code, reason = "the gateway uses what the target does not")]
+#[allow(
+    dead_code,
+    unused_imports,
+    reason = "the gateway uses what the target does not"
+)]
 pub mod config;
 
-#[path = "../../../src/openai/request/mod.rs"]
-#[allow(dead_code, reason = "the gateway uses what the targets do not")]
-pub mod request;
+#[path = "../../../src/openai/mod.rs"]
+#[allow(
+    dead_code,
+    unused_imports,
+    reason = "the gateway uses what the targets do not"
+)]
+pub mod openai;
 
 #[path = "../../../src/upstream"]
 pub mod upstream {
