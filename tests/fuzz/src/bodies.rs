@@ -157,7 +157,8 @@ fn of_the_edits(peeked: &Peeked, body: &[u8], theirs: &Value) -> Option<String> 
         return Some("the model cannot be renamed".into());
     }
     let asks = is_true(peeked.include_usage.as_ref());
-    if !ask.is_empty() != (peeked.stream == Some(true) && !asks) {
+    let should_ask = peeked.stream == Some(true) && !asks;
+    if ask.is_empty() == should_ask {
         return Some("the usage is asked for at the wrong time".into());
     }
     let edits: Vec<_> = rename.into_iter().chain(ask).collect();
