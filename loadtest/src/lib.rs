@@ -4,6 +4,7 @@
 //! - [`load`]: a load generator on hyper, with honest latencies, as `loadtest load`.
 //! - [`compare`]: several gateways against the same engines and the same plan, as `loadtest compare`; and against
 //!   what they were in an earlier one.
+//! - [`survive`]: what clients notice while engines die, hang and come back, as `loadtest survive`.
 //! - [`html`]: what came of either, as a page.
 //!
 //! The crate knows neither the gateway it measures nor the proxy library that one is built on.
@@ -15,3 +16,5 @@ pub mod engine;
 pub mod html;
 #[cfg(feature = "load")]
 pub mod load;
+#[cfg(feature = "load")]
+pub mod survive;

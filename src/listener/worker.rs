@@ -10,6 +10,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use log::{error, warn};
+use parking_lot::Mutex;
 use pingora::apps::ServerApp;
 use pingora::listeners::tls::Acceptor;
 use pingora::protocols::{ALPN, Stream};
@@ -18,6 +19,7 @@ use pingora_proxy::HttpProxy;
 use tokio::sync::{mpsc, watch};
 
 use crate::proxy::Gateway;
+use crate::telemetry::Seldom;
 
 use super::beats::Beats;
 use super::bell::Bell;
@@ -31,6 +33,8 @@ use super::io::{ClientIo, ClientSocket};
 const LEAD: usize = 4;
 /// After EMFILE: time for descriptors to come free, in place of a spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How often all workers together complain of it.
+const COMPLAINT: Duration = Duration::from_secs(10);
 /// Connections that one worker takes from a listener's backlog before it closes it.
 const LAST_ACCEPTS: usize = 4096;
 /// How often a worker shows that it runs. It also keeps one timer armed, because a timer that enters an empty wheel
@@ -111,6 +115,7 @@ pub fn start(
     let loads: Arc<[AtomicUsize]> = (0..threads).map(|_| AtomicUsize::new(0)).collect();
     let beats = Beats::new(threads, Instant::now());
     let clients = Arc::new(ClientCounts::default());
+    let complaints = Arc::new(Mutex::new(Seldom::new(COMPLAINT)));
     let (senders, receivers): (Vec<_>, Vec<_>) =
         (0..threads).map(|_| mpsc::unbounded_channel()).unzip();
     let senders: Arc<[_]> = senders.into();
@@ -132,6 +137,7 @@ pub fn start(
             ending: ending_watch.clone(),
             draining: drain_watch.clone(),
             beats: beats.clone(),
+            complaints: Arc::clone(&complaints),
         });
         let mut end = end_watch.clone();
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -201,6 +207,7 @@ struct Worker {
     ending: watch::Receiver<Ending>,
     draining: ShutdownWatch,
     beats: Beats,
+    complaints: Arc<Mutex<Seldom>>,
 }
 
 impl Worker {
@@ -256,10 +263,7 @@ impl Worker {
                 Ok((socket, peer)) => self.place(socket, peer, role, acceptor.clone()),
                 Err(e) if is_of_one_connection(&e) => {}
                 Err(e) => {
-                    warn!(
-                        "accept failed: {e}; pausing {} ms",
-                        ACCEPT_PAUSE.as_millis()
-                    );
+                    self.accept_failed(&e);
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             }
@@ -272,6 +276,18 @@ impl Worker {
                 return;
             };
             self.place(socket, peer, role, acceptor.clone());
+        }
+    }
+
+    /// Whoever connects waits in the backlog until there are descriptors again.
+    fn accept_failed(&self, error: &io::Error) {
+        self.service.gateway.metrics.refused("accept_failed");
+        if let Some(unsaid) = self.complaints.lock().now(Instant::now()) {
+            let more = match unsaid {
+                0 => String::new(),
+                _ => format!(" ({unsaid} more times since the last such line)"),
+            };
+            warn!("accept failed: {error}{more}; new connections wait until files are closed");
         }
     }
 

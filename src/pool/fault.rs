@@ -66,8 +66,10 @@ pub enum ProbeFailure {
     /// Nothing listens there: takes the endpoint out at once.
     Refused,
     ConnectTimedOut,
-    /// No connection for another reason: no route, TLS, a full backlog.
+    /// No connection for another reason: no route, TLS.
     ConnectFailed,
+    /// This machine is out of files, ports or memory, or a unix socket's backlog is full: says nothing of the engine.
+    Busy,
     /// Connected, but no whole answer within `health.timeout`.
     TimedOut,
     /// An answer other than 2xx.
@@ -76,6 +78,17 @@ pub enum ProbeFailure {
     BadResponse,
     /// `health.path` or the endpoint's `api_key` cannot stand in a request.
     Unsendable,
+    /// It is well, but does not say what it serves.
+    NoModels,
+    /// It is well, but did not answer the smallest of requests.
+    NoCanary,
+}
+
+impl ProbeFailure {
+    /// It is well, and does not prove that it serves.
+    pub fn is_of_proof(self) -> bool {
+        matches!(self, Self::NoModels | Self::NoCanary)
+    }
 }
 
 /// Why an endpoint is out.
@@ -95,10 +108,13 @@ impl Reason {
             Reason::Probe(ProbeFailure::Refused) => "probe_refused",
             Reason::Probe(ProbeFailure::ConnectTimedOut) => "probe_connect_timeout",
             Reason::Probe(ProbeFailure::ConnectFailed) => "probe_connect_failed",
+            Reason::Probe(ProbeFailure::Busy) => "probe_busy",
             Reason::Probe(ProbeFailure::TimedOut) => "probe_timeout",
             Reason::Probe(ProbeFailure::Status(_)) => "probe_status",
             Reason::Probe(ProbeFailure::BadResponse) => "probe_bad_response",
             Reason::Probe(ProbeFailure::Unsendable) => "probe_unsendable",
+            Reason::Probe(ProbeFailure::NoModels) => "probe_models",
+            Reason::Probe(ProbeFailure::NoCanary) => "probe_canary",
             Reason::Unresolved => "unresolved",
         }
     }
@@ -123,11 +139,18 @@ impl fmt::Display for Reason {
             Reason::Probe(ProbeFailure::Refused) => f.write_str("probe: connect refused"),
             Reason::Probe(ProbeFailure::ConnectTimedOut) => f.write_str("probe: connect timed out"),
             Reason::Probe(ProbeFailure::ConnectFailed) => f.write_str("probe: cannot connect"),
+            Reason::Probe(ProbeFailure::Busy) => f.write_str("probe: could not be sent from here"),
             Reason::Probe(ProbeFailure::TimedOut) => f.write_str("probe: no answer in time"),
             Reason::Probe(ProbeFailure::Status(code)) => write!(f, "probe: answered {code}"),
             Reason::Probe(ProbeFailure::BadResponse) => f.write_str("probe: malformed answer"),
             Reason::Probe(ProbeFailure::Unsendable) => {
                 f.write_str("probe: health.path or api_key cannot stand in a request")
+            }
+            Reason::Probe(ProbeFailure::NoModels) => {
+                f.write_str("probe: does not say what it serves")
+            }
+            Reason::Probe(ProbeFailure::NoCanary) => {
+                f.write_str("probe: does not answer a request for one token")
             }
             Reason::Unresolved => f.write_str("does not resolve"),
         }

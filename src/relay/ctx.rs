@@ -65,7 +65,11 @@ pub struct RequestCtx {
     /// The one its model goes to.
     pub pool: Option<Arc<Pool>>,
     // pick, lease, send, classify
+    /// How long it has waited in the pool's queue, if it had to.
+    pub queue: Option<Duration>,
     pub attempts: u32,
+    /// Attempts that count against the pool's `retries`: a refused connect is free.
+    pub retries: u32,
     /// The endpoint asked last.
     pub endpoint: Option<(Arc<Pool>, usize)>,
     pub connect: Option<Duration>,
@@ -74,6 +78,8 @@ pub struct RequestCtx {
     // stream
     pub is_stream: Option<bool>,
     pub ttft: Option<Duration>,
+    /// When a stream's last content event came.
+    pub last_content: Option<Instant>,
     pub intervals: Intervals,
     pub tokens: Tokens,
     pub bytes_out: u64,
@@ -106,12 +112,15 @@ impl RequestCtx {
             limited: None,
             model: None,
             pool: None,
+            queue: None,
             attempts: 0,
+            retries: 0,
             endpoint: None,
             connect: None,
             overhead: None,
             is_stream: None,
             ttft: None,
+            last_content: None,
             intervals: Intervals::default(),
             tokens: Tokens::default(),
             bytes_out: 0,

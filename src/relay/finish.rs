@@ -100,7 +100,7 @@ fn record<'a>(
         completion_tokens: usage.completion,
         cached_tokens: usage.cached,
         estimated: ctx.tokens.is_estimated,
-        queue: None,
+        queue: ctx.queue,
         connect: ctx.connect,
         ttft: ctx.ttft,
         duration,
@@ -131,6 +131,9 @@ fn count(shared: &Shared, ctx: &RequestCtx, status: u16, duration: Duration) {
         return;
     };
     let metrics = shared.pool_metrics(pool);
+    if let Some(queue) = ctx.queue {
+        metrics.queue_wait.observe(queue.as_secs_f64());
+    }
     match &ctx.endpoint {
         Some((pool, index)) => {
             shared

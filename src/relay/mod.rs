@@ -9,6 +9,7 @@ mod admit;
 mod attempt;
 mod bindings;
 mod body;
+mod continuing;
 mod ctx;
 mod duplex;
 mod events;
@@ -38,6 +39,7 @@ use pingora_proxy::Session;
 use tokio::time::Instant;
 
 use crate::config::Expose;
+use crate::openai::continuation::Plan;
 use crate::openai::{ApiError, Call, Dialect};
 use crate::pool::{Lease, Pool};
 use crate::routing::Route;
@@ -52,10 +54,11 @@ pub use intake::start;
 pub use memory::BodyMemory;
 
 use attempt::Exchange;
-use payload::Payload;
+use continuing::Onward;
+use payload::{Names, Payload};
 use peek::Asked;
 use request::Credentials;
-use retry::{Chosen, Held};
+use retry::{Chosen, Held, Way};
 
 /// Answers one request. `Err` means that the client's connection must end uncleanly, or is gone.
 pub async fn serve(
@@ -128,7 +131,12 @@ async fn answer(
     let body = std::mem::take(&mut ctx.body);
     let counts = matches!(snapshot.config.expose, Expose::Inference { .. })
         && matches!(call.dialect, Dialect::Chat | Dialect::Completions);
-    let payload = Payload::new(&body, &asked, &route, counts);
+    let read = asked
+        .json()
+        .filter(|_| continuing::is_worth_it(&pool, only));
+    let asks_for_ids = read.is_some_and(|read| Plan::allows_ids(read, call.dialect));
+    let ids_in = asks_for_ids.then_some(&*pool);
+    let payload = Payload::new(&body, &asked, &route, counts, ids_in);
     let holder = ctx.holder();
     let exchange = Exchange {
         call,
@@ -143,6 +151,7 @@ async fn answer(
         holder: holder.as_ref(),
         usage: payload.usage_asked(),
         rename: None,
+        may_go_on: read.is_some_and(|read| Plan::allows(read, call.dialect)),
         only,
     };
     let mut rng = thread_rng();
@@ -150,16 +159,15 @@ async fn answer(
         let downstream = session.as_downstream_mut();
         tokio::select! {
             biased;
-            chosen = retry::choose(shared, &pool, prepared, &payload, &exchange, ctx, &mut rng) => chosen,
+            chosen = retry::choose(shared, &pool, prepared, &payload, &exchange, ctx, &mut rng, Way::New) => chosen,
             left = downstream.read_body_or_idle(true) => {
                 ctx.body.len = body.len;
                 return Err(Stop::ClientLeft(stream::left_error(left)));
             }
         }
     };
-    // An answer has begun: the body is not sent again, and a stream may be open for minutes.
-    ctx.body = body;
-    ctx.body.release();
+    // An answer has begun: the body is mostly not sent again, and a stream may be open for minutes.
+    ctx.body.len = body.len;
     let passed = match chosen {
         Chosen::Refused(error) => return Err(Stop::Refused(error)),
         Chosen::Answer(answer, lease) => {
@@ -170,7 +178,29 @@ async fn answer(
                 let passed = tunnel::pass(session, ctx, answer, lease).await;
                 return passed.map_err(Stop::Failed);
             }
-            stream::pass(session, ctx, answer, lease, call.dialect).await
+            let is_stream = answer.events.is_some();
+            let plan = read
+                .filter(|_| is_stream)
+                .and_then(|read| Plan::of(read, call.dialect, &body.pieces).zip(Some(read)));
+            let onward = match plan {
+                Some((plan, read)) => Some(Onward {
+                    shared,
+                    config: &snapshot.config,
+                    pool: &pool,
+                    call,
+                    asked: read,
+                    names: Names::new(&asked, &route),
+                    credentials,
+                    holder: holder.as_ref(),
+                    plan,
+                    body,
+                }),
+                None => {
+                    drop(body);
+                    None
+                }
+            };
+            stream::pass(session, ctx, answer, lease, call.dialect, onward).await
         }
         Chosen::Failed(held) => pass_failure(session, ctx, *held).await,
     };
@@ -183,7 +213,8 @@ fn credentials(snapshot: &Snapshot, pool: &Pool) -> Credentials {
     let mut endpoints = pool.endpoints.iter();
     if snapshot.keyring.is_some() {
         Credentials::Keep
-    } else if endpoints.any(|endpoint| endpoint.api_key.is_some()) {
+    } else if endpoints.any(|one| one.api_key.is_some() || one.max_in_flight.is_some()) {
+        // Where requests can wait, a reload may bring an endpoint with a key meanwhile.
         Credentials::UnlessOwn
     } else {
         Credentials::Pass
@@ -236,7 +267,8 @@ fn bind(shared: &Shared, ctx: &RequestCtx, call: Call, answer: &attempt::Answer,
 fn overhead(ctx: &RequestCtx, answer: &attempt::Answer) -> Option<std::time::Duration> {
     let read = ctx.body_read?;
     let to_send = answer.sent_at.saturating_duration_since(read);
-    (ctx.attempts == 1).then(|| to_send.saturating_sub(answer.connect.unwrap_or_default()))
+    let others = answer.connect.unwrap_or_default() + ctx.queue.unwrap_or_default();
+    (ctx.attempts == 1).then(|| to_send.saturating_sub(others))
 }
 
 /// Returns the connection to its endpoint's pool, if it can serve again.

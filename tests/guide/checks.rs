@@ -303,4 +303,24 @@ pub const CHECKS: &[(&str, Check)] = &[
             "a_regression_exits_1_and_the_page_says_so",
         ),
     ),
+    (
+        "loadtest survive --gateway sluicegate=target/dist/sluicegate",
+        RunBy(".ci/full", "survive"),
+    ),
+    (
+        "loadtest survive --gateway sluicegate=target/dist/sluicegate --gateway nginx --json survive.json",
+        RunBy(".ci/full", "survive"),
+    ),
+    (
+        "loadtest survive --gateway sluicegate=target/dist/sluicegate --upgrades 20 --reloads 200",
+        RunBy(".ci/full", "survive"),
+    ),
+    (
+        "loadtest survive --gateway sluicegate-llm=target/dist/sluicegate --soak",
+        RunBy(".ci/full", "survive"),
+    ),
+    (
+        "loadtest survive --gateway sluicegate=target/dist/sluicegate --aborts 100000",
+        RunBy(".ci/full", "survive"),
+    ),
 ];

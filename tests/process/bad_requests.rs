@@ -221,6 +221,36 @@ async fn bodies_that_could_be_read_in_two_ways() {
         row("size with leading zeros", post(chunked, "0000000005\r\n{   }\r\n000\r\n\r\n"))
             .gets(&[200], Serves)
             .engine(HELLO),
+        // RFC 9112 §7.1.1 allows blanks there.
+        row("size and a blank", post(chunked, "5 \r\n{   }\r\n0\r\n\r\n")).gets(&[200], Serves).engine(HELLO),
+        row("size and a tab", post(chunked, "5\t\r\n{   }\r\n0\r\n\r\n")).gets(&[200], Serves).engine(HELLO),
+        row("line feed behind a chunk", post(chunked, "5\r\n{   }\n0\r\n\r\n")).refused(&[400]),
+        // Whatever stands there is dropped unread.
+        row("a request in the trailers", post(chunked, "5\r\n{   }\r\n0\r\nGET /v1/things HTTP/1.1\r\n\r\n"))
+            .gets(&[200], Serves)
+            .engine(HELLO),
+        row("coding with a parameter", post("Transfer-Encoding: chunked;a=b\r\n", "5\r\n{   }\r\n0\r\n\r\n")).refused(&[400]),
+        row("coding and a comma", post("Transfer-Encoding: chunked,\r\n", "5\r\n{   }\r\n0\r\n\r\n")).refused(&[400]),
+        row("comma and coding", post("Transfer-Encoding: ,chunked\r\n", "5\r\n{   }\r\n0\r\n\r\n")).refused(&[400]),
+        row("coding behind a blank of 8 bits", post("Transfer-Encoding: \u{a0}chunked\r\n", "0\r\n\r\n")).refused(&[400]),
+        row("coding, NUL in its name", post("Transfer-Encoding\0: chunked\r\nContent-Length: 5\r\n", "{   }")).refused(&[400]),
+        row("coding behind a tab", post("Transfer-Encoding:\tchunked\r\n", "5\r\n{   }\r\n0\r\n\r\n"))
+            .gets(&[200], Serves)
+            .engine(HELLO),
+        row("coding in one field of two", post("Transfer-Encoding: chunked\r\ntransfer-encoding: x\r\n", "5\r\n{   }\r\n0\r\n\r\n"))
+            .refused(&[400]),
+        row("length, blank before the colon", post("Content-Length : 5\r\n", "{   }")).refused(&[400]),
+        row("lengths, one with a blank before the colon", post("Content-Length: 5\r\nContent-Length : 9\r\n", "{   }")).refused(&[400]),
+        row("length with a unit", post("Content-Length: 5 bytes\r\n", "{   }")).refused(&[400]),
+        row("length with an underscore", post("Content-Length: 5\r\nContent_Length: 9\r\n", "{   }"))
+            .gets(&[200], Serves)
+            .engine(HELLO),
+        row("length with leading zeros", post("Content-Length: 0005\r\n", "{   }")).gets(&[200], Serves).engine(HELLO),
+        row("a body that is a request", post("Content-Length: 37\r\n", "GET /v1/things HTTP/1.1\r\nHost: abcd\r\n\r\n"))
+            .gets(&[400], Serves),
+        row("a request in the body of a GET", [get("/v1/things", "Content-Length: 36\r\n"), get("/v1/smuggled", "X: 1\r\n")[..36].to_vec()].concat())
+            .gets(&[200], Serves)
+            .engine(&["GET /v1/things GET /v1/smuggled HTTP/1.1\r\nHost: gat"]),
         row("no body at all", post("", "")).gets(&[400], Serves),
         row("body of a GET", get("/v1/things", "Content-Length: 5\r\n").into_iter().chain(*b"{   }").collect::<Vec<_>>())
             .gets(&[200], Serves)

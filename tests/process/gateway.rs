@@ -104,9 +104,20 @@ pub struct Start {
     directory: Directory,
 }
 
+/// A process that is killed when dropped, also by a test that fails while it starts.
+struct Guarded(Child);
+
+impl Drop for Guarded {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// A gateway with one TCP listener for clients and one for the admin; killed when dropped.
 pub struct Gateway {
-    child: Child,
+    child: Guarded,
     pub directory: Directory,
     pub file: PathBuf,
     /// The first of the listeners.
@@ -194,12 +205,12 @@ impl Start {
             .env_remove("NOTIFY_SOCKET")
             .env_remove("WATCHDOG_USEC")
             .envs(self.environment.clone());
-        let mut child = command.spawn().unwrap();
-        let log = Lines::of(child.stderr.take().unwrap());
-        let output = Lines::of(child.stdout.take().unwrap());
+        let mut child = Guarded(command.spawn().unwrap());
+        let log = Lines::of(child.0.stderr.take().unwrap());
+        let output = Lines::of(child.0.stdout.take().unwrap());
         // Its last line; what an endpoint serves may be told before.
         while log.count("INFO sluicegate ") == 0 {
-            let ended = child.try_wait().unwrap();
+            let ended = child.0.try_wait().unwrap();
             assert!(
                 ended.is_none(),
                 "it ended at once, {ended:?}: {:#?}",
@@ -232,7 +243,7 @@ impl Start {
 
 impl Gateway {
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        self.child.0.id()
     }
 
     pub fn pid_file(&self) -> PathBuf {
@@ -279,12 +290,12 @@ impl Gateway {
     }
 
     pub fn is_running(&mut self) -> bool {
-        self.child.try_wait().unwrap().is_none()
+        self.child.0.try_wait().unwrap().is_none()
     }
 
     /// Waits for its end.
     pub fn ended(&mut self, within: Duration) -> Option<ExitStatus> {
-        ended(&mut self.child, within)
+        ended(&mut self.child.0, within)
     }
 
     /// Resident memory in KiB.
@@ -315,12 +326,10 @@ impl Gateway {
 
 impl Drop for Gateway {
     fn drop(&mut self) {
-        // Either may have ended already.
+        // It may have ended already; the first process is killed by its guard.
         if let Some(pid) = self.serving() {
             let _ = kill(Pid::from_raw(pid as i32), Signal::SIGKILL);
         }
-        let _ = self.child.kill();
-        let _ = self.child.wait();
         if thread::panicking() {
             eprintln!("the gateway's log:\n{}", self.log.all().join("\n"));
         }

@@ -5,12 +5,13 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::time::{Duration, Instant};
 
 use loadtest::engine::{Engine, Script};
-use nix::sys::signal::SIGTERM;
+use nix::sys::signal::{SIGHUP, SIGTERM, SIGUSR1};
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
+use tokio::net::TcpStream;
 use tokio::time::sleep;
 
-use crate::gateway::Start;
+use crate::gateway::{Gateway, PATIENCE, Start};
 use crate::wire::{Wire, ask, metric, request};
 
 const BODY: &str = r#"{"model":"DeepSeek-R1","prompt":"Hi"}"#;
@@ -95,11 +96,7 @@ async fn without_descriptors_it_neither_spins_nor_ends_and_recovers() {
             .status,
         200
     );
-    let mut held = Vec::new();
-    for _ in 0..120 {
-        held.push(Wire::to(gateway.public).await);
-    }
-    gateway.log.wait_for(1, "accept failed");
+    let mut held = exhaust(&gateway).await;
     let before = gateway.cpu();
     sleep(Duration::from_secs(1)).await;
     let used = gateway.cpu() - before;
@@ -141,6 +138,73 @@ async fn without_descriptors_it_neither_spins_nor_ends_and_recovers() {
             200
         );
     }
-    let complaints = gateway.log.count("accept failed");
-    assert!(complaints < 100, "{complaints} lines about one trouble");
+}
+
+/// Connects until the gateway has no descriptor left.
+async fn exhaust(gateway: &Gateway) -> Vec<Wire<TcpStream>> {
+    let mut held = Vec::new();
+    for _ in 0..120 {
+        held.push(Wire::to(gateway.public).await);
+    }
+    gateway.log.wait_for(1, "accept failed");
+    held
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_descriptors_engines_stay_in_and_the_state_of_before_stays() {
+    let engine = Engine::start(Script::default()).await.unwrap();
+    let keys = format!(
+        "access_log: {{ path: access.log }}\npools:\n  default:\n    endpoints: [\"{}\"]\n    \
+         health: {{ interval: 1s, timeout: 1s, fall: 1 }}\n",
+        engine.authority()
+    );
+    let gateway = Start::with_keys(&keys).open_files(80).run();
+    let access_log = gateway.directory.path().join("access.log");
+    let mut held = exhaust(&gateway).await;
+    gateway.signal(SIGUSR1);
+    gateway.log.wait_for(1, "cannot be reopened");
+    gateway.rewrite(&format!("{keys}limits: {{ n: 3 }}\n"));
+    gateway.signal(SIGHUP);
+    gateway.log.wait_for(1, "reload refused");
+    // Probes of two seconds, none of which finds a descriptor, and a request likewise.
+    sleep(Duration::from_millis(2200)).await;
+    held[0]
+        .send(request("POST", "/v1/completions", "", BODY))
+        .await;
+    let status = held[0].answer().await.expect("an answer").status;
+    assert_eq!(status, 503);
+    held[1].send(request("GET", "/ready", "", "")).await;
+    assert_eq!(held[1].answer().await.expect("an answer").status, 200);
+    drop(held);
+    let begun = Instant::now();
+    let mut asked = Wire::to(gateway.public).await;
+    loop {
+        asked
+            .send(request("POST", "/v1/completions", "", BODY))
+            .await;
+        if asked.answer().await.expect("an answer").status == 200 {
+            break;
+        }
+        assert!(begun.elapsed() < PATIENCE, "it does not recover");
+        sleep(Duration::from_millis(50)).await;
+    }
+    let value = async |name, labels| metric(gateway.admin, name, labels).await;
+    assert_eq!(value("sluicegate_ejections_total", "").await, 0.0);
+    assert_eq!(value("sluicegate_endpoint_up", "").await, 1.0);
+    assert!(value("sluicegate_refused_total", "accept_failed").await > 1.0);
+    // One line in ten seconds, however many workers there are.
+    assert_eq!(gateway.log.count("accept failed"), 1);
+    let begun = Instant::now();
+    while !fs::read_to_string(&access_log)
+        .unwrap()
+        .contains("\"status\":503")
+    {
+        assert!(begun.elapsed() < PATIENCE, "the old file is not written");
+        sleep(Duration::from_millis(20)).await;
+    }
+    assert!(
+        gateway
+            .reload(&format!("{keys}limits: {{ n: 3 }}\n"))
+            .contains("limits")
+    );
 }

@@ -3,6 +3,7 @@
 mod compare;
 mod engine;
 mod load;
+mod survive;
 mod units;
 
 use std::io::{Error, Result};
@@ -29,15 +30,19 @@ enum Command {
     Load(load::Flags),
     /// Measure gateways against each other
     Compare(compare::Flags),
+    /// Hold gateways to their streams while engines die, hang and come back
+    Survive(survive::Flags),
 }
 
 impl Cli {
-    /// Runs the command. Failed requests make `load` exit 1, figures that are worse `compare`.
+    /// Runs the command. Failed requests make `load` exit 1, figures that are worse `compare`, a stream
+    /// that was not survived `survive`.
     pub fn run(self) -> Result<ExitCode> {
         match self.command {
             Command::Engine(flags) => flags.run(),
             Command::Load(flags) => flags.run(),
             Command::Compare(flags) => flags.run(),
+            Command::Survive(flags) => flags.run(),
         }
     }
 }

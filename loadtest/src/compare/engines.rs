@@ -41,7 +41,7 @@ impl Engines {
 }
 
 /// An engine says where it listens in its first line.
-fn address(log: &Path, process: &mut Process) -> Result<SocketAddr> {
+pub(crate) fn address(log: &Path, process: &mut Process) -> Result<SocketAddr> {
     let start = Instant::now();
     loop {
         let text = std::fs::read_to_string(log)?;

@@ -70,18 +70,18 @@ impl fmt::Display for Bears {
 
 /// How a client names itself and what it asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Caller {
+pub(crate) struct Caller {
     pub model: &'static str,
     pub key: Option<&'static str>,
 }
 
 /// The name that clients use where a gateway gives the engines another one; as long as theirs, so that all send
 /// the same number of bytes.
-pub(super) const ALIAS: &str = "reasoning-1";
+pub(crate) const ALIAS: &str = "reasoning-1";
 /// The engines' own.
-pub(super) const MODEL: &str = "DeepSeek-R1";
+pub(crate) const MODEL: &str = "DeepSeek-R1";
 /// What gateways with keys ask their clients for. LiteLLM does not start with one that is published.
-pub(super) const KEY: &str = "sk-T3wQzK8mX1vB6nR4cY9dLpEa";
+pub(crate) const KEY: &str = "sk-T3wQzK8mX1vB6nR4cY9dLpEa";
 
 impl Kind {
     const NAMED: [Self; 7] = [
@@ -140,7 +140,7 @@ impl Kind {
         })
     }
 
-    pub(super) fn caller(self) -> Caller {
+    pub(crate) fn caller(self) -> Caller {
         match self {
             Self::SluicegateLlm | Self::Litellm => Caller {
                 model: ALIAS,
@@ -195,7 +195,7 @@ impl Gateway {
     }
 
     /// What the program says of its version, or pip of its package.
-    pub(super) fn version(&self) -> String {
+    pub(crate) fn version(&self) -> String {
         let mut command = match self.kind {
             kind if kind.is_script() => {
                 let Some(interpreter) = interpreter(&self.program) else {
@@ -254,6 +254,8 @@ impl Gateway {
             engines,
             logs,
             directory,
+            pool: "",
+            keys: "",
         };
         site.write(self.kind)?;
         let command = site.command(self.kind, &self.program);
@@ -297,6 +299,8 @@ impl Gateway {
             engines,
             logs: false,
             directory,
+            pool: "",
+            keys: "",
         };
         site.write(self.kind)
     }
@@ -321,7 +325,7 @@ impl Running {
 }
 
 /// A port that was free a moment ago.
-fn free_address() -> Result<SocketAddr> {
+pub(crate) fn free_address() -> Result<SocketAddr> {
     TcpListener::bind(("127.0.0.1", 0))?.local_addr()
 }
 

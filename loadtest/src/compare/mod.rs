@@ -6,13 +6,13 @@
 
 mod changes;
 mod client;
-mod engines;
-mod gateway;
+pub(crate) mod engines;
+pub(crate) mod gateway;
 mod plans;
-mod process;
+pub(crate) mod process;
 pub(crate) mod record;
 mod reload;
-mod site;
+pub(crate) mod site;
 mod table;
 
 use std::fs;

@@ -15,14 +15,14 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A child process. Dropping it ends it and what it started.
 #[derive(Debug)]
-pub(super) struct Process {
+pub(crate) struct Process {
     child: Child,
     name: String,
 }
 
 impl Process {
     /// Starts `command` with its output in `log`.
-    pub(super) fn start(mut command: Command, log: &Path) -> Result<Self> {
+    pub(crate) fn start(mut command: Command, log: &Path) -> Result<Self> {
         let name = command.get_program().to_string_lossy().into_owned();
         let output = File::create(log)?;
         command
@@ -35,12 +35,12 @@ impl Process {
         Ok(Self { child, name })
     }
 
-    pub(super) fn id(&self) -> u32 {
+    pub(crate) fn id(&self) -> u32 {
         self.child.id()
     }
 
     /// Fails when the process has ended.
-    pub(super) fn check(&mut self) -> Result<()> {
+    pub(crate) fn check(&mut self) -> Result<()> {
         match self.child.try_wait()? {
             None => Ok(()),
             Some(status) => Err(Error::other(format!("{} ended: {status}", self.name))),
@@ -48,12 +48,12 @@ impl Process {
     }
 
     /// The process and everything it started that still runs.
-    pub(super) fn tree(&self) -> BTreeSet<u32> {
+    pub(crate) fn tree(&self) -> BTreeSet<u32> {
         tree(self.id())
     }
 
     /// CPU time of the tree so far, user and system, with that of its processes that ended.
-    pub(super) fn cpu(&self) -> Duration {
+    pub(crate) fn cpu(&self) -> Duration {
         let ticks: u64 = self
             .tree()
             .into_iter()
@@ -64,12 +64,12 @@ impl Process {
     }
 
     /// Bytes of memory of the tree, pages that its processes share counted once (PSS).
-    pub(super) fn memory(&self) -> u64 {
+    pub(crate) fn memory(&self) -> u64 {
         self.tree().into_iter().filter_map(pss).sum()
     }
 
     /// Sends a signal to the process alone.
-    pub(super) fn signal(&self, name: &str) -> Result<()> {
+    pub(crate) fn signal(&self, name: &str) -> Result<()> {
         signal(self.id(), name)
     }
 
@@ -170,7 +170,7 @@ fn pss(pid: u32) -> Option<u64> {
 }
 
 /// The 1, 5 and 15 minute load of the machine.
-pub(super) fn machine_load() -> String {
+pub(crate) fn machine_load() -> String {
     let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
     text.split_ascii_whitespace()
         .take(3)
@@ -179,7 +179,7 @@ pub(super) fn machine_load() -> String {
 }
 
 /// This machine.
-pub(super) fn machine() -> Machine {
+pub(crate) fn machine() -> Machine {
     let cpus = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = cpus
         .lines()
@@ -194,7 +194,7 @@ pub(super) fn machine() -> Machine {
 }
 
 /// How many files a process may open.
-pub(super) fn open_files() -> u64 {
+pub(crate) fn open_files() -> u64 {
     let limits = fs::read_to_string("/proc/self/limits").unwrap_or_default();
     let line = limits
         .lines()

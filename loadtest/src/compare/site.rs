@@ -11,17 +11,21 @@ use super::gateway::{ALIAS, KEY, Kind, MODEL};
 use super::process::open_files;
 
 /// What a configuration is written from.
-pub(super) struct Site<'a> {
+pub(crate) struct Site<'a> {
     pub address: SocketAddr,
     pub admin: SocketAddr,
     pub engines: &'a [SocketAddr],
     pub logs: bool,
     pub directory: &'a Path,
+    /// Further keys of sluicegate's pool, as YAML has them between braces.
+    pub pool: &'a str,
+    /// Further lines of sluicegate's file.
+    pub keys: &'a str,
 }
 
 impl Site<'_> {
     /// The configuration, where `kind` has one in a file.
-    pub(super) fn write(&self, kind: Kind) -> Result<()> {
+    pub(crate) fn write(&self, kind: Kind) -> Result<()> {
         let text = match kind {
             Kind::Nginx => self.nginx(),
             Kind::Haproxy => self.haproxy(),
@@ -43,7 +47,7 @@ impl Site<'_> {
     }
 
     /// What starts it, as its documentation says.
-    pub(super) fn command(&self, kind: Kind, program: &Path) -> Command {
+    pub(crate) fn command(&self, kind: Kind, program: &Path) -> Command {
         let mut command = Command::new(program);
         let file = self.file(kind);
         match kind {
@@ -171,12 +175,15 @@ impl Site<'_> {
             .iter()
             .map(|engine| format!("\"{engine}\""))
             .collect();
+        let engines = format!("endpoints: [{}]", engines.join(", "));
+        let pool = match self.pool {
+            "" => engines,
+            more => format!("pools: {{ default: {{ {engines}, {more} }} }}"),
+        };
         format!(
             "listen: \"{}\"\nadmin: [\"{}\"]\npid_file: \"{directory}/sluicegate.pid\"\n\
-             access_log: {access_log}\nendpoints: [{}]\n{serves}",
-            self.address,
-            self.admin,
-            engines.join(", ")
+             access_log: {access_log}\n{pool}\n{serves}{}",
+            self.address, self.admin, self.keys
         )
     }
 

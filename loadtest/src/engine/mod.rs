@@ -131,6 +131,12 @@ impl Engine {
         self.shared.left.load(Relaxed)
     }
 
+    /// Whose clients left since the last call, by `X-Request-Id`, and when that was noticed
+    /// ([`Script::departures`]).
+    pub fn take_departures(&self) -> Vec<(String, Instant)> {
+        std::mem::take(&mut lock(&self.shared.departures))
+    }
+
     /// Tokens generated since the start.
     pub fn tokens(&self) -> u64 {
         self.shared.metrics.generation_tokens.load(Relaxed)
@@ -162,13 +168,17 @@ impl Engine {
         self.shared.state.send_replace(State::Held);
     }
 
-    /// From now on no request gets any token, as when the GPU hangs. `/health` still answers 200.
+    /// From now on no request gets any token, as when the GPU hangs. `/health` still answers 200, and `/metrics`
+    /// the same figures over and over; SGLang's `/v1/loads` asks the scheduler, and says nothing.
     pub fn freeze(&self) {
+        let page = self.shared.metrics_page(&self.script());
+        *lock(&self.shared.frozen_page) = Some(page);
         self.shared.state.send_replace(State::Frozen);
     }
 
     /// Ends [`Self::hold`] and [`Self::freeze`].
     pub fn release(&self) {
+        *lock(&self.shared.frozen_page) = None;
         self.shared.state.send_replace(State::Running);
     }
 

@@ -3,13 +3,15 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+use tokio::time::Instant;
+
 use super::connection::{Connection, End, Gone, Request};
 use super::errors::ErrorAnswer;
 use super::http::{Head, now};
 use super::request::{Api, Ask, Extra};
 use super::responder::Responder;
 use super::script::{Fault, Flavour, Health, Script};
-use super::shared::{InFlight, Shared};
+use super::shared::{InFlight, Shared, lock};
 use super::{background, faults, stream, tokenizer, websocket};
 
 /// A path of the engine.
@@ -225,6 +227,9 @@ pub(super) async fn answer(
             connection.write(&out).await?;
             Ok(end)
         }
+        Route::Loads if lock(&connection.shared.frozen_page).is_some() => {
+            Err(connection.gone().await)
+        }
         _ => {
             local(
                 &connection.shared,
@@ -292,6 +297,8 @@ async fn inference(
         .header("endpoint-load-metrics-format")
         .filter(|_| api.reports_load())
         .map(str::to_owned);
+    let id = request.head.header("x-request-id");
+    let id = id.filter(|_| script.departures).map(str::to_owned);
     drop(request);
     if let Some(fault) = &fault
         && let Some(end) =
@@ -314,7 +321,12 @@ async fn inference(
     connection.split_writes(None);
     match &end {
         Ok(_) => shared.completed.fetch_add(1, Relaxed),
-        Err(Gone) => shared.left.fetch_add(1, Relaxed),
+        Err(Gone) => {
+            if let Some(id) = id {
+                lock(&shared.departures).push((id, Instant::now()));
+            }
+            shared.left.fetch_add(1, Relaxed)
+        }
     };
     end
 }
@@ -351,16 +363,12 @@ fn local(
         )),
         Route::Loads => Ok(metrics.loads()),
         Route::Metrics => {
-            let (kind, page) = match script.flavour {
-                Flavour::Vllm => (
-                    "text/plain; version=1.0.0; charset=utf-8",
-                    metrics.vllm(&script.model),
-                ),
-                Flavour::Sglang => (
-                    "text/plain; version=0.0.4; charset=utf-8",
-                    metrics.sglang(&script.model),
-                ),
+            let kind = match script.flavour {
+                Flavour::Vllm => "text/plain; version=1.0.0; charset=utf-8",
+                Flavour::Sglang => "text/plain; version=0.0.4; charset=utf-8",
             };
+            let frozen = lock(&shared.frozen_page).clone();
+            let page = frozen.unwrap_or_else(|| shared.metrics_page(script));
             return responder.body(out, 200, kind, page.as_bytes());
         }
         Route::Inference(_) | Route::Health | Route::Realtime => Err(ErrorAnswer::not_found()),

@@ -84,6 +84,8 @@ pub struct Script {
     pub record: usize,
     /// Bodies up to this size are kept with them.
     pub record_body: usize,
+    /// Note when clients leave, for [`super::Engine::take_departures`].
+    pub departures: bool,
 }
 
 impl Default for Script {
@@ -113,6 +115,7 @@ impl Default for Script {
             fixed: false,
             record: 4096,
             record_body: 1 << 20,
+            departures: false,
         }
     }
 }

@@ -25,7 +25,7 @@ const STREAMS: usize = 100;
 
 /// What the socket did, shared with the requests that run on it.
 #[derive(Debug, Default)]
-pub(super) struct Traffic {
+pub(crate) struct Traffic {
     /// Reads that brought bytes.
     pub reads: AtomicU64,
     pub received: AtomicU64,
@@ -99,7 +99,7 @@ enum Sender {
 }
 
 /// A connection lent to one request.
-pub(super) struct Connection {
+pub(crate) struct Connection {
     sender: Sender,
     pub traffic: Arc<Traffic>,
     /// How long it took to connect; `None` for a connection used again.
@@ -107,7 +107,7 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    pub(super) async fn send(
+    pub(crate) async fn send(
         &mut self,
         request: Request<Full<Bytes>>,
     ) -> hyper::Result<Response<Incoming>> {
@@ -134,7 +134,7 @@ struct Shared {
 }
 
 /// The connections of a run.
-pub(super) struct Pool {
+pub(crate) struct Pool {
     target: Target,
     http2: bool,
     keep_alive: bool,
@@ -145,7 +145,7 @@ pub(super) struct Pool {
 }
 
 impl Pool {
-    pub(super) fn new(target: Target, http2: bool, keep_alive: bool) -> Self {
+    pub(crate) fn new(target: Target, http2: bool, keep_alive: bool) -> Self {
         Self {
             target,
             http2,
@@ -157,7 +157,7 @@ impl Pool {
     }
 
     /// Connections made, bytes received, bytes sent.
-    pub(super) fn totals(&self) -> (u64, u64, u64) {
+    pub(crate) fn totals(&self) -> (u64, u64, u64) {
         let all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
         let sum = |of: fn(&Traffic) -> &AtomicU64| {
             all.iter().map(|traffic| of(traffic).load(Relaxed)).sum()
@@ -170,7 +170,7 @@ impl Pool {
     }
 
     /// A connection kept from before, or a new one.
-    pub(super) async fn get(&self) -> io::Result<Connection> {
+    pub(crate) async fn get(&self) -> io::Result<Connection> {
         if self.http2 {
             return self.get_shared().await;
         }
@@ -223,7 +223,7 @@ impl Pool {
     }
 
     /// Takes back a connection whose answer was read whole.
-    pub(super) async fn put(&self, mut connection: Connection) {
+    pub(crate) async fn put(&self, mut connection: Connection) {
         if let (true, Sender::Http1(sender)) = (self.keep_alive, &mut connection.sender)
             && sender.ready().await.is_ok()
         {

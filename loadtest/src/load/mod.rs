@@ -5,11 +5,11 @@
 //! simulated engine must say to the prompt; a stream that is cut, merged or repeated is a failure.
 
 mod arrivals;
-mod client;
+pub(crate) mod client;
 mod exchange;
 mod report;
-mod sse;
-mod target;
+pub(crate) mod sse;
+pub(crate) mod target;
 mod timeline;
 
 use std::io::{Error, ErrorKind, Result};

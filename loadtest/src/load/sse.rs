@@ -6,13 +6,13 @@ use crate::engine::text::{self, Context};
 
 /// Cuts bytes into events.
 #[derive(Debug, Default)]
-pub(super) struct Splitter {
+pub(crate) struct Splitter {
     buffer: Vec<u8>,
 }
 
 impl Splitter {
     /// Calls `event` with the data of each event that is whole now; comments are skipped.
-    pub(super) fn feed(&mut self, bytes: &[u8], mut event: impl FnMut(&[u8])) {
+    pub(crate) fn feed(&mut self, bytes: &[u8], mut event: impl FnMut(&[u8])) {
         // Nearly always one whole event, which needs no copy.
         let mut rest = bytes;
         if !self.buffer.is_empty() {
@@ -31,21 +31,21 @@ impl Splitter {
     }
 
     /// Whether the stream ended inside an event.
-    pub(super) fn is_inside_event(&self) -> bool {
+    pub(crate) fn is_inside_event(&self) -> bool {
         !self.buffer.is_empty()
     }
 }
 
 /// What an event of either generating path can say, as far as a client looks.
 #[derive(Debug, Default, Deserialize)]
-pub(super) struct Event {
+pub(crate) struct Event {
     #[serde(default)]
     pub choices: Vec<Choice>,
     pub error: Option<serde_json::Value>,
 }
 
 #[derive(Debug, Default, Deserialize)]
-pub(super) struct Choice {
+pub(crate) struct Choice {
     #[serde(default)]
     pub index: usize,
     pub delta: Option<Content>,
@@ -55,12 +55,12 @@ pub(super) struct Choice {
 }
 
 #[derive(Debug, Default, Deserialize)]
-pub(super) struct Content {
+pub(crate) struct Content {
     pub content: Option<String>,
 }
 
 impl Choice {
-    pub(super) fn text(&self) -> &str {
+    pub(crate) fn text(&self) -> &str {
         let content = self
             .delta
             .as_ref()
@@ -72,7 +72,7 @@ impl Choice {
 
 /// Holds the text of an answer against the one its prompt must have.
 #[derive(Debug)]
-pub(super) struct Verifier {
+pub(crate) struct Verifier {
     context: Context,
     /// Expected and not yet seen.
     expected: Vec<u8>,
@@ -81,7 +81,7 @@ pub(super) struct Verifier {
 }
 
 impl Verifier {
-    pub(super) fn new(context: Context) -> Self {
+    pub(crate) fn new(context: Context) -> Self {
         Self {
             context,
             expected: Vec::new(),
@@ -90,7 +90,7 @@ impl Verifier {
     }
 
     /// Takes the next piece of the answer; false when it is not what the engine says.
-    pub(super) fn is_right(&mut self, text: &str) -> bool {
+    pub(crate) fn is_right(&mut self, text: &str) -> bool {
         while self.expected.len() < text.len() {
             let id = self.context.next();
             text::decode(id, &mut self.expected);

@@ -27,7 +27,7 @@ pub enum Trust {
 
 /// A resolved `http://` or `https://` address.
 #[derive(Clone)]
-pub(super) struct Target {
+pub(crate) struct Target {
     pub address: SocketAddr,
     /// For the Host field.
     pub authority: String,
@@ -38,7 +38,7 @@ pub(super) struct Target {
 
 impl Target {
     /// Resolves `url`. A host that is not this machine is refused unless `allow_remote`.
-    pub(super) fn resolve(
+    pub(crate) fn resolve(
         url: &str,
         trust: &Trust,
         http2: bool,

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::fault::BodyFault;
+use super::onward::{Key, Onward, Reading, USER};
 use super::steering::STEERING;
 use super::value::{Raw, Slot, amount, text, truth};
 
@@ -35,6 +36,7 @@ pub struct Peeked {
     pub previous_response_id: Option<String>,
     /// The first field of [`STEERING`] that stands in the body.
     pub steering: Option<&'static str>,
+    pub onward: Onward,
 }
 
 /// A string of the body.
@@ -75,13 +77,24 @@ pub(super) enum Field {
     SamplingParams,
     /// What else vLLM's sampler is given: `vllm_xargs`.
     Xargs,
-    /// Where a list makes several requests of one: `prompt`, and SGLang's `text` and `input_ids`.
+    /// Where a list makes several requests of one, as in `prompt`: SGLang's `text` and `input_ids`.
     Prompts,
     SamplingN,
     SamplingBestOf,
     SamplingMaxTokens,
     /// An index into [`STEERING`].
     Steering(u8),
+    Onward(Key),
+}
+
+impl Field {
+    /// For what its end matters, if it is an array or object.
+    pub fn spans(self) -> Option<Key> {
+        match self {
+            Onward(key) if key.spans() => Some(key),
+            _ => None,
+        }
+    }
 }
 
 /// The object whose keys are looked at.
@@ -93,14 +106,17 @@ pub(super) enum Scope {
     StreamOptions,
     SamplingParams,
     Xargs,
+    ResponseFormat,
 }
 
 use Field::*;
 
 const TOP: &[(&str, Field)] = &[
     ("model", Model),
+    ("messages", Onward(Key::Messages)),
     ("stream", Stream),
     ("max_tokens", MaxTokens),
+    ("temperature", Onward(Key::Carried(0))),
     ("max_completion_tokens", MaxCompletionTokens),
     ("max_output_tokens", MaxOutputTokens),
     ("n", N),
@@ -110,9 +126,28 @@ const TOP: &[(&str, Field)] = &[
     ("stream_options", StreamOptions),
     ("sampling_params", SamplingParams),
     ("vllm_xargs", Xargs),
-    ("prompt", Prompts),
     ("text", Prompts),
     ("input_ids", Prompts),
+    ("prompt", Onward(Key::Prompt)),
+    ("top_p", Onward(Key::Carried(1))),
+    ("top_k", Onward(Key::Carried(2))),
+    ("min_p", Onward(Key::Carried(3))),
+    ("seed", Onward(Key::Carried(4))),
+    ("repetition_penalty", Onward(Key::Carried(6))),
+    ("logit_bias", Onward(Key::Carried(7))),
+    ("ignore_eos", Onward(Key::Carried(8))),
+    ("stop", Onward(Key::Carried(9))),
+    ("min_tokens", Onward(Key::MinTokens)),
+    ("metadata", Onward(Key::Harmless)),
+    ("chat_template_kwargs", Onward(Key::Harmless)),
+    ("tools", Onward(Key::Tools)),
+    ("tool_choice", Onward(Key::ToolChoice)),
+    ("response_format", Onward(Key::ResponseFormat)),
+    ("frequency_penalty", Onward(Key::Zero)),
+    ("presence_penalty", Onward(Key::Zero)),
+    ("top_logprobs", Onward(Key::Zero)),
+    ("logprobs", Onward(Key::Off)),
+    ("echo", Onward(Key::Off)),
 ];
 
 const IN_STREAM_OPTIONS: &[(&str, Field)] = &[
@@ -125,6 +160,9 @@ const IN_SAMPLING_PARAMS: &[(&str, Field)] = &[
     ("best_of", SamplingBestOf),
     ("max_new_tokens", SamplingMaxTokens),
 ];
+
+/// A key that is none of a field.
+pub(super) const UNKNOWN: Field = Onward(Key::Unknown);
 
 /// The longest key that can be one of a field, raw: every character as `\uXXXX`.
 pub(super) const RAW_KEY_LIMIT: usize = 6 * 31;
@@ -147,20 +185,25 @@ const LENGTHS: [u32; 256] = {
 };
 
 impl Scope {
-    /// The field that `key`, decoded, is in this scope.
+    /// The field that `key`, decoded, is in this scope. At the top every key is one.
     pub fn field(self, key: &[u8]) -> Option<Field> {
         match self {
             Self::Other => None,
             Self::Top => {
-                let lengths = LENGTHS[usize::from(*key.first()?)];
+                let Some(&first) = key.first() else {
+                    return Some(UNKNOWN);
+                };
+                let lengths = LENGTHS[usize::from(first)];
                 if key.len() > 31 || lengths >> key.len() & 1 == 0 {
-                    return None;
+                    return Some(UNKNOWN);
                 }
-                find(TOP, key).or_else(|| steering(key))
+                find(TOP, key).or_else(|| steering(key)).or(Some(UNKNOWN))
             }
             Self::StreamOptions => find(IN_STREAM_OPTIONS, key),
             Self::SamplingParams => find(IN_SAMPLING_PARAMS, key),
             Self::Xargs => steering(key),
+            Self::ResponseFormat if key == b"type" => Some(Onward(Key::ResponseFormatType)),
+            Self::ResponseFormat => Some(UNKNOWN),
         }
     }
 }
@@ -203,6 +246,7 @@ pub(super) struct Fields {
     previous_response_id: Slot<Text>,
     steering: Option<&'static str>,
     prompts: Prompts,
+    onward: Reading,
 }
 
 /// The longest of all lists of prompts, for the same reason as [`Sampling`].
@@ -262,6 +306,7 @@ impl Default for Fields {
             previous_response_id: Ok(None),
             steering: None,
             prompts: Prompts::default(),
+            onward: Reading::default(),
         }
     }
 }
@@ -270,6 +315,7 @@ impl Fields {
     /// Takes the value of a field. `at` is where it stands; for an array or object its first byte.
     /// Fails where the value's text is no JSON; what is merely wrong waits for [`Self::finish`].
     pub fn set(&mut self, field: Field, raw: Raw<'_>, at: Range<usize>) -> Result<(), BodyFault> {
+        self.weigh(field, raw, &at);
         match field {
             Model => self.model = text("model", raw, at)?,
             PreviousResponseId => {
@@ -292,7 +338,7 @@ impl Fields {
             // Whatever it holds: its members are judged where they are read.
             SamplingParams => self.sampling = Sampling::NONE,
             Xargs => {}
-            Field::Prompts => self.prompts.current = 0,
+            Field::Prompts | Onward(Key::Prompt) => self.prompts.current = 0,
             SamplingN => self.sampling.count("sampling_params.n", raw, &at),
             SamplingBestOf => self.sampling.count("sampling_params.best_of", raw, &at),
             SamplingMaxTokens => {
@@ -307,6 +353,7 @@ impl Fields {
                     self.steering = row.map(|(name, _)| *name);
                 }
             }
+            Onward(_) => {}
         }
         Ok(())
     }
@@ -315,6 +362,33 @@ impl Fields {
     pub fn count_prompt(&mut self) {
         self.prompts.current += 1;
         self.prompts.longest = self.prompts.longest.max(self.prompts.current);
+    }
+
+    /// What a field says of going on elsewhere.
+    fn weigh(&mut self, field: Field, raw: Raw<'_>, at: &Range<usize>) {
+        let onward = &mut self.onward;
+        let is_one = || amount("n", raw, at).is_ok_and(|count| count.is_none_or(|n| n == 1));
+        match field {
+            Onward(key) => onward.set(key, raw, at.clone()),
+            User => onward.set(Key::Carried(USER), raw, at.clone()),
+            N | BestOf if is_one() => {}
+            ContinuousUsage if matches!(raw, Raw::False | Raw::Null) => {}
+            N | BestOf | ContinuousUsage => onward.bar(),
+            PreviousResponseId
+            | MaxOutputTokens
+            | SamplingParams
+            | Xargs
+            | Field::Prompts
+            | Steering(_) => {
+                onward.set(Key::Unknown, raw, at.clone());
+            }
+            _ => {}
+        }
+    }
+
+    /// An array or object at the top has ended.
+    pub fn end_span(&mut self, key: Key, range: Range<usize>, is_empty: bool) {
+        self.onward.end(key, range, is_empty);
     }
 
     /// The object of `stream_options` has ended.
@@ -338,7 +412,11 @@ impl Fields {
     }
 
     /// What they come to; fails where a field's last value is wrong.
-    pub fn finish(self, object: Range<usize>, is_empty_object: bool) -> Result<Peeked, BodyFault> {
+    pub fn finish(
+        mut self,
+        object: Range<usize>,
+        is_empty_object: bool,
+    ) -> Result<Peeked, BodyFault> {
         let absent = Options::new(self::StreamOptions::Absent);
         let options = self.options?.unwrap_or(absent);
         if let Some(fault) = self.sampling.fault {
@@ -349,6 +427,8 @@ impl Fields {
             self.max_tokens?,
             self.max_output_tokens?,
         ];
+        let [completion, plain, _] = asked;
+        self.onward.limited(completion.is_some(), plain.is_some());
         let completions = [self.n?, self.best_of?, Some(self.sampling.completions)];
         Ok(Peeked {
             object,
@@ -369,6 +449,7 @@ impl Fields {
             user: self.user,
             previous_response_id: self.previous_response_id?.map(|text| text.value),
             steering: self.steering,
+            onward: self.onward.finish(),
         })
     }
 }

@@ -3,7 +3,8 @@
 use std::ops::Range;
 
 use super::fault::BodyFault;
-use super::fields::{Field, Fields, Peeked, RAW_KEY_LIMIT, Scope, is_model_in_other_case};
+use super::fields::{Field, Fields, Peeked, RAW_KEY_LIMIT, Scope, UNKNOWN, is_model_in_other_case};
+use super::onward::Key;
 use super::tokens::{
     BLOCK, Literal, NUMBER_LIMIT, Number, Step, closing_quote, goes_on_with_integers,
     leading_whitespace,
@@ -56,6 +57,8 @@ pub struct Scanner {
     looks_encoded: bool,
     /// See [`Peeked::encoded`].
     encoded: usize,
+    /// The value at depth 2 whose end matters, and where it begins.
+    spanning: Option<(Key, usize)>,
     fields: Fields,
     fault: Option<BodyFault>,
 }
@@ -113,6 +116,7 @@ impl Scanner {
             inside: None,
             looks_encoded: false,
             encoded: 0,
+            spanning: None,
             fields: Fields::default(),
             fault: None,
         }
@@ -182,8 +186,6 @@ impl Scanner {
             (State::Colon, b':') => self.state = State::Value,
             (State::Value | State::FirstElement, b'"') => {
                 self.count_prompt();
-                // A prompt is not read, and may be long.
-                self.wanted = self.wanted.filter(|field| *field != Field::Prompts);
                 self.begin(at, self.wanted.is_some());
                 self.state = State::Text;
             }
@@ -263,11 +265,18 @@ impl Scanner {
             self.fields.set(field, raw, at..at + 1)?;
             let is_looked_into = matches!(
                 field,
-                Field::StreamOptions | Field::SamplingParams | Field::Xargs | Field::Prompts
+                Field::StreamOptions
+                    | Field::SamplingParams
+                    | Field::Xargs
+                    | Field::Prompts
+                    | Field::Onward(Key::Prompt | Key::ResponseFormat)
             );
             if self.depth == 2 && is_looked_into {
                 self.inside = Some(field);
                 self.options_start = at;
+            }
+            if self.depth == 2 {
+                self.spanning = field.spans().map(|key| (key, at));
             }
         }
         self.rescope();
@@ -287,6 +296,9 @@ impl Scanner {
             self.state = State::End;
         } else if self.depth == 1 {
             self.inside = None;
+            if let Some((key, start)) = self.spanning.take() {
+                self.fields.end_span(key, start..at + 1, is_empty);
+            }
         }
         self.rescope();
     }
@@ -298,6 +310,7 @@ impl Scanner {
         self.scope = match (self.depth, self.inside) {
             (1, _) => Scope::Top,
             (2, Some(Field::StreamOptions)) if !is_list => Scope::StreamOptions,
+            (2, Some(Field::Onward(Key::ResponseFormat))) if !is_list => Scope::ResponseFormat,
             (2, Some(Field::SamplingParams)) if !is_list => Scope::SamplingParams,
             (2, Some(Field::Xargs)) if !is_list => Scope::Xargs,
             (3, Some(Field::SamplingParams)) if is_list => Scope::SamplingParams,
@@ -307,7 +320,11 @@ impl Scanner {
 
     /// A text or a list begins: where it is an element of a list of prompts, it is one of them.
     fn count_prompt(&mut self) {
-        if self.depth == 2 && self.inside == Some(Field::Prompts) {
+        let is_inside = matches!(
+            self.inside,
+            Some(Field::Prompts | Field::Onward(Key::Prompt))
+        );
+        if self.depth == 2 && is_inside {
             self.fields.count_prompt();
         }
     }
@@ -396,7 +413,10 @@ impl Scanner {
     fn end_key(&mut self, raw: &[u8]) -> Result<(), BodyFault> {
         let key = unescape(raw).map_err(|flaw| flaw.at(self.token_start + 1))?;
         self.wanted = self.scope.field(&key.bytes);
-        if self.scope == Scope::Top && self.wanted.is_none() && is_model_in_other_case(&key.bytes) {
+        if self.scope == Scope::Top
+            && self.wanted == Some(UNKNOWN)
+            && is_model_in_other_case(&key.bytes)
+        {
             return Err(BodyFault::ModelInOtherCase {
                 at: self.token_start,
             });

@@ -109,6 +109,18 @@ fn a_proven_endpoint_has_fall_chances() {
 }
 
 #[test]
+fn a_probe_that_could_not_be_sent_from_here_says_nothing() {
+    for mut patient in [Patient::new(), Patient::proven()] {
+        for _ in 0..10 {
+            assert_eq!(patient.probe(Err(ProbeFailure::Busy)), None);
+        }
+        assert_eq!(patient.health.phase(), Phase::Up);
+        assert!(!patient.health.unreachable());
+        assert!(patient.until_probe() > Duration::ZERO);
+    }
+}
+
+#[test]
 fn a_request_that_succeeds_proves_an_endpoint_too() {
     let mut patient = Patient::new();
     assert!(patient.health.would_note_success());

@@ -1,0 +1,77 @@
+//! `loadtest survive`, short: every fault once, a reload and an upgrade, and no client loses anything.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use loadtest::survive::{Fault, Faults, Settings, run};
+
+use crate::gateway::{Directory, PROGRAM};
+use crate::programs;
+
+/// The engines are processes of it. It is beside the program under test where the whole workspace was built.
+fn loadtest() -> Option<PathBuf> {
+    let path = Path::new(PROGRAM).with_file_name("loadtest");
+    if !path.exists() {
+        programs::lacks("loadtest");
+        return None;
+    }
+    Some(path)
+}
+
+fn settings(engine_program: PathBuf, directory: &Directory) -> Settings {
+    Settings {
+        gateways: vec![format!("sluicegate={PROGRAM}").parse().unwrap()],
+        engines: 4,
+        engine_program,
+        streams: 12,
+        itl: Duration::from_millis(5),
+        tokens: 120,
+        connects: 20.0,
+        patience: Duration::from_secs(15),
+        duration: Duration::from_millis(13_700),
+        faults: Faults {
+            kinds: Fault::ALL.to_vec(),
+            pause: Duration::from_millis(1600),
+            outage: Duration::from_millis(800),
+            hang: Duration::from_millis(800),
+        },
+        reloads: 2,
+        upgrades: 1,
+        junk: 30,
+        is_soak: false,
+        pool: String::new(),
+        directory: directory.path().join("survive"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn engines_die_hang_and_come_back_and_clients_lose_nothing() {
+    let Some(program) = loadtest() else { return };
+    let directory = Directory::new();
+    let outcomes = run(&settings(program, &directory), |line| println!("{line}"))
+        .await
+        .unwrap();
+    let [outcome] = &outcomes[..] else {
+        panic!("{outcomes:?}");
+    };
+    let counts = outcome.counts;
+    let told = loadtest::survive::markdown(&outcomes);
+    assert_eq!(
+        (
+            counts.refused,
+            counts.lost,
+            counts.wrong_texts,
+            counts.malformed
+        ),
+        (0, 0, 0, 0),
+        "{told}"
+    );
+    assert_eq!(outcome.left_over, 0, "{told}");
+    assert_eq!((outcome.reloads, outcome.upgrades), (2, 1), "{told}");
+    assert!(counts.streams > 100 && counts.requests > 100, "{told}");
+    let faults: Vec<_> = outcome.faults.iter().map(|fault| fault.fault).collect();
+    assert_eq!(faults, ["kill", "hang", "freeze", "abort", "error"]);
+    for fault in outcome.faults.iter().filter(|fault| fault.fault != "hang") {
+        assert!(fault.out_after_ms.is_some_and(|ms| ms < 1000), "{fault:?}");
+    }
+}
