@@ -46,7 +46,7 @@ pub struct Answer {
     /// Body bytes that came with it, or while it was held.
     pub held: Vec<Bytes>,
     /// For `held`.
-    charge: Charge,
+    pub charge: Charge,
     /// Every byte of the body is in `held`.
     pub is_whole: bool,
     /// Present for a stream of events.

@@ -1,8 +1,8 @@
 //! Going on with a stream at another endpoint, when its own has failed after it began.
 
+use std::ops::Deref;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use log::warn;
 use pingora_proxy::Session;
 use tokio::time::Instant;
@@ -11,19 +11,18 @@ use crate::config::{Config, ContinueStreams, Engine};
 use crate::openai::continuation::{Kept, NothingLeft, Plan};
 use crate::openai::request::{Peeked, apply};
 use crate::openai::{Call, Dialect};
-use crate::pool::{Endpoint, Fault, Lease, Outcome, Pool, Tried};
+use crate::pool::{Endpoint, Lease, Outcome, Pool, Tried};
 use crate::server::Shared;
 use crate::upstream::RequestKind;
 
-use super::attempt::{Answer, Exchange, joined};
+use super::attempt::{Answer, Exchange};
 use super::body::Body;
 use super::ctx::RequestCtx;
-use super::events::{Continuable, Events, Failed, UsageAsked};
+use super::events::{Continuable, UsageAsked};
 use super::memory::{Charge, Holder};
 use super::payload::{Bodies, Names, Sent};
 use super::request::{self, Credentials, Target};
 use super::retry::{self, Chosen, Way};
-use super::stream::{Broken, Place, Shown};
 use super::{intake, stream};
 
 /// Where token ids are taken as a prompt.
@@ -31,17 +30,44 @@ const COMPLETIONS: &[u8] = b"/v1/completions";
 
 /// What a stream needs to go on elsewhere.
 pub struct Onward<'a> {
+    pub grounds: Grounds<'a>,
+    asked: &'a Peeked,
+    plan: Plan,
+    /// The request's own, to go on by text; empty where that is not needed.
+    pub body: Body,
+}
+
+/// What a request was sent by.
+pub struct Grounds<'a> {
     pub shared: &'a Shared,
     pub config: &'a Config,
     pub pool: &'a Arc<Pool>,
     pub call: Call,
-    pub asked: &'a Peeked,
     pub names: Names<'a>,
     pub credentials: Credentials,
     pub holder: Option<&'a Holder>,
-    pub plan: Plan,
-    /// The request's own, to go on by text; empty where that is not needed.
-    pub body: Body,
+}
+
+impl<'a> Grounds<'a> {
+    /// What the stream that `asked` got needs to go on elsewhere; `None`, and the body is given back, where it cannot.
+    pub fn onward(self, asked: Option<&'a Peeked>, body: Body) -> Option<Onward<'a>> {
+        let asked = asked?;
+        let plan = Plan::of(asked, self.call.dialect, &body.pieces)?;
+        Some(Onward {
+            grounds: self,
+            asked,
+            plan,
+            body,
+        })
+    }
+}
+
+impl<'a> Deref for Onward<'a> {
+    type Target = Grounds<'a>;
+
+    fn deref(&self) -> &Grounds<'a> {
+        &self.grounds
+    }
 }
 
 /// What came of it.
@@ -79,7 +105,8 @@ impl Onward<'_> {
     /// What is kept of the stream that `lease` has begun; `None` where it cannot go on elsewhere.
     pub fn begin(&self, lease: &Lease) -> Option<Box<Continuable>> {
         let asks_for_ids = self.plan.by_ids && gives_ids(self.pool, lease.endpoint());
-        if !asks_for_ids && !(self.plan.by_text && takes_text(self.pool, lease.endpoint())) {
+        let keeps_text = self.plan.by_text && takes_text(self.pool, lease.endpoint());
+        if !asks_for_ids && !keeps_text {
             return None;
         }
         let kept = Kept::new(&self.plan, asks_for_ids);
@@ -88,18 +115,33 @@ impl Onward<'_> {
         Some(Box::new(Continuable::new(kept, charge, limit)))
     }
 
-    /// Whether another endpoint than this one could take the stream now.
-    pub fn has_other(&self, kept: &Kept, index: usize) -> bool {
-        let mut others = self.pool.endpoints.iter().enumerate();
-        others.any(|(other, endpoint)| {
-            other != index && endpoint.state.is_up() && self.can(kept, endpoint)
+    /// Whether another endpoint than this one ([`EndpointState::id`](crate::pool::EndpointState::id)) could take the
+    /// stream now.
+    pub fn has_other(&self, kept: &Kept, id: u64) -> bool {
+        self.other(&self.pool_now(), kept, Some(id)).is_some()
+    }
+
+    /// The pool as it is by now: the stream may be older than the last reload.
+    pub fn pool_now(&self) -> Arc<Pool> {
+        let snapshot = self.shared.snapshot.load();
+        let mut pools = snapshot.pools.iter();
+        let same = pools.find(|pool| pool.name == self.pool.name);
+        Arc::clone(same.unwrap_or(self.pool))
+    }
+
+    /// The first endpoint that is up and can go on, but for the one with this id.
+    pub fn other(&self, pool: &Pool, kept: &Kept, but: Option<u64>) -> Option<usize> {
+        let mut endpoints = pool.endpoints.iter();
+        endpoints.position(|endpoint| {
+            let state = &endpoint.state;
+            Some(state.id) != but && state.is_up() && self.can(pool, kept, endpoint)
         })
     }
 
-    fn can(&self, kept: &Kept, endpoint: &Endpoint) -> bool {
+    fn can(&self, pool: &Pool, kept: &Kept, endpoint: &Endpoint) -> bool {
         match kept.is_by_ids() {
-            true => gives_ids(self.pool, endpoint) && self.room(kept, endpoint).is_some(),
-            false => takes_text(self.pool, endpoint),
+            true => gives_ids(pool, endpoint) && self.room(kept, endpoint).is_some(),
+            false => takes_text(pool, endpoint),
         }
     }
 
@@ -111,29 +153,23 @@ impl Onward<'_> {
     }
 
     /// What the endpoint calls the model.
-    fn model<'e>(&'e self, endpoint: &'e Endpoint) -> Option<&'e str> {
+    pub fn model<'e>(&'e self, endpoint: &'e Endpoint) -> Option<&'e str> {
         self.names.for_endpoint(endpoint).or(self.names.public())
     }
 
-    /// Asks the other endpoints, one after the other, to go on with what `kept` has. `from`: where it was cut.
-    pub async fn go_on(
-        &self,
-        session: &mut Session,
-        ctx: &mut RequestCtx,
-        kept: &Kept,
-        from: usize,
-    ) -> Went {
-        if ctx.retries >= self.pool.retries {
+    /// Asks endpoints, one after the other, to go on with what `kept` has; not the one where it was cut.
+    pub async fn go_on(&self, session: &mut Session, ctx: &mut RequestCtx, kept: &Kept) -> Went {
+        let pool = self.pool_now();
+        if ctx.retries >= pool.retries {
             return Went::Failed;
         }
         let mut tried = Tried::new();
-        tried.insert(from);
-        for (index, endpoint) in self.pool.endpoints.iter().enumerate() {
-            if !self.can(kept, endpoint) {
+        for (index, endpoint) in pool.endpoints.iter().enumerate() {
+            if Some(endpoint.state.id) == ctx.cut_at || !self.can(&pool, kept, endpoint) {
                 tried.insert(index);
             }
         }
-        let body = match ContinuedBody::new(self, kept) {
+        let body = match ContinuedBody::new(self, &pool, kept) {
             Ok(body) => body,
             Err(NothingLeft) => return Went::Ended,
         };
@@ -173,7 +209,7 @@ impl Onward<'_> {
         let downstream = session.as_downstream_mut();
         let chosen = tokio::select! {
             biased;
-            chosen = retry::choose(self.shared, self.pool, prepared, &body, &exchange, ctx, &mut rng, way) => chosen,
+            chosen = retry::choose(self.shared, &pool, prepared, &body, &exchange, ctx, &mut rng, way) => chosen,
             left = downstream.read_body_or_idle(true) => return Went::Left(stream::left_error(left)),
         };
         match chosen {
@@ -199,10 +235,10 @@ struct ContinuedBody<'a> {
 }
 
 impl<'a> ContinuedBody<'a> {
-    fn new(onward: &'a Onward<'a>, kept: &'a Kept) -> Result<Self, NothingLeft> {
+    fn new(onward: &'a Onward<'a>, pool: &Pool, kept: &'a Kept) -> Result<Self, NothingLeft> {
         match kept.is_by_ids() {
             true => {
-                let mut endpoints = onward.pool.endpoints.iter();
+                let mut endpoints = pool.endpoints.iter();
                 if endpoints.any(|endpoint| onward.room(kept, endpoint) == Some(0)) {
                     return Err(NothingLeft);
                 }
@@ -235,165 +271,5 @@ impl Bodies for ContinuedBody<'_> {
             pieces: pieces.into(),
             rename: None,
         }
-    }
-}
-
-/// A stream begins that may have to go on elsewhere: what is shown is kept from its first event on. Gives what is
-/// shown of `held`.
-pub fn begin(
-    onward: &mut Option<Onward<'_>>,
-    lease: &Lease,
-    events: &mut Events,
-    mut held: Vec<Bytes>,
-) -> Vec<Bytes> {
-    let Some(kept) = onward.as_ref().and_then(|onward| onward.begin(lease)) else {
-        *onward = None;
-        let word = events.take_last_word();
-        if !word.is_empty() {
-            held.push(word);
-        }
-        return held;
-    };
-    events.keep(kept);
-    let shown = events.dress(joined(&held));
-    if let (Some(kept), Some(onward)) = (events.continuable(), onward)
-        && (kept.kept.is_by_ids() || !kept.kept.can_go_on())
-    {
-        // Not needed for anything more.
-        onward.body.release();
-    }
-    match shown.is_empty() {
-        true => Vec::new(),
-        false => vec![shown],
-    }
-}
-
-/// What comes after a stretch of a stream.
-pub enum Turn {
-    /// Nothing. The place is gone where it was given up in search of another.
-    Over(Shown, Option<Place>),
-    On(Box<Stretch>),
-}
-
-/// What another engine gives of the answer.
-pub struct Stretch {
-    pub place: Place,
-    /// The first of it, to be shown.
-    pub piece: Bytes,
-    /// It has been read to its end.
-    pub is_whole: bool,
-    pub failed: Option<Failed>,
-}
-
-/// A stretch of a stream has ended with `result`: the next engine is found, or the end is written.
-pub async fn turn(
-    session: &mut Session,
-    ctx: &mut RequestCtx,
-    onward: &Onward<'_>,
-    events: &mut Events,
-    place: Place,
-    result: Shown,
-) -> Turn {
-    let can_go_on = events.can_go_on();
-    let Some(continuable) = events.continuable() else {
-        return over(session, ctx, events, result, Some(place)).await;
-    };
-    let fault = match &result {
-        Ok(()) => None,
-        Err(Broken::Upstream { fault, .. }) => Some(*fault),
-        Err(Broken::Told { by_client: false }) => Some(Fault::ErrorEvent),
-        Err(Broken::Client(_) | Broken::Diverged | Broken::Told { by_client: true }) => {
-            return Turn::Over(result, Some(place));
-        }
-    };
-    let metrics = onward.shared.pool_metrics(onward.pool);
-    let kept = &mut continuable.kept;
-    if kept.is_finished() {
-        let end = kept.ending();
-        let result = stream::write(session, ctx, end).await;
-        let Some(fault) = fault else {
-            return Turn::Over(result, Some(place));
-        };
-        metrics.continued("end");
-        place.lease.settle(outcome_of(fault), Instant::now());
-        return Turn::Over(result, None);
-    }
-    let Some(fault) = fault else {
-        return Turn::Over(result, Some(place));
-    };
-    if !can_go_on {
-        metrics.continued("refused");
-        return over(session, ctx, events, result, Some(place)).await;
-    }
-    let way = if kept.is_by_ids() { "ids" } else { "text" };
-    let from = place.lease.index();
-    warn!(
-        "endpoint {}: {} in the middle of an answer, which is to go on elsewhere by {way} (request {})",
-        place.lease.endpoint().name,
-        fault.reason(),
-        String::from_utf8_lossy(ctx.request_id.as_bytes()),
-    );
-    place.lease.settle(outcome_of(fault), Instant::now());
-    drop(place.connection);
-    match onward.go_on(session, ctx, kept, from).await {
-        Went::On(answer, lease) => {
-            metrics.continued(way);
-            Turn::On(Box::new(stretch(events, *answer, lease)))
-        }
-        Went::Left(e) => Turn::Over(Err(Broken::Client(e)), None),
-        Went::Ended => {
-            metrics.continued("end");
-            let end = kept.end_at_length();
-            Turn::Over(stream::write(session, ctx, end).await, None)
-        }
-        Went::Failed => {
-            metrics.continued("failed");
-            over(session, ctx, events, result, None).await
-        }
-    }
-}
-
-/// Nobody goes on: what the engine said last is shown after all.
-async fn over(
-    session: &mut Session,
-    ctx: &mut RequestCtx,
-    events: &mut Events,
-    result: Shown,
-    place: Option<Place>,
-) -> Turn {
-    let word = events.take_last_word();
-    match stream::write(session, ctx, word).await {
-        Ok(()) => Turn::Over(result, place),
-        client => Turn::Over(client, place),
-    }
-}
-
-fn stretch(events: &mut Events, answer: Answer, lease: Lease) -> Stretch {
-    let Answer {
-        connection,
-        held,
-        is_whole,
-        events: next,
-        failed,
-        ..
-    } = answer;
-    let mut piece = Bytes::new();
-    if let Some(next) = next {
-        *events = events.go_on(next);
-        piece = events.dress_renamed(joined(&held));
-    }
-    Stretch {
-        place: Place { connection, lease },
-        piece,
-        is_whole,
-        failed,
-    }
-}
-
-/// How the endpoint is judged whose stream was cut so: a recall was judged by whoever called it.
-pub fn outcome_of(fault: Fault) -> Outcome {
-    match fault {
-        Fault::ConnectRefused | Fault::Hung | Fault::Drained => Outcome::Neutral,
-        _ => Outcome::Failed(fault),
     }
 }

@@ -83,6 +83,10 @@ pub struct RequestCtx {
     pub intervals: Intervals,
     pub tokens: Tokens,
     pub bytes_out: u64,
+    /// The endpoint that a stream was cut at last, by its [`id`](crate::pool::EndpointState::id).
+    pub cut_at: Option<u64>,
+    /// A stream was cut for good; the `result` of `sluicegate_continuations_total`.
+    pub cut: Option<&'static str>,
     // finish
     pub status: Option<u16>,
     pub end: End,
@@ -124,6 +128,8 @@ impl RequestCtx {
             intervals: Intervals::default(),
             tokens: Tokens::default(),
             bytes_out: 0,
+            cut_at: None,
+            cut: None,
             status: None,
             end: End::Complete,
             refusal: None,

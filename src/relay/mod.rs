@@ -28,8 +28,10 @@ mod retry;
 mod straight;
 mod stream;
 mod timing;
+mod tokenize;
 mod tracing;
 mod tunnel;
+mod turn;
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -54,7 +56,7 @@ pub use intake::start;
 pub use memory::BodyMemory;
 
 use attempt::Exchange;
-use continuing::Onward;
+use continuing::Grounds;
 use payload::{Names, Payload};
 use peek::Asked;
 use request::Credentials;
@@ -178,28 +180,16 @@ async fn answer(
                 let passed = tunnel::pass(session, ctx, answer, lease).await;
                 return passed.map_err(Stop::Failed);
             }
-            let is_stream = answer.events.is_some();
-            let plan = read
-                .filter(|_| is_stream)
-                .and_then(|read| Plan::of(read, call.dialect, &body.pieces).zip(Some(read)));
-            let onward = match plan {
-                Some((plan, read)) => Some(Onward {
-                    shared,
-                    config: &snapshot.config,
-                    pool: &pool,
-                    call,
-                    asked: read,
-                    names: Names::new(&asked, &route),
-                    credentials,
-                    holder: holder.as_ref(),
-                    plan,
-                    body,
-                }),
-                None => {
-                    drop(body);
-                    None
-                }
+            let grounds = Grounds {
+                shared,
+                config: &snapshot.config,
+                pool: &pool,
+                call,
+                names: Names::new(&asked, &route),
+                credentials,
+                holder: holder.as_ref(),
             };
+            let onward = grounds.onward(read.filter(|_| answer.events.is_some()), body);
             stream::pass(session, ctx, answer, lease, call.dialect, onward).await
         }
         Chosen::Failed(held) => pass_failure(session, ctx, *held).await,

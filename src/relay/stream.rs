@@ -14,21 +14,19 @@ use tokio::time::Instant;
 use crate::listener::{Bell, Writes};
 use crate::openai::sse::Ending;
 use crate::openai::{ApiError, Call, Dialect, Usage};
-use crate::pool::{Fault, Lease, Outcome};
+use crate::pool::{EndpointState, Fault, Lease, Outcome};
 use crate::upstream::{Connection, ReadError};
 
 use super::attempt::{Answer, fault_of, joined};
-use super::continuing::{self, Onward, Turn};
+use super::continuing::Onward;
 use super::ctx::{End, RequestCtx, Tokens};
 use super::events::{Events, Failed};
 use super::respond::{self, Framing};
 use super::straight::{self, Lost, Meter, Next, Patience};
+use super::turn::{self, Turn};
 
 /// h2: RST_STREAM overtakes DATA that was just written, so the error event gets a moment to leave.
 const H2_RESET_DELAY: Duration = Duration::from_millis(20);
-/// How long a stream that has to stay may be silent on an endpoint that was recalled: one that is shutting down
-/// may still finish it, one that is dead never says so.
-const RECALLED_SILENCE: Duration = Duration::from_secs(30);
 /// HTTP/1.0: an RST drops what the peer has not taken yet, so the error event gets a moment.
 const H1_RESET_DELAY: Duration = Duration::from_millis(100);
 
@@ -37,6 +35,7 @@ struct Pace {
     client: Option<Arc<crate::listener::Connection>>,
     /// Between head and end.
     between: Writes,
+    framing: Framing,
 }
 
 impl Pace {
@@ -101,10 +100,11 @@ pub async fn pass(
         mut failed,
         first_content,
         is_renamed,
+        charge,
         ..
     } = answer;
     if let Some(events) = &mut events {
-        held = continuing::begin(&mut onward, &lease, events, held);
+        held = turn::begin(&mut onward, &lease, events, held);
     }
     let is_head = session.req_header().method == http::Method::HEAD;
     let framing = framing(
@@ -137,6 +137,7 @@ pub async fn pass(
         } else {
             Writes::Gathered
         },
+        framing,
     };
     let mut shown = show(
         session,
@@ -148,7 +149,7 @@ pub async fn pass(
     )
     .await
     .map_err(Broken::Client);
-    drop(held);
+    drop((held, charge));
     let mut place = Place { connection, lease };
     let (result, place) = loop {
         let result = match (shown, failed) {
@@ -158,13 +159,13 @@ pub async fn pass(
             (Ok(()), None) => {
                 let events = events.as_mut();
                 let onward = onward.as_ref();
-                relay(session, ctx, &mut place, events, &pace, framing, onward).await
+                relay(session, ctx, &mut place, events, &pace, onward).await
             }
         };
         let (Some(onward), Some(so_far)) = (&onward, &mut events) else {
             break (result, Some(place));
         };
-        match continuing::turn(session, ctx, onward, so_far, place, result).await {
+        match turn::turn(session, ctx, onward, so_far, place, result).await {
             Turn::Over(result, place) => break (result, place),
             Turn::On(stretch) => {
                 let piece;
@@ -245,11 +246,15 @@ async fn conclude(
                 Outcome::Failed(Fault::ErrorEvent)
             };
             settle(place, outcome);
+            if !by_client && told_as.is_some() {
+                ctx.cut.get_or_insert("refused");
+            }
             ctx.fail(End::UpstreamCut, "error_event");
             end_unclean(session, ctx).await
         }
         Err(Broken::Diverged) => {
             settle(place, Outcome::Neutral);
+            ctx.cut = Some("failed");
             ctx.fail(End::UpstreamCut, "diverged");
             if let Some(dialect) = told_as {
                 tell(session, ctx, &ApiError::UpstreamFailed, dialect).await;
@@ -269,9 +274,10 @@ async fn conclude(
                     error = ApiError::UpstreamTimeout { after };
                 }
             }
-            settle(place, continuing::outcome_of(fault));
+            settle(place, turn::outcome_of(fault));
             ctx.fail(End::UpstreamCut, fault.reason());
             if let Some(dialect) = told_as {
+                ctx.cut.get_or_insert("refused");
                 tell(session, ctx, &error, dialect).await;
             }
             end_unclean(session, ctx).await
@@ -343,7 +349,6 @@ async fn relay(
     place: &mut Place,
     events: Option<&mut Events>,
     pace: &Pace,
-    framing: Framing,
     onward: Option<&Onward<'_>>,
 ) -> Shown {
     let Place { connection, lease } = place;
@@ -357,17 +362,13 @@ async fn relay(
     let seen = events.as_deref().map_or(0, Events::content);
     let meter = Meter::new(permit.as_mut(), ctx.prompt_cost.saturating_add(seen));
     let mut patience = Patience::new(read_timeout, alarm, recall, engine, so_far, meter);
-    let leaves = Leaves {
-        onward,
-        index: lease.index(),
-    };
+    let leaves = Leaves { onward, engine };
     let relayed = pass_on(
         session,
         ctx,
         connection,
         events,
         pace,
-        framing,
         &mut patience,
         &leaves,
     )
@@ -380,7 +381,7 @@ async fn relay(
 /// Whether a stream leaves an endpoint that is recalled.
 struct Leaves<'a> {
     onward: Option<&'a Onward<'a>>,
-    index: usize,
+    engine: &'a EndpointState,
 }
 
 impl Leaves<'_> {
@@ -389,7 +390,7 @@ impl Leaves<'_> {
         match (self.onward, kept) {
             (Some(onward), Some(kept)) => {
                 let kept = &kept.kept;
-                kept.is_finished() || kept.can_go_on() && onward.has_other(kept, self.index)
+                kept.is_finished() || kept.can_go_on() && onward.has_other(kept, self.engine.id)
             }
             _ => false,
         }
@@ -402,7 +403,6 @@ async fn pass_on(
     connection: &mut Connection,
     mut events: Option<&mut Events>,
     pace: &Pace,
-    framing: Framing,
     patience: &mut Patience<'_>,
     leaves: &Leaves<'_>,
 ) -> Shown {
@@ -410,7 +410,7 @@ async fn pass_on(
     let mut bell = Bell::new();
     loop {
         let mut next = Next::Heard;
-        if let Some(socket) = straight::socket(session, framing) {
+        if let Some(socket) = straight::socket(session, pace.framing) {
             next = straight::pass(
                 socket,
                 connection,
@@ -441,7 +441,8 @@ async fn pass_on(
             }
             Next::Lost(Lost::Recalled(Fault::Drained)) => continue,
             Next::Lost(Lost::Recalled(_)) => {
-                patience.shorten(RECALLED_SILENCE);
+                // One that is shutting down may still finish it, one that is dead never says so.
+                patience.shorten(leaves.engine.settings().health.stall);
                 continue;
             }
             Next::Lost(Lost::Silent) => {

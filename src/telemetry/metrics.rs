@@ -28,6 +28,8 @@ use families::{counter, counters, gauge, gauges, histogram, histograms};
 
 /// In the place of an endpoint, for a request that none answered.
 const NO_ENDPOINT: &str = "none";
+/// In the place of a pool, for a request that was answered before it was known which.
+const NO_POOL: &str = "none";
 
 /// All metrics of the process, in a registry of their own.
 pub struct Metrics {
@@ -54,6 +56,7 @@ pub struct Metrics {
     certificate_expiry: IntGaugeVec,
     config_reloads: IntCounterVec,
     sources: Arc<OnceLock<Sources>>,
+    no_pool: OnceLock<PoolMetrics>,
 }
 
 /// The handles of one pool.
@@ -106,6 +109,7 @@ impl Metrics {
             certificate_expiry: gauges(r, "certificate_expiry_timestamp_seconds"),
             config_reloads,
             sources,
+            no_pool: OnceLock::new(),
             registry,
         }
     }
@@ -126,6 +130,11 @@ impl Metrics {
             continuations: self.continuations.clone(),
             retries: self.retries.clone(),
         }
+    }
+
+    /// The handles for requests whose pool is not known; without any the series do not exist.
+    pub fn no_pool(&self) -> &PoolMetrics {
+        self.no_pool.get_or_init(|| self.pool(NO_POOL))
     }
 
     /// The handles of an endpoint; the same series however often it is asked for.

@@ -106,7 +106,7 @@ fn cut_at(at: usize, path: &str, body: &Value) -> Request {
     post(path, body.to_string())
 }
 
-fn chat(members: Value) -> Value {
+fn chat(members: &Value) -> Value {
     let mut body = json!({
         "model": "DeepSeek-R1", "messages": [{ "role": "user", "content": "Say something." }], "stream": true,
         "stream_options": { "include_usage": true }, "max_tokens": 100,
@@ -116,7 +116,7 @@ fn chat(members: Value) -> Value {
     body
 }
 
-fn completion(members: Value) -> Value {
+fn completion(members: &Value) -> Value {
     let mut body = chat(members);
     body.as_object_mut().unwrap().remove("messages");
     body["prompt"] = "Say something.".into();
@@ -124,11 +124,11 @@ fn completion(members: Value) -> Value {
 }
 
 /// Cuts the answer to `body` at every `step`-th byte and wants what the uncut answer has; `exact`: its counts, too.
-async fn assert_whole(path: &str, body: Value, keys: &str, by: CutBy, step: usize, exact: bool) {
+async fn assert_whole(path: &str, body: &Value, keys: &str, by: CutBy, step: usize, exact: bool) {
     let engine = speaking(14).await;
     let cutter = Cutter::before(&engine, by).await;
     let gateway = Gateway::start(&in_turn(&cutter.authority(), &engine.authority(), keys)).await;
-    let uncut = gateway.ask(&cut_at(usize::MAX, path, &body)).await;
+    let uncut = gateway.ask(&cut_at(usize::MAX, path, body)).await;
     let expected = content(&uncut);
     assert_eq!(
         (expected.done, expected.finish.len()),
@@ -148,7 +148,7 @@ async fn assert_whole(path: &str, body: Value, keys: &str, by: CutBy, step: usiz
     while at <= length {
         let asked = (at..=length).step_by(step).take(64);
         let answers = asked.clone().map(|at| {
-            let (request, address) = (cut_at(at, path, &body), gateway.address);
+            let (request, address) = (cut_at(at, path, body), gateway.address);
             tokio::spawn(async move { crate::support::ask(address, &request).await })
         });
         for (answer, cut) in answers.collect::<Vec<_>>().into_iter().zip(asked.clone()) {
@@ -173,7 +173,7 @@ async fn assert_whole(path: &str, body: Value, keys: &str, by: CutBy, step: usiz
         at = asked.last().unwrap() + step;
         // One that is whole, so that the cutter is not ejected.
         assert_eq!(
-            content(&gateway.ask(&cut_at(usize::MAX, path, &body)).await),
+            content(&gateway.ask(&cut_at(usize::MAX, path, body)).await),
             expected
         );
     }
@@ -188,7 +188,7 @@ async fn assert_whole(path: &str, body: Value, keys: &str, by: CutBy, step: usiz
 async fn a_chat_cut_at_any_byte_is_whole() {
     assert_whole(
         "/v1/chat/completions",
-        chat(json!({})),
+        &chat(&json!({})),
         KEYS,
         CutBy::Fin,
         1,
@@ -201,7 +201,7 @@ async fn a_chat_cut_at_any_byte_is_whole() {
 async fn a_completion_cut_at_any_byte_is_whole() {
     assert_whole(
         "/v1/completions",
-        completion(json!({})),
+        &completion(&json!({})),
         KEYS,
         CutBy::Fin,
         1,
@@ -214,7 +214,7 @@ async fn a_completion_cut_at_any_byte_is_whole() {
 async fn a_stream_that_is_reset_is_whole() {
     assert_whole(
         "/v1/chat/completions",
-        chat(json!({})),
+        &chat(&json!({})),
         KEYS,
         CutBy::Rst,
         97,
@@ -230,23 +230,23 @@ async fn stop_strings_hold_wherever_the_stream_is_cut() {
         json!(" t"),
         json!(["é", "a 🚀 b"]),
     ] {
-        let body = chat(json!({ "stop": stop, "max_tokens": 12 }));
-        assert_whole("/v1/chat/completions", body, KEYS, CutBy::Fin, 7, true).await;
+        let body = chat(&json!({ "stop": stop, "max_tokens": 12, "temperature": 0 }));
+        assert_whole("/v1/chat/completions", &body, KEYS, CutBy::Fin, 7, true).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn by_text_a_chat_goes_on_as_it_would_have() {
     let keys = format!("{KEYS}, continue_streams: text");
-    let body = chat(json!({}));
-    assert_whole("/v1/chat/completions", body, &keys, CutBy::Fin, 3, false).await;
+    let body = chat(&json!({}));
+    assert_whole("/v1/chat/completions", &body, &keys, CutBy::Fin, 3, false).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn by_text_a_completion_goes_on_as_it_would_have() {
     let keys = format!("{KEYS}, continue_streams: text");
-    let body = completion(json!({ "max_tokens": 9 }));
-    assert_whole("/v1/completions", body, &keys, CutBy::Fin, 5, false).await;
+    let body = completion(&json!({ "max_tokens": 9 }));
+    assert_whole("/v1/completions", &body, &keys, CutBy::Fin, 5, false).await;
 }
 
 /// A gateway before two engines, the first of which fails so.
@@ -262,7 +262,7 @@ async fn failing(fault: Fault, keys: &str) -> (Engine, Engine, Gateway) {
 }
 
 fn bounded() -> Request {
-    post("/v1/chat/completions", chat(json!({})).to_string())
+    post("/v1/chat/completions", chat(&json!({})).to_string())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -418,7 +418,7 @@ async fn what_cannot_be_gone_on_with_ends_with_an_error() {
         json!({ "some_new_field": true }),
     ] {
         let (first, _second, gateway) = failing(cut.clone(), KEYS).await;
-        let request = post("/v1/chat/completions", chat(members.clone()).to_string());
+        let request = post("/v1/chat/completions", chat(&members).to_string());
         let answer = gateway.ask(&request).await;
         assert_eq!(answer.end, End::Closed, "{members}: {}", answer.text());
         assert_eq!(told(&answer).errors, 1, "{members}");
@@ -525,7 +525,7 @@ async fn without_a_limit_an_answer_may_be_as_long_as_the_model_can() {
     let (_first, second, gateway) = failing(cut, KEYS).await;
     let known = || gateway.endpoint(1).catalog.get().is_some();
     until("the engine to say what it serves", known).await;
-    let mut body = chat(json!({}));
+    let mut body = chat(&json!({}));
     body.as_object_mut().unwrap().remove("max_tokens");
     let answer = gateway
         .ask(&post("/v1/chat/completions", body.to_string()))
@@ -577,4 +577,96 @@ async fn sglang_goes_on_by_text() {
     assert_eq!(asked["messages"].as_array().unwrap().len(), 2);
     assert_eq!(gateway.continuations("text"), 1.0);
     gateway.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_an_event_of_several_tokens_the_ids_are_asked_for() {
+    let second = speaking(16).await;
+    let chunk = |delta: Value, members: Value| {
+        let mut event = json!({
+            "id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 7, "model": "DeepSeek-R1",
+            "choices": [{ "index": 0, "delta": delta, "finish_reason": null }],
+        });
+        let members = members.as_object().unwrap().clone();
+        for (name, value) in members {
+            match name.as_str() {
+                "token_ids" => event["choices"][0][name] = value,
+                _ => event[name] = value,
+            }
+        }
+        event.to_string()
+    };
+    // What the second engine says: the first words of it come from the first, several tokens an event.
+    let body = chat(&json!({}));
+    let mut asked = body.clone();
+    asked["return_token_ids"] = true.into();
+    let raw = raw_answer(&second, &post("/v1/chat/completions", asked.to_string())).await;
+    let raw = String::from_utf8_lossy(&raw).into_owned();
+    let events: Vec<Value> = (raw.split("data: ").skip(1))
+        .filter_map(|event| serde_json::from_str(event.split("\n\n").next()?).ok())
+        .collect();
+    let ids = |event: &Value| {
+        event["choices"][0]["token_ids"]
+            .as_array()
+            .cloned()
+            .unwrap_or_default()
+    };
+    let text = |event: &Value| {
+        event["choices"][0]["delta"]["content"]
+            .as_str()
+            .unwrap_or("")
+            .to_owned()
+    };
+    let prompt = events[0]["prompt_token_ids"].clone();
+    let group = |from: usize, to: usize| {
+        let of = &events[from..to];
+        let ids: Vec<Value> = of.iter().flat_map(ids).collect();
+        chunk(
+            json!({ "content": of.iter().map(text).collect::<String>() }),
+            json!({ "token_ids": ids }),
+        )
+    };
+    let uncut: String = events.iter().map(text).collect();
+    let other = chunk(
+        json!({ "content": " another word" }),
+        json!({ "token_ids": [120, 121] }),
+    );
+    for (temperature, last, asks) in [
+        (json!(0.7), group(4, 7), true),
+        (json!(0), group(4, 7), false),
+        (Value::Null, group(4, 7), true),
+        // The next engine does not say this once more, although it does not draw.
+        (json!(0), other, true),
+    ] {
+        second.clear_requests();
+        let mut first = Puppet::start().await;
+        let urls = in_turn(&first.authority(), &second.authority(), KEYS);
+        let gateway = Gateway::start(&urls).await;
+        let address = gateway.address;
+        let request = chat(&json!({ "temperature": temperature }));
+        let request = post("/v1/chat/completions", request.to_string());
+        let asked = tokio::spawn(async move { crate::support::ask(address, &request).await });
+        let mut exchange = first.next().await;
+        exchange.write(sse_head()).await;
+        let role = json!({ "role": "assistant", "content": "" });
+        exchange
+            .event(&chunk(role, json!({ "prompt_token_ids": prompt })))
+            .await;
+        exchange.event(&group(1, 4)).await;
+        exchange.event(&last).await;
+        drop(exchange);
+        let told = content(&asked.await.unwrap());
+        assert_eq!((told.done, told.errors, told.finish.len()), (1, 0, 1));
+        match last.contains("another") {
+            true => assert!(told.text.contains(" another word"), "{}", told.text),
+            false => assert_eq!(told.text, uncut),
+        }
+        let requests = second.requests();
+        let tokenized = requests
+            .iter()
+            .filter(|request| request.target == "/tokenize")
+            .count();
+        assert_eq!(tokenized, usize::from(asks), "{temperature}");
+        gateway.finish().await;
+    }
 }

@@ -19,6 +19,7 @@ mod draining;
 mod expose;
 mod headers;
 mod health;
+mod hung;
 mod keepalive;
 mod keys;
 mod leaving;

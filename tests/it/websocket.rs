@@ -313,7 +313,7 @@ async fn a_tunnel_holds_one_place_for_as_long_as_it_is_open() {
     gateway.finish().await;
 
     let endpoint = format!("{{ url: \"{}\", max_in_flight: 1 }}", engine.authority());
-    let gateway = Gateway::start(&pool(&[endpoint], "")).await;
+    let gateway = Gateway::start(&pool(&[endpoint], "queue: null")).await;
     let open = WebSocket::open(gateway.address, &handshake("/v1/realtime")).await;
     let answer = gateway.ask(&handshake("/v1/realtime")).await;
     assert_eq!((answer.status, answer.code().as_str()), (503, "overloaded"));

@@ -284,6 +284,11 @@ fn value_end(json: &[u8], from: usize) -> Option<usize> {
 pub(super) fn ids(json: &[u8], out: &mut Vec<u32>) -> Option<usize> {
     let inner = json.strip_prefix(b"[")?.strip_suffix(b"]")?;
     let before = out.len();
+    if out.capacity() == before {
+        // Not doubled: a prompt may have a million.
+        let count = memchr::memchr_iter(b',', inner).count() + 1;
+        out.reserve_exact(count + before / 8 + 256);
+    }
     if inner.trim_ascii().is_empty() {
         return Some(0);
     }

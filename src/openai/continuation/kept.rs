@@ -3,57 +3,56 @@
 use bytes::Bytes;
 
 use super::super::{Dialect, Usage};
-use super::alike::{Alike, Found, Pattern};
-use super::chunk::{self, Chunk, members};
+use super::alike::Pattern;
+use super::chunk::{self, Chunk};
 use super::dress::{DONE, End, Frame};
 use super::plan::Plan;
 use super::seam::{Overlap, Part, Seam};
 
-/// What ends the reasoning of the models whose engines tell it from the answer (DeepSeek-R1, Qwen3 and their like).
-const END_OF_REASONING: &str = "</think>";
-
 /// Reads the events of one stream on their way to the client.
 #[derive(Debug)]
 pub struct Kept {
-    dialect: Dialect,
+    pub(super) dialect: Dialect,
     /// The engine was asked for token ids, which the client has not asked for.
-    hides_ids: bool,
-    may_by_text: bool,
-    wants_usage: bool,
-    hold: usize,
-    by: By,
-    source: Source,
-    frame: Option<Frame>,
+    pub(super) hides_ids: bool,
+    pub(super) may_by_text: bool,
+    pub(super) wants_usage: bool,
+    pub(super) hold: usize,
+    /// The same ids may be followed by others.
+    pub(super) is_sampled: bool,
+    pub(super) by: By,
+    pub(super) source: Source,
+    pub(super) frame: Option<Frame>,
     /// Of the prompt and of the answer.
-    ids: Vec<u32>,
+    pub(super) ids: Vec<u32>,
     /// How many of them are the prompt's.
-    prompt: usize,
-    seam: Seam,
-    overlap: Overlap,
+    pub(super) prompt: usize,
+    pub(super) seam: Seam,
+    pub(super) overlap: Overlap,
     /// Where the last text belonged, and what reasoning is called.
-    part: Part,
-    reasoning: Vec<u8>,
+    pub(super) part: Part,
+    pub(super) reasoning: Vec<u8>,
     /// The beginning of what may be [`END_OF_REASONING`].
-    marker: String,
+    pub(super) marker: String,
     /// The answer so far, as JSON has it.
-    text: Vec<u8>,
+    pub(super) text: Vec<u8>,
     /// Events with text, where ids do not count the tokens.
-    events: u64,
+    pub(super) events: u64,
     /// Tokens of the answer before this engine's.
-    before: u64,
-    pattern: Pattern,
-    pattern_part: Part,
-    counted: Option<Usage>,
-    is_finished: bool,
-    is_counted: bool,
-    is_done: bool,
-    has_given_up: bool,
-    has_diverged: bool,
+    pub(super) before: u64,
+    pub(super) pattern: Pattern,
+    pub(super) pattern_part: Part,
+    pub(super) counted: Option<Usage>,
+    pub(super) is_finished: bool,
+    pub(super) is_counted: bool,
+    pub(super) is_done: bool,
+    pub(super) has_given_up: bool,
+    pub(super) has_diverged: bool,
 }
 
 /// What another engine is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum By {
+pub(super) enum By {
     /// The first event will tell.
     Unknown,
     Ids,
@@ -62,7 +61,7 @@ enum By {
 
 /// Whose events come in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Source {
+pub(super) enum Source {
     /// The first engine's, which the client gets but for what it did not ask for.
     First,
     /// Those of another, which are put into the first one's form.
@@ -79,6 +78,7 @@ impl Kept {
             may_by_text: plan.by_text,
             wants_usage: plan.wants_usage,
             hold: plan.hold,
+            is_sampled: plan.is_sampled,
             by: By::Unknown,
             source: Source::First,
             frame: None,
@@ -137,6 +137,23 @@ impl Kept {
         self.has_given_up = true;
         self.ids = Vec::new();
         self.text = Vec::new();
+    }
+
+    /// The text that the client has and the ids up to the seam do not give, where the next engine would hardly say
+    /// it once more: it draws its tokens, or has said something else. Not where the text ends inside a token, if
+    /// that can be helped.
+    pub fn text_to_tokenize(&self) -> Option<&str> {
+        let is_needed = self.has_diverged || (self.is_sampled && self.hold == 0);
+        let text = self.seam.text_behind();
+        text.filter(|_| self.by == By::Ids && is_needed)
+    }
+
+    /// The ids of that text.
+    pub fn tokenized(&mut self, ids: &[u32]) {
+        self.ids.truncate(self.seam.ids());
+        self.ids.extend_from_slice(ids);
+        self.seam.close_up(self.ids.len());
+        self.has_diverged = false;
     }
 
     /// Bytes it takes.
@@ -226,62 +243,6 @@ impl Kept {
         out.into()
     }
 
-    /// Takes whole events that are all alike another one before them, if they are; adds them to `out` as the client
-    /// gets them, where that is otherwise.
-    pub fn take_alike(&mut self, piece: &[u8], out: &mut Vec<u8>) -> Alike {
-        if self.source != Source::First || self.is_finished {
-            return Alike::No;
-        }
-        let (ids, text, begun) = (self.ids.len(), self.text.len(), out.len());
-        let seam = self.seam.ids();
-        match self.try_alike(piece, out) {
-            Some(shown) if self.hides_ids => Alike::Rewritten(shown),
-            Some(shown) => {
-                self.events += u64::from(shown);
-                Alike::AsTheyAre(shown)
-            }
-            None => {
-                out.truncate(begun);
-                self.ids.truncate(ids);
-                self.text.truncate(text);
-                if self.by == By::Ids && self.hold == 0 {
-                    self.seam.advance(seam);
-                }
-                Alike::No
-            }
-        }
-    }
-
-    fn try_alike(&mut self, piece: &[u8], out: &mut Vec<u8>) -> Option<u32> {
-        let keeps = !self.has_given_up;
-        let (mut at, mut shown) = (0, 0);
-        while at < piece.len() {
-            let found = self.pattern.find(&piece[at..])?;
-            if keeps {
-                match self.by {
-                    By::Ids => self.seam.is_tight().then_some(())?,
-                    By::Text => self.text.extend_from_slice(found.text),
-                    By::Unknown => return None,
-                }
-                if self.by == By::Ids {
-                    push_id(found.ids, &mut self.ids)?;
-                    if !found.text.is_empty() {
-                        self.seam.advance(self.ids.len());
-                    }
-                }
-            }
-            if self.hides_ids && !is_hidden(self.dialect, &found) {
-                self.pattern.write(&found, out);
-            }
-            shown += u32::from(!found.text.is_empty());
-            at += found.length;
-        }
-        if keeps && shown > 0 {
-            self.part = self.pattern_part;
-        }
-        Some(shown)
-    }
-
     /// Takes whole events; gives what of them the client is shown.
     pub fn take(&mut self, events: &Bytes) -> Bytes {
         let mut out = Vec::with_capacity(events.len());
@@ -316,7 +277,7 @@ impl Kept {
         }
         match Chunk::read(event, from) {
             Some(chunk) if self.source == Source::First => self.first(event, &chunk, out),
-            Some(chunk) => self.another(event, &chunk, out),
+            Some(chunk) => self.another(&chunk, out),
             None => {
                 self.give_up();
                 out.extend_from_slice(event);
@@ -358,7 +319,7 @@ impl Kept {
             (None, Some((_, text))) => (Part::Reasoning, text),
             _ => return,
         };
-        if is_plain && self.hold == 0 {
+        if is_plain {
             self.pattern
                 .learn(event, text, &choice.token_ids_at, self.hides_ids);
             self.pattern_part = part;
@@ -418,181 +379,6 @@ impl Kept {
         self.seam.take(&texts, &texts, count, self.ids.len(), false);
         Some(())
     }
-
-    /// An event of an engine that goes on.
-    fn another(&mut self, event: &[u8], chunk: &Chunk<'_>, out: &mut Vec<u8>) {
-        if let Some(usage) = chunk.usage.filter(|_| chunk.choices == 0) {
-            return self.count(usage, out);
-        }
-        if chunk.choices == 0 || self.has_diverged {
-            return;
-        }
-        let choice = &chunk.choice;
-        let written = match (self.by, self.source) {
-            (By::Ids, _) => self.go_on_by_ids(chunk, out),
-            (_, Source::Chat) => self.go_on_chat(event, chunk, out),
-            _ => {
-                let text = choice.shown();
-                self.go_on_text(text.map(|text| text.raw), End::of(choice), out)
-            }
-        };
-        self.is_finished |= choice.finish_reason.is_some();
-        self.has_diverged |= written.is_none();
-    }
-
-    fn go_on_text(&mut self, text: Option<&[u8]>, end: End<'_>, out: &mut Vec<u8>) -> Option<()> {
-        let name = name_of(self.dialect, self.part, &self.reasoning);
-        if let Some(text) = text {
-            self.events += 1;
-            if !self.has_given_up {
-                self.text.extend_from_slice(text);
-            }
-        }
-        if text.is_some() || end.reason.is_some() {
-            let frame = self.frame.as_ref()?;
-            frame.text(out, self.dialect, name, text, end);
-        }
-        Some(())
-    }
-
-    /// A chat goes on: its engine knows of tools and of reasoning.
-    fn go_on_chat(&mut self, event: &[u8], chunk: &Chunk<'_>, out: &mut Vec<u8>) -> Option<()> {
-        let choice = &chunk.choice;
-        if choice.has_more || choice.reasoning.is_some() {
-            self.give_up();
-            let mut kept = Vec::new();
-            if let Some(delta) = choice.delta {
-                members(delta, 0, |name, value| {
-                    if name != b"role" {
-                        let comma: &[u8] = if kept.is_empty() { b"\"" } else { b",\"" };
-                        kept.extend_from_slice(&[comma, name, b"\":", &delta[value]].concat());
-                    }
-                    Some(())
-                })?;
-            }
-            let frame = self.frame.as_ref()?;
-            frame.delta(out, self.dialect, &kept, End::of(choice));
-            return Some(());
-        }
-        let _ = event;
-        let text = choice.shown();
-        self.go_on_text(text.map(|text| text.raw), End::of(choice), out)
-    }
-
-    fn go_on_by_ids(&mut self, chunk: &Chunk<'_>, out: &mut Vec<u8>) -> Option<()> {
-        let choice = &chunk.choice;
-        let count = match choice.token_ids {
-            Some(ids) if !self.has_given_up => chunk::ids(ids, &mut self.ids)?,
-            _ => 0,
-        };
-        let text = choice.shown().map(|text| text.decode()).unwrap_or_default();
-        let sent = self.split(text, choice.finish_reason.is_some());
-        let mut new = Vec::with_capacity(sent.len());
-        for (part, text) in &sent {
-            new.push((*part, self.overlap.skip(*part, text)?));
-        }
-        if choice.finish_reason.is_some() && !self.overlap.is_empty() {
-            return None;
-        }
-        let holds = !self.marker.is_empty();
-        self.seam.take(&sent, &new, count, self.ids.len(), holds);
-        let frame = self.frame.as_ref()?;
-        for (part, text) in new.iter().filter(|(_, text)| !text.is_empty()) {
-            let quoted = serde_json::to_vec(text).ok()?;
-            let raw = quoted.get(1..quoted.len() - 1)?;
-            let name = name_of(self.dialect, *part, &self.reasoning);
-            frame.text(out, self.dialect, name, Some(raw), End::default());
-        }
-        if choice.finish_reason.is_some() {
-            frame.text(out, self.dialect, b"content", None, End::of(choice));
-        }
-        Some(())
-    }
-
-    /// Tells reasoning from the answer, as the first engine did. `is_last`: nothing follows.
-    fn split(&mut self, text: String, is_last: bool) -> Vec<(Part, String)> {
-        if self.part == Part::Content {
-            return match text.is_empty() {
-                true => Vec::new(),
-                false => vec![(Part::Content, text)],
-            };
-        }
-        let mut thought = std::mem::take(&mut self.marker);
-        thought.push_str(&text);
-        if let Some((thought, answer)) = thought.split_once(END_OF_REASONING) {
-            self.part = Part::Content;
-            let both = [(Part::Reasoning, thought), (Part::Content, answer)];
-            return (both.into_iter())
-                .filter(|(_, text)| !text.is_empty())
-                .map(|(part, text)| (part, text.to_owned()))
-                .collect();
-        }
-        if !is_last {
-            let longest = (1..END_OF_REASONING.len())
-                .rev()
-                .find(|&length| thought.ends_with(&END_OF_REASONING[..length]));
-            self.marker = thought.split_off(thought.len() - longest.unwrap_or(0));
-        }
-        match thought.is_empty() {
-            true => Vec::new(),
-            false => vec![(Part::Reasoning, thought)],
-        }
-    }
-
-    /// The count of the engine that ended the answer, and that of those before it.
-    fn count(&mut self, usage: &[u8], out: &mut Vec<u8>) {
-        let json = [b"{\"usage\":", usage, b"}"].concat();
-        let counted = Usage::of_json(&json).unwrap_or_default();
-        let prompt = match self.by {
-            By::Ids => Some(self.prompt as u64),
-            // It has counted what the client has already as its prompt.
-            _ => counted.prompt.map(|all| all.saturating_sub(self.before)),
-        };
-        let completion = counted.completion.map(|rest| self.before + rest);
-        let cached = counted
-            .cached
-            .zip(prompt)
-            .map(|(cached, prompt)| cached.min(prompt));
-        let whole = Usage {
-            prompt,
-            completion,
-            cached,
-        };
-        self.counted = Some(whole);
-        if self.wants_usage
-            && let Some(frame) = &self.frame
-        {
-            frame.usage(out, whole);
-            self.is_counted = true;
-        }
-    }
-}
-
-fn name_of<'a>(dialect: Dialect, part: Part, reasoning: &'a [u8]) -> &'a [u8] {
-    match (dialect, part) {
-        (Dialect::Chat, Part::Reasoning) => reasoning,
-        (Dialect::Chat, Part::Content) => b"content",
-        _ => b"text",
-    }
-}
-
-/// A token without text has an event only because ids were asked for.
-fn is_hidden(dialect: Dialect, found: &Found<'_>) -> bool {
-    dialect == Dialect::Chat && found.text.is_empty()
-}
-
-/// Adds the one id; `None` where there is another number of them.
-fn push_id(digits: &[u8], ids: &mut Vec<u32>) -> Option<()> {
-    if digits.is_empty() || digits.len() > 9 {
-        return None;
-    }
-    let id = digits.iter().try_fold(0_u32, |id, digit| {
-        digit
-            .is_ascii_digit()
-            .then(|| id * 10 + u32::from(digit - b'0'))
-    })?;
-    ids.push(id);
-    Some(())
 }
 
 /// Writes the event without the ids that the client has not asked for.
@@ -608,9 +394,14 @@ fn without_ids(event: &[u8], chunk: &Chunk<'_>, hides: bool, out: &mut Vec<u8>) 
 
 /// The length of the event that `bytes` begin with.
 fn event_length(bytes: &[u8]) -> usize {
-    let ends = [&b"\n\n"[..], b"\r\n\r\n", b"\r\r"];
+    let end = memchr::memmem::find(bytes, b"\n\n").map(|at| at + 2);
+    let event = &bytes[..end.unwrap_or(bytes.len())];
+    if memchr::memchr(b'\r', event).is_none() {
+        return event.len();
+    }
+    let ends = [&b"\r\n\r\n"[..], b"\r\r"];
     let found = ends
         .iter()
-        .filter_map(|end| Some(memchr::memmem::find(bytes, end)? + end.len()));
-    found.min().unwrap_or(bytes.len())
+        .filter_map(|end| Some(memchr::memmem::find(event, end)? + end.len()));
+    found.min().unwrap_or(event.len())
 }

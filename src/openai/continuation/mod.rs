@@ -13,9 +13,18 @@ mod alike;
 mod chunk;
 mod dress;
 mod kept;
+mod onward;
 mod plan;
+mod quick;
 mod seam;
 
 pub use alike::Alike;
 pub use kept::Kept;
 pub use plan::{NothingLeft, Plan};
+
+#[cfg(any(test, fuzzing))]
+#[path = "../../../tests/fuzz/src/splices.rs"]
+pub mod splices;
+
+#[cfg(test)]
+mod tests;

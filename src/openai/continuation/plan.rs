@@ -6,7 +6,7 @@ use std::ops::Range;
 use bytes::{Bytes, BytesMut};
 
 use super::super::Dialect;
-use super::super::request::{CARRIED, Edit, Onward, Peeked, STOP};
+use super::super::request::{CARRIED, Edit, Onward, Peeked, STOP, TEMPERATURE, TOP_K};
 use super::kept::Kept;
 
 /// What vLLM makes of a completion that does not say how long.
@@ -22,6 +22,8 @@ pub struct Plan {
     pub by_text: bool,
     /// Characters that the engine holds back, because they may begin a stop string.
     pub(super) hold: usize,
+    /// The engine draws the tokens, so that the same ids may be followed by others.
+    pub(super) is_sampled: bool,
     /// The client is to get a count of tokens at the end.
     pub(super) wants_usage: bool,
     /// The carried members, each behind a comma.
@@ -42,7 +44,8 @@ impl Plan {
 
     /// Whether a stream of `asked` can go on by token ids.
     pub fn allows_ids(asked: &Peeked, dialect: Dialect) -> bool {
-        is_allowed(asked, dialect) && !asked.onward.may_call_tools
+        let onward = &asked.onward;
+        is_allowed(asked, dialect) && !onward.may_call_tools && !onward.has_media
     }
 
     /// How the stream of `asked`, whose body is `pieces`, may go on; `None` if it cannot.
@@ -72,6 +75,7 @@ impl Plan {
             by_ids,
             by_text,
             hold: longest.saturating_sub(1),
+            is_sampled: !is_greedy(onward, pieces),
             wants_usage: matches!(asked.include_usage, Some((true, _))),
             carried: carried.freeze(),
             max_tokens: asked.max_tokens,
@@ -106,27 +110,19 @@ impl Plan {
     pub fn by_ids(&self, kept: &Kept, model: Option<&str>, left: u64) -> Bytes {
         let ids = kept.ids();
         let produced = kept.produced();
-        let mut body = Vec::with_capacity(6 * ids.len() + self.carried.len() + 256);
+        let mut body = Vec::with_capacity(7 * ids.len() + self.carried.len() + 256);
         body.push(b'{');
         if let Some(model) = model {
             body.extend_from_slice(b"\"model\":");
-            body.extend_from_slice(&quoted(model));
+            body.extend_from_slice(&json(model));
             body.push(b',');
         }
-        body.extend_from_slice(b"\"prompt\":[");
-        let mut digits = itoa::Buffer::new();
-        for (position, id) in ids.iter().enumerate() {
-            if position > 0 {
-                body.push(b',');
-            }
-            body.extend_from_slice(digits.format(*id).as_bytes());
-        }
-        body.extend_from_slice(b"],\"max_tokens\":");
-        body.extend_from_slice(digits.format(left).as_bytes());
+        body.extend_from_slice(b"\"prompt\":");
+        body.extend_from_slice(&json(ids));
+        body.extend_from_slice(format!(",\"max_tokens\":{left}").as_bytes());
         let least = self.min_tokens.saturating_sub(produced).min(left);
         if least > 0 {
-            body.extend_from_slice(b",\"min_tokens\":");
-            body.extend_from_slice(digits.format(least).as_bytes());
+            body.extend_from_slice(format!(",\"min_tokens\":{least}").as_bytes());
         }
         body.extend_from_slice(
             b",\"stream\":true,\"stream_options\":{\"include_usage\":true},\"return_token_ids\":true",
@@ -200,6 +196,15 @@ fn is_allowed(asked: &Peeked, dialect: Dialect) -> bool {
     asked.stream == Some(true) && !is_barred && has_its_prompt
 }
 
+/// Whether the likeliest token is taken every time: `temperature` 0 or `top_k` 1.
+fn is_greedy(onward: &Onward, pieces: &[Bytes]) -> bool {
+    let number = |index: usize| -> Option<f64> {
+        let value = cut(pieces, onward.carried[index].clone()?);
+        std::str::from_utf8(&value).ok()?.parse().ok()
+    };
+    number(TEMPERATURE) == Some(0.0) || number(TOP_K) == Some(1.0)
+}
+
 /// The characters of the longest stop string; `None` where they are none.
 fn longest_stop(json: &[u8]) -> Option<usize> {
     #[derive(serde::Deserialize)]
@@ -220,8 +225,8 @@ fn longest_stop(json: &[u8]) -> Option<usize> {
     )
 }
 
-fn quoted(text: &str) -> Vec<u8> {
-    serde_json::to_vec(text).unwrap_or_default()
+fn json(value: &(impl serde::Serialize + ?Sized)) -> Vec<u8> {
+    serde_json::to_vec(value).unwrap_or_default()
 }
 
 /// The bytes at `range` of a body in pieces.

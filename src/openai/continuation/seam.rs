@@ -147,6 +147,23 @@ impl Seam {
         }
     }
 
+    /// The text that the client has seen behind the seam; `None` where there is none, or not of one part.
+    pub fn text_behind(&self) -> Option<&str> {
+        match self.tail.len() {
+            1 => self.tail.front().map(|(_, text)| text.as_str()),
+            _ => None,
+        }
+    }
+
+    /// Moves to behind all that the client has seen, of which the ids are known now.
+    pub fn close_up(&mut self, ids: usize) {
+        self.ids = ids;
+        self.at = self.shown;
+        self.tail.clear();
+        self.later.clear();
+        self.doubtful = None;
+    }
+
     /// Another engine goes on from the seam. What it says first the client has seen already.
     pub fn cross(&mut self) -> Overlap {
         self.later.clear();

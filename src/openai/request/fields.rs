@@ -107,6 +107,9 @@ pub(super) enum Scope {
     SamplingParams,
     Xargs,
     ResponseFormat,
+    Message,
+    /// Of the content of a message.
+    Part,
 }
 
 use Field::*;
@@ -204,6 +207,12 @@ impl Scope {
             Self::Xargs => steering(key),
             Self::ResponseFormat if key == b"type" => Some(Onward(Key::ResponseFormatType)),
             Self::ResponseFormat => Some(UNKNOWN),
+            Self::Message => (key == b"content").then_some(Onward(Key::Content)),
+            Self::Part => match key {
+                b"type" => Some(Onward(Key::PartType)),
+                b"text" | b"cache_control" => None,
+                _ => Some(Onward(Key::PartOther)),
+            },
         }
     }
 }

@@ -25,7 +25,7 @@ mod value;
 pub use edit::{Edit, apply};
 pub use fault::BodyFault;
 pub use fields::{Peeked, StreamOptions, Text};
-pub use onward::{CARRIED, Onward, STOP};
+pub use onward::{CARRIED, Onward, STOP, TEMPERATURE, TOP_K};
 pub use scan::{ENCODED, MAX_DEPTH, Scanner};
 pub use steering::STEERING;
 pub use value::TEXT_LIMIT;

@@ -15,6 +15,8 @@ pub struct Onward {
     pub prompt: Option<Range<usize>>,
     /// Where the list of messages stands, its brackets included; `None` where it is empty.
     pub messages: Option<Range<usize>>,
+    /// A message has images, sounds or whatever is no text, which ids alone do not give.
+    pub has_media: bool,
     /// There are tools, and the model may choose to call one.
     pub may_call_tools: bool,
     pub min_tokens: Option<u64>,
@@ -39,6 +41,10 @@ pub const CARRIED: [&str; 10] = [
     "stop",
 ];
 
+/// Where [`CARRIED`] has `temperature`.
+pub const TEMPERATURE: usize = 0;
+/// Where [`CARRIED`] has `top_k`.
+pub const TOP_K: usize = 2;
 /// Where [`CARRIED`] has `stop`.
 pub const STOP: usize = 9;
 /// Where [`CARRIED`] has `user`.
@@ -56,6 +62,11 @@ pub(super) enum Key {
     MinTokens,
     ResponseFormat,
     ResponseFormatType,
+    /// The content of a message.
+    Content,
+    PartType,
+    /// A member of a part of a message's content that says more than a text.
+    PartOther,
     /// Safe at any value.
     Harmless,
     /// Safe at 0.
@@ -115,7 +126,9 @@ impl Reading {
             Key::ResponseFormatType => {
                 found.is_barred |= !matches!(raw, Raw::Text(Some(b"text")));
             }
-            Key::Harmless => {}
+            Key::PartType => found.has_media |= !matches!(raw, Raw::Text(Some(b"text"))),
+            Key::PartOther => found.has_media |= !is_null,
+            Key::Harmless | Key::Content => {}
             Key::Zero => found.is_barred |= !is_null && !is_zero(raw),
             Key::Off => found.is_barred |= !is_null && !matches!(raw, Raw::False),
             Key::Unknown => found.is_barred |= !is_null,

@@ -57,6 +57,8 @@ pub struct Scanner {
     looks_encoded: bool,
     /// See [`Peeked::encoded`].
     encoded: usize,
+    /// Inside the content of a message, which is a list of parts.
+    in_parts: bool,
     /// The value at depth 2 whose end matters, and where it begins.
     spanning: Option<(Key, usize)>,
     fields: Fields,
@@ -116,6 +118,7 @@ impl Scanner {
             inside: None,
             looks_encoded: false,
             encoded: 0,
+            in_parts: false,
             spanning: None,
             fields: Fields::default(),
             fault: None,
@@ -269,12 +272,13 @@ impl Scanner {
                     | Field::SamplingParams
                     | Field::Xargs
                     | Field::Prompts
-                    | Field::Onward(Key::Prompt | Key::ResponseFormat)
+                    | Field::Onward(Key::Prompt | Key::ResponseFormat | Key::Messages)
             );
             if self.depth == 2 && is_looked_into {
                 self.inside = Some(field);
                 self.options_start = at;
             }
+            self.in_parts |= self.depth == 4 && field == Field::Onward(Key::Content);
             if self.depth == 2 {
                 self.spanning = field.spans().map(|key| (key, at));
             }
@@ -294,6 +298,8 @@ impl Scanner {
             self.object = self.object_start..at + 1;
             self.is_empty_object = is_empty;
             self.state = State::End;
+        } else if self.depth == 3 {
+            self.in_parts = false;
         } else if self.depth == 1 {
             self.inside = None;
             if let Some((key, start)) = self.spanning.take() {
@@ -311,6 +317,8 @@ impl Scanner {
             (1, _) => Scope::Top,
             (2, Some(Field::StreamOptions)) if !is_list => Scope::StreamOptions,
             (2, Some(Field::Onward(Key::ResponseFormat))) if !is_list => Scope::ResponseFormat,
+            (3, Some(Field::Onward(Key::Messages))) if is_list => Scope::Message,
+            (5, _) if self.in_parts => Scope::Part,
             (2, Some(Field::SamplingParams)) if !is_list => Scope::SamplingParams,
             (2, Some(Field::Xargs)) if !is_list => Scope::Xargs,
             (3, Some(Field::SamplingParams)) if is_list => Scope::SamplingParams,

@@ -720,6 +720,28 @@ fn what_is_known_to_be_safe_does_not_bar_going_on() {
 }
 
 #[test]
+fn images_are_seen_in_messages() {
+    let media = |message: &str| {
+        let body = format!("{{\"messages\":[{{\"role\":\"user\"}},{message}]}}");
+        taken(&body).onward.has_media
+    };
+    for text in [
+        r#"{"content":"image_url"}"#,
+        r#"{"content":[{"type":"text","text":"a","cache_control":{"type":"x"}},{"text":"b"}]}"#,
+        r#"{"content":null,"tool_calls":[{"id":"1","type":"function","function":{"name":"f"}}]}"#,
+    ] {
+        assert!(!media(text), "{text}");
+    }
+    for other in [
+        r#"{"content":[{"type":"text","text":"a"},{"type":"image_url","image_url":{"url":"x"}}]}"#,
+        r#"{"content":[{"input_audio":{}}]}"#,
+        r#"{"content":[{"type":"refusal"}]},{"content":"a"}"#,
+    ] {
+        assert!(media(other), "{other}");
+    }
+}
+
+#[test]
 fn what_another_engine_is_told_is_found() {
     let body = r#"{"messages":[{"content":"]"}],"stop":["a","]"],"stream":true,"logit_bias":{"1":{}},"seed":7,"min_tokens":3}"#;
     let onward = taken(body).onward;
