@@ -174,7 +174,6 @@ async fn answer(
         Chosen::Refused(error) => return Err(Stop::Refused(error)),
         Chosen::Answer(answer, lease) => {
             ctx.overhead = overhead(ctx, &answer);
-            let answer = *answer;
             bind(shared, ctx, call, &answer, &lease);
             if answer.is_switched() {
                 let passed = tunnel::pass(session, ctx, answer, lease).await;
@@ -276,3 +275,6 @@ fn thread_rng() -> fastrand::Rng {
     }
     RNG.with_borrow_mut(fastrand::Rng::fork)
 }
+
+#[cfg(test)]
+mod size;
