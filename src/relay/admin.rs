@@ -94,7 +94,7 @@ fn authorize(
             "Orders over TCP need an admin key, and the configuration has no `keys`. Use the unix socket of `admin`.",
         ));
     };
-    let presented = presented_key(&request.headers);
+    let presented = presented_key(&request.headers, false);
     let Some(tenant) = presented.and_then(|key| keyring.authenticate(key)) else {
         return Err(ApiError::InvalidApiKey {
             presented: presented.is_some(),

@@ -2,7 +2,7 @@
 //!
 //! `start`, `answer_locally`, `identify`, `read_body` (intake), `peek`; `authenticate`, `resolve`, `admit`
 //! (admit); `pick`, `lease`, `send`, `classify`,
-//! `fail_over` (retry, attempt); `observe` (stream); `finish`. [`serve`] tells the story; Pingora's
+//! `fail_over` (retry, attempt); `observe` (stream, or tunnel for a WebSocket); `finish`. [`serve`] tells the story; Pingora's
 //! session is the client's side of it, [`crate::upstream`] the engine's.
 
 mod admin;
@@ -12,8 +12,10 @@ mod bindings;
 mod body;
 mod continuing;
 mod ctx;
+mod duplex;
 mod events;
 mod finish;
+mod handshake;
 mod incoming;
 mod intake;
 mod listing;
@@ -31,6 +33,7 @@ mod suspect;
 mod timing;
 mod tokenize;
 mod tracing;
+mod tunnel;
 mod turn;
 
 use std::cell::RefCell;
@@ -47,7 +50,7 @@ use crate::pool::{Lease, Pool};
 use crate::routing::Route;
 use crate::server::Shared;
 use crate::snapshot::Snapshot;
-use crate::upstream::Connection;
+use crate::upstream::{Connection, RequestKind};
 
 pub use bindings::Bindings;
 pub use ctx::{End, RequestCtx};
@@ -59,6 +62,7 @@ pub use suspect::Suspects;
 use attempt::Exchange;
 use continuing::Grounds;
 use payload::{Names, Payload};
+use peek::Asked;
 use request::Credentials;
 use retry::{Chosen, Held, Way};
 
@@ -99,15 +103,19 @@ async fn answer(
     }
     let snapshot = intake::snapshot(ctx);
     let call = intake::identify(session, ctx, &snapshot.config)?;
-    admit::authenticate(ctx, &snapshot, &session.req_header().headers)?;
+    let is_websocket = handshake::is_websocket(session.req_header(), call);
+    admit::authenticate(ctx, &snapshot, &session.req_header().headers, call)?;
     if let Some(own) = call.own {
         let local = models::answer(&snapshot, session.req_header(), ctx, call, own)?;
         return respond::write_local(session, ctx, local)
             .await
             .map_err(Stop::Failed);
     }
-    let asked = intake::read_body(shared, session, ctx, &snapshot.config, call).await?;
+    let mut asked = intake::read_body(shared, session, ctx, &snapshot.config, call).await?;
     let (_, target) = request::split_target(session.req_header().raw_path());
+    if call.websocket {
+        asked = Asked::of_query(intake::query_of(target)).map_err(Stop::Refused)?;
+    }
     tracing::asked(ctx, call, intake::path_of(target), &asked);
     let bound = admit::bound(shared, ctx, &snapshot, session.req_header(), &asked)?;
     let route = match bound {
@@ -122,7 +130,9 @@ async fn answer(
     let pool = Arc::clone(&snapshot.pools[route.pool]);
     let request = session.req_header();
     let credentials = credentials(&snapshot, &pool);
-    let parts = intake::parts(request, ctx, &snapshot.config, call, credentials);
+    let mut parts = intake::parts(request, ctx, &snapshot.config, call, credentials);
+    parts.is_websocket = is_websocket;
+    parts.model = asked.in_query(route.upstream_model);
     let prepared = request::prepare(&parts).map_err(intake::unsendable)?;
     let body = std::mem::take(&mut ctx.body);
     let counts = matches!(snapshot.config.expose, Expose::Inference { .. })
@@ -136,7 +146,11 @@ async fn answer(
     let holder = ctx.holder();
     let exchange = Exchange {
         call,
-        is_head: request.method == http::Method::HEAD,
+        kind: match request.method {
+            http::Method::HEAD => RequestKind::Head,
+            _ if is_websocket => RequestKind::WebSocket,
+            _ => RequestKind::Other,
+        },
         body: &[],
         limits: &snapshot.config.limits,
         memory: &shared.body_memory,
@@ -169,6 +183,10 @@ async fn answer(
         Chosen::Answer(answer, lease) => {
             ctx.overhead = overhead(ctx, &answer);
             bind(shared, ctx, call, &answer, &lease);
+            if answer.is_switched() {
+                let passed = tunnel::pass(session, ctx, answer, lease).await;
+                return passed.map_err(Stop::Failed);
+            }
             let grounds = Grounds {
                 shared,
                 config: &snapshot.config,

@@ -41,3 +41,4 @@ mod suspects;
 mod tracing;
 mod upstream_timeouts;
 mod usage;
+mod websocket;
