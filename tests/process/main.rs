@@ -13,6 +13,7 @@ mod from_litellm;
 mod from_nginx;
 mod gateway;
 mod high_availability;
+mod hostile_crowd;
 mod network;
 mod programs;
 mod real_clients;

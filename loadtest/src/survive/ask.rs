@@ -48,9 +48,17 @@ impl Ask {
             _ => Api::Chat,
         };
         // Those of completions default to 16.
-        let limit = (api == Api::Completions || number % 5 != 0)
+        let limit = (api == Api::Completions || !number.is_multiple_of(5))
             .then(|| random.usize(tokens.div_ceil(4)..=tokens.max(1)));
-        Self::new(number, caller, api, limit, tokens, true, number % 3 == 0)
+        Self::new(
+            number,
+            caller,
+            api,
+            limit,
+            tokens,
+            true,
+            number.is_multiple_of(3),
+        )
     }
 
     /// A few tokens in one piece.
