@@ -53,10 +53,10 @@ pub struct Cli {
     #[arg(long, value_name = "ADDRESS", conflicts_with_all = ["config", "print", "signal"])]
     listen: Vec<String>,
     /// With --listen: the admin listener, ADDR:PORT or off [default: a free port of 127.0.0.1]
-    #[arg(long, value_name = "ADDRESS", requires = "listen")]
+    #[arg(long, value_name = "ADDRESS", requires = "listen", conflicts_with_all = ["config", "signal"])]
     admin: Option<String>,
     /// With --listen: the inference servers
-    #[arg(value_name = "HOST:PORT", requires = "listen")]
+    #[arg(value_name = "HOST:PORT", requires = "listen", conflicts_with_all = ["config", "signal"])]
     endpoints: Vec<String>,
     #[command(subcommand)]
     command: Option<Command>,
@@ -80,7 +80,8 @@ enum Order {
 enum Command {
     /// Start two simulated engines and the gateway, and say what to try
     Demo(demo::Demo),
-    /// Print the sluicegate.yaml that does what an nginx.conf does, and list what it could not carry over
+    /// Print the sluicegate.yaml that does what an nginx.conf or a LiteLLM config.yaml does, and list what it could not
+    /// carry over
     Import(Import),
     /// Make an API key: print it, and on the next line the entry of `keys` that holds its hash
     Key(Key),
@@ -122,35 +123,36 @@ struct Generate {
 
 impl Cli {
     /// Does what was asked.
-    pub fn execute(self, signals: Signals) -> ExitCode {
+    pub fn execute(self, mut signals: Signals) -> ExitCode {
+        let serves = self.signal.is_none() && !self.test && !self.print;
+        if !matches!(self.command, None | Some(Command::Demo(_))) || !serves {
+            signals.leave();
+        }
         match self.command {
-            Some(Command::Demo(demo)) => return demo.run(signals),
-            Some(Command::DemoEngine(engine)) => return engine.run(),
-            Some(Command::Import(import)) => return import.run(),
-            Some(Command::Key(key)) => return key.run(),
-            Some(Command::Ready(ready)) => return ready.ask(),
+            Some(Command::Demo(demo)) => demo.run(signals),
+            Some(Command::DemoEngine(engine)) => engine.run(),
+            Some(Command::Import(import)) => import.run(),
+            Some(Command::Key(key)) => key.run(),
+            Some(Command::Ready(ready)) => ready.ask(),
             Some(Command::Generate(generate)) => {
-                return generate::write(Self::command(), &generate.directory);
+                generate::write(Self::command(), &generate.directory)
             }
-            None => {}
+            None => match self.signal {
+                Some(order) => order.give(&self.config),
+                None if serves => self.serve(signals),
+                None => self.test(),
+            },
         }
-        let loaded = if self.signal.is_some() {
-            // Only `pid_file` is asked for: secrets are in the environment of the service, not in this one.
-            // Each is another, as no two keys may have the same.
-            let known = |name: &str| environment(name).or_else(|| Some(format!("unset-{name}")));
-            config::load(&self.config, &known)
-        } else if self.listen.is_empty() {
-            config::load(&self.config, &environment)
-        } else {
-            config::from_command_line(&self.listen, &self.endpoints, self.admin.as_deref())
-        };
-        if let Some(order) = self.signal {
-            return order.give(&self.config, loaded);
-        }
-        let is_run = !self.test && !self.print;
-        let predecessor = is_run.then(Predecessor::of_this_process).flatten();
-        let config = match loaded {
-            Ok(config) => config,
+    }
+
+    fn serve(self, signals: Signals) -> ExitCode {
+        let loaded = self.load();
+        let predecessor = Predecessor::of_this_process();
+        match loaded {
+            Ok(config) => {
+                let file = self.listen.is_empty().then_some(self.config.as_path());
+                run::run(config, file, signals, predecessor)
+            }
             Err(mistakes) => {
                 eprintln!("{mistakes}");
                 if let Some(predecessor) = predecessor {
@@ -158,17 +160,28 @@ impl Cli {
                     let mistakes = mistakes.to_string();
                     predecessor.failed(mistakes.lines().next().unwrap_or_default());
                 }
-                if self.test || self.print {
-                    eprintln!("configuration file {} test failed", self.config.display());
-                }
-                return ExitCode::FAILURE;
+                ExitCode::FAILURE
             }
-        };
-        if self.test || self.print {
-            return self.report(&config);
         }
-        let file = self.listen.is_empty().then_some(self.config.as_path());
-        run::run(config, file, signals, predecessor)
+    }
+
+    fn test(&self) -> ExitCode {
+        match self.load() {
+            Ok(config) => self.report(&config),
+            Err(mistakes) => {
+                eprintln!("{mistakes}");
+                eprintln!("configuration file {} test failed", self.config.display());
+                ExitCode::FAILURE
+            }
+        }
+    }
+
+    fn load(&self) -> Result<Config, Diagnostics> {
+        if self.listen.is_empty() {
+            config::load(&self.config, &environment)
+        } else {
+            config::from_command_line(&self.listen, &self.endpoints, self.admin.as_deref())
+        }
     }
 
     fn report(&self, config: &Config) -> ExitCode {
@@ -203,8 +216,11 @@ impl Order {
         }
     }
 
-    fn give(self, file: &Path, loaded: Result<Config, Diagnostics>) -> ExitCode {
-        let config = match loaded {
+    fn give(self, file: &Path) -> ExitCode {
+        // Only `pid_file` is asked for: secrets are in the environment of the service, not in this one.
+        // Each is another, as no two keys may have the same.
+        let known = |name: &str| environment(name).or_else(|| Some(format!("unset-{name}")));
+        let config = match config::load(file, &known) {
             Ok(config) => config,
             Err(mistakes) => {
                 eprintln!("{mistakes}");

@@ -4,6 +4,7 @@
 
 use std::io::{self, BufRead, BufReader};
 use std::net::SocketAddr;
+use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::Duration;
 
@@ -123,6 +124,8 @@ fn start_engine() -> Result<DemoEngineProcess, String> {
         .args(["demo-engine", "--listen", "127.0.0.1:0"])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
+        // Ctrl-C is for the gateway, which ends them.
+        .process_group(0)
         .spawn()
         .map_err(|e| e.to_string())?;
     let stdout = child.stdout.take().ok_or("the engine has no output")?;

@@ -6,6 +6,8 @@ pub mod config;
 
 pub mod openai;
 
+pub mod engine;
+
 pub mod upstream;
 
 pub mod pool;

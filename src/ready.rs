@@ -52,7 +52,7 @@ pub fn check(url: &str, question: Question) -> ExitCode {
 fn ask(url: &str, path: &str) -> Result<u16, String> {
     let authority = url
         .strip_prefix("http://")
-        .ok_or("only http:// is supported here; the admin listener speaks it")?
+        .ok_or("write it with http://, which the admin listener speaks; https:// is not supported")?
         .trim_end_matches('/');
     let authority = match authority.rsplit_once(':') {
         Some((_, port)) if port.parse::<u16>().is_ok() => authority.to_owned(),

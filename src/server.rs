@@ -24,9 +24,12 @@ use crate::listener::{
 };
 use crate::proxy::Gateway;
 use crate::snapshot::{BuildError, Snapshot, SnapshotCell};
+use crate::tasks::canary::{Canary, HttpCanary};
 use crate::tasks::catalog::{self, Ask, HttpAsk};
+use crate::tasks::hung;
 use crate::tasks::prober::{self, HttpProbe, Probe};
 use crate::tasks::resolver::{self, Failing, Resolve, SystemResolver};
+use crate::tasks::scraper::{self, HttpScrape, Scrape};
 use crate::tasks::{series, sweeper};
 use crate::telemetry::tracing::{Exporter, Tracer};
 use crate::telemetry::{AccessLog, Metrics};
@@ -212,6 +215,16 @@ impl Server {
             tokio::spawn(catalog::run(
                 Arc::clone(&shared.snapshot),
                 ask,
+                ended(end.clone()),
+            )),
+            tokio::spawn(hung::run(
+                Arc::clone(&shared.snapshot),
+                Arc::new(HttpCanary) as Arc<dyn Canary>,
+                ended(end.clone()),
+            )),
+            tokio::spawn(scraper::run(
+                Arc::clone(&shared.snapshot),
+                Arc::new(HttpScrape) as Arc<dyn Scrape>,
                 ended(end.clone()),
             )),
             tokio::spawn(resolver::run(

@@ -3,7 +3,7 @@
 //! A reload builds the next one from a new [`Config`] (a new *epoch*), the resolver from other
 //! addresses for the same configuration (the same epoch, a new *generation*: the number an operator
 //! sees moves only when the operator did something). Both go through [`SnapshotCell`], one at a
-//! time. In-flight counts, health, idle connections, retry budgets and whose turn it is carry over.
+//! time. In-flight counts, health, idle connections, retry budgets, queues and whose turn it is carry over.
 
 mod build;
 mod diff;
@@ -117,6 +117,7 @@ impl Snapshot {
         }
         for (pool, config) in self.pools.iter().zip(&self.config.pools) {
             pool.retry_budget.configure(&config.retry_budget);
+            pool.queue.move_to(pool, now);
         }
     }
 }

@@ -162,10 +162,19 @@ fn one_pool(yaml: &mut Yaml, pool: &Pool) {
     }
     yaml.key(2, "policy", name(pool.policy));
     yaml.key(2, "max_in_flight", or_null(pool.max_in_flight.map(number)));
+    match &pool.queue {
+        None => yaml.key(2, "queue", "null"),
+        Some(queue) => {
+            yaml.section(2, "queue");
+            yaml.key(3, "size", queue.size);
+            yaml.key(3, "timeout", show_duration(&queue.timeout));
+        }
+    }
     yaml.key(2, "retries", pool.retries);
     yaml.section(2, "retry_budget");
     yaml.key(3, "ratio", pool.retry_budget.ratio);
     yaml.key(3, "min_per_second", pool.retry_budget.min_per_second);
+    yaml.key(2, "continue_streams", name(pool.continue_streams));
     let tls = &pool.tls;
     yaml.section(2, "tls");
     yaml.key(
@@ -188,6 +197,7 @@ fn one_pool(yaml: &mut Yaml, pool: &Pool) {
     yaml.key(3, "rise", health.rise);
     yaml.key(3, "eject_after", health.eject_after);
     yaml.key(3, "eject_for", show_duration(&health.eject_for));
+    yaml.key(3, "stall", show_duration(&health.stall));
     let timeouts = &pool.timeouts;
     yaml.section(2, "timeouts");
     for (key, duration) in [

@@ -209,9 +209,12 @@ pub struct Pool {
     pub policy: PolicyName,
     /// What its endpoints have that have no `max_in_flight` of their own.
     pub max_in_flight: Option<u32>,
+    /// Where requests wait when all its endpoints are at theirs; `None` = nowhere.
+    pub queue: Option<Queue>,
     /// Further tries per request, on other endpoints.
     pub retries: u32,
     pub retry_budget: RetryBudget,
+    pub continue_streams: ContinueStreams,
     pub tls: UpstreamTls,
     pub health: Health,
     pub timeouts: Timeouts,
@@ -237,10 +240,30 @@ impl Engine {
     }
 }
 
+/// What becomes of a stream whose endpoint fails after it began.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ContinueStreams {
+    /// It goes on elsewhere: by token ids where the engine gives them, else by text.
+    ByIds,
+    /// It goes on elsewhere by text; no engine is asked for token ids.
+    ByText,
+    /// It ends with an error.
+    Never,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PolicyName {
     LeastInflight,
     RoundRobin,
+}
+
+/// Where requests wait for an endpoint below its `max_in_flight`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Queue {
+    /// Most that wait at a time.
+    pub size: usize,
+    /// Longest that one waits.
+    pub timeout: Duration,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -294,6 +317,8 @@ pub struct Health {
     pub rise: u32,
     pub eject_after: u32,
     pub eject_for: Duration,
+    /// So long without an event, while it holds requests, makes it one to be asked whether it hangs.
+    pub stall: Duration,
 }
 
 /// Which model is served where. All of it empty: not configured, and every model goes to the only pool.

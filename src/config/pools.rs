@@ -8,8 +8,8 @@ use super::reader::Field;
 use super::schema::{MOST_ENDPOINTS, MOST_POOLS};
 use super::section::{Named, Section};
 use super::{
-    Endpoint, Engine, Health, PolicyName, Pool, RetryBudget, Secret, Timeouts, UpstreamTls, Url,
-    decode, endpoint_url, models,
+    ContinueStreams, Endpoint, Engine, Health, PolicyName, Pool, Queue, RetryBudget, Secret,
+    Timeouts, UpstreamTls, Url, decode, endpoint_url, models,
 };
 
 /// The pool that a file without `pools` has.
@@ -124,11 +124,16 @@ fn without_endpoints(section: &Section<'_>, name: &str, inherited: &Timeouts) ->
         endpoints: Vec::new(),
         policy: (section.choice("policy")).unwrap_or(PolicyName::LeastInflight),
         max_in_flight: section.count_or_none("max_in_flight"),
+        queue: section.section_or_null("queue").map(|queue| Queue {
+            size: queue.count("size"),
+            timeout: queue.duration("timeout"),
+        }),
         retries: section.count("retries"),
         retry_budget: RetryBudget {
             ratio: budget.ratio("ratio"),
             min_per_second: budget.count("min_per_second"),
         },
+        continue_streams: (section.choice("continue_streams")).unwrap_or(ContinueStreams::ByIds),
         tls: UpstreamTls {
             ca: tls.path(
                 "ca",
@@ -150,6 +155,7 @@ fn without_endpoints(section: &Section<'_>, name: &str, inherited: &Timeouts) ->
             rise: health.count("rise"),
             eject_after: health.count("eject_after"),
             eject_for: health.duration("eject_for"),
+            stall: health.duration("stall"),
         },
         timeouts: decode::timeouts(&section.section("timeouts"), Some(inherited)),
     }
@@ -281,6 +287,19 @@ impl Named for Option<Engine> {
         ("llama.cpp", "is called openai here"),
         ("tgi", "is called openai here"),
         ("tensorrt-llm", "is called openai here"),
+    ];
+}
+
+impl Named for ContinueStreams {
+    const NAMES: &'static [(&'static str, Self)] = &[
+        ("true", Self::ByIds),
+        ("text", Self::ByText),
+        ("false", Self::Never),
+    ];
+    const OTHERS: &'static [(&'static str, &'static str)] = &[
+        ("ids", "is called true here"),
+        ("off", "is called false here"),
+        ("none", "is called false here"),
     ];
 }
 

@@ -157,6 +157,9 @@ pub(super) static KEYS: &[Key] = &[
     key("pools.*.engine", Value, "auto"),
     key("pools.*.policy", Value, "least_inflight"),
     or_null(key("pools.*.max_in_flight", Count(1, 1_000_000), "null")),
+    or_null(key("pools.*.queue", Section, "{}")),
+    key("pools.*.queue.size", Count(1, 100_000), "1024"),
+    time("pools.*.queue.timeout", HOUR, "60s"),
     key("pools.*.retries", Count(0, 10), "3"),
     key("pools.*.retry_budget", Section, "{}"),
     key("pools.*.retry_budget.ratio", Ratio(10.0), "0.2"),
@@ -165,6 +168,7 @@ pub(super) static KEYS: &[Key] = &[
         Count(0, 100_000),
         "10",
     ),
+    key("pools.*.continue_streams", Value, "true"),
     key("pools.*.tls", Section, "{}"),
     or_null(key("pools.*.tls.ca", Value, "null")),
     key("pools.*.tls.verify", Value, "true"),
@@ -177,6 +181,7 @@ pub(super) static KEYS: &[Key] = &[
     key("pools.*.health.rise", Count(1, 100), "2"),
     key("pools.*.health.eject_after", Count(1, 1000), "3"),
     time("pools.*.health.eject_for", HOUR, "10s"),
+    time("pools.*.health.stall", HOUR, "30s"),
     key("pools.*.timeouts", Overrides("timeouts"), "{}"),
     // Without it every model goes to the only pool.
     given("models", Section),
@@ -223,11 +228,8 @@ pub(super) const MOST_KEYS: usize = 10_000;
 pub(super) static LATER: &[&str] = &[
     "keys[].priority",
     "keys[].weight",
-    "pools.*.queue",
     "pools.*.heartbeat",
     "pools.*.drain_timeout",
-    "pools.*.continue_streams",
-    "pools.*.health.stall",
     "pools.*.endpoints[].drain",
 ];
 

@@ -217,10 +217,11 @@ pools:
       - { url: unix:/run/a.sock, api_key: plain-secret }
     policy: round_robin
     max_in_flight: 12
+    queue: { size: 7, timeout: 250ms }
     retries: 0
     retry_budget: { ratio: 0.125, min_per_second: 0 }
     tls: { ca: ca.pem, verify: false, server_name: Engines.internal }
-    health: { path: "/x?y=1", interval: 1s, timeout: 500ms, fall: 1, rise: 1, eject_after: 1, eject_for: 1s }
+    health: { path: "/x?y=1", interval: 1s, timeout: 500ms, fall: 1, rise: 1, eject_after: 1, eject_for: 1s, stall: 1s }
     timeouts: { read: 4s, send: 5s }
   small: { endpoints: [node9:8000] }
 models:

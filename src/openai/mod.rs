@@ -2,6 +2,7 @@
 //! asks for, what an error looks like, and what the events of a streamed answer mean. Pure: bytes
 //! in, facts out.
 
+pub mod continuation;
 pub mod error;
 pub mod models;
 pub mod paths;

@@ -28,6 +28,17 @@ pub struct Catalog {
     pub models: Vec<Listed>,
 }
 
+impl Catalog {
+    /// The most tokens of prompt and answer of the model called so; without a name, of the only one.
+    pub fn max_model_len(&self, model: Option<&str>) -> Option<u64> {
+        let found = match model {
+            Some(name) => self.models.iter().find(|listed| &*listed.id == name),
+            None => self.models.first().filter(|_| self.models.len() == 1),
+        };
+        found?.max_model_len
+    }
+}
+
 /// One model of an engine's list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listed {

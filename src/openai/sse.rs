@@ -199,8 +199,8 @@ impl SseScanner {
     }
 
     /// The stream is in its middle and an event is about to begin: one that is content and brings nothing new
-    /// changes nothing.
-    fn is_between_content(&self) -> bool {
+    /// changes nothing, and need not be read.
+    pub fn is_between_content(&self) -> bool {
         let State {
             started,
             done,

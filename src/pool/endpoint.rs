@@ -1,7 +1,8 @@
 mod catalog;
+mod report;
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
@@ -11,9 +12,11 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 pub use catalog::LastCatalog;
+pub use report::{LastReport, Report};
 
 use super::fault::{Fault, ProbeFailure};
 use super::health::{Change, FULL, Health, Phase};
+use super::places::Places;
 use super::recall::Recalls;
 use super::status::{EndpointStatus, State};
 use crate::config::{self, Secret};
@@ -57,14 +60,20 @@ pub struct EndpointState {
     pub idle: IdlePool,
     /// What it says that it is and serves.
     pub catalog: LastCatalog,
+    /// How loaded it says that it is.
+    pub report: LastReport,
     /// Shared by the endpoints of one url and address that differ in their TLS settings.
-    in_flight: Arc<AtomicU32>,
+    pub(super) places: Arc<Places>,
     requests: AtomicU64,
     resolved: bool,
     /// The origin of the times below.
     born: Instant,
-    /// Milliseconds, plus one; 0 = never.
-    last_bytes: AtomicU64,
+    /// When it last answered at all, in milliseconds, plus one; 0 = never.
+    last_answer: AtomicU64,
+    /// The same, of progress.
+    last_progress: AtomicU64,
+    /// The same, of the first of the requests that it holds.
+    busy_since: AtomicU64,
     /// What [`Self::health`] comes to, for those who choose: see [`Gate`].
     gate: AtomicU8,
     /// When the ramp began, in milliseconds, plus one; 0 = full share.
@@ -86,6 +95,8 @@ pub struct Settings {
     /// For logs, as [`Endpoint::name`].
     pub name: Arc<str>,
     pub health: config::Health,
+    /// What it runs; `None` = what it says.
+    pub engine: Option<config::Engine>,
     /// For the probe.
     pub api_key: Option<Secret>,
 }
@@ -135,11 +146,14 @@ impl EndpointState {
             target,
             idle: IdlePool::new(),
             catalog: LastCatalog::default(),
-            in_flight: Arc::default(),
+            places: Arc::default(),
+            report: LastReport::default(),
             requests: AtomicU64::new(0),
             resolved,
             born: now,
-            last_bytes: AtomicU64::new(0),
+            last_answer: AtomicU64::new(0),
+            last_progress: AtomicU64::new(0),
+            busy_since: AtomicU64::new(0),
             gate: AtomicU8::new(Gate::Usable as u8),
             ramp_from: AtomicU64::new(0),
             note_success: AtomicBool::new(true),
@@ -161,7 +175,7 @@ impl EndpointState {
     /// Counts together with `other`, which is the same engine reached with other TLS settings. Only
     /// before the first lease.
     pub(crate) fn counting_with(mut self, other: &EndpointState) -> Self {
-        self.in_flight = Arc::clone(&other.in_flight);
+        self.places = Arc::clone(&other.places);
         self
     }
 
@@ -176,7 +190,7 @@ impl EndpointState {
 
     /// Requests it holds: exactly the number of its live leases.
     pub fn in_flight(&self) -> u32 {
-        self.in_flight.load(Ordering::Acquire)
+        self.places.taken()
     }
 
     /// Leases ever taken.
@@ -189,17 +203,54 @@ impl EndpointState {
         self.resolved
     }
 
+    /// What it runs, by the configuration or else by what it says; `None` = it has not said yet.
+    pub fn engine(&self) -> Option<config::Engine> {
+        let engine = self.settings.load().engine;
+        engine.or_else(|| self.catalog.engine())
+    }
+
     /// Whether requests go there without need.
     pub fn is_up(&self) -> bool {
         self.gate() == Gate::Usable
     }
 
-    /// Bytes of an answer arrived. One store, and none within the same millisecond.
+    /// An answer went on: data of a stream, or a whole answer that the model made. Heads and comments are none, for
+    /// engines send them while they hang. One store, and none within the same millisecond.
     pub fn progressed(&self, now: Instant) {
+        self.note_time(&self.last_progress, now);
+    }
+
+    /// Something of an answer arrived that says no more than that there is somebody.
+    pub fn answered(&self, now: Instant) {
+        self.note_time(&self.last_answer, now);
+    }
+
+    fn note_time(&self, last: &AtomicU64, now: Instant) {
         let stamp = self.stamp(now);
-        if self.last_bytes.load(Ordering::Relaxed) != stamp {
-            self.last_bytes.store(stamp, Ordering::Relaxed);
+        if last.load(Ordering::Relaxed) != stamp {
+            last.store(stamp, Ordering::Relaxed);
         }
+    }
+
+    /// Since when the requests that it holds have made no progress, and its own counters none either; `None`: it
+    /// holds no request.
+    pub fn silent_since(&self) -> Option<Instant> {
+        if self.in_flight() == 0 {
+            return None;
+        }
+        let stamps = [&self.busy_since, &self.last_progress].map(|at| at.load(Ordering::Relaxed));
+        let last = stamps.into_iter().max().unwrap_or_default();
+        let last = self.born + Duration::from_millis(last.saturating_sub(1));
+        let moved = self.report.get().map(|report| report.moved);
+        Some(moved.map_or(last, |moved| moved.max(last)))
+    }
+
+    /// It makes no progress, and a canary got no answer: it is out, and its requests are to go elsewhere.
+    pub fn hung(&self, now: Instant) {
+        if self.is_up() {
+            self.fault(Fault::Hung, now);
+        }
+        self.recall(Fault::Hung);
     }
 
     /// A request was answered well. No lock unless there was something wrong before.
@@ -253,6 +304,12 @@ impl EndpointState {
     /// What the probe and the log go by.
     pub fn settings(&self) -> Arc<Settings> {
         self.settings.load_full()
+    }
+
+    /// Whether a good probe now would end an outage.
+    pub fn would_be_let_in(&self, now: Instant) -> bool {
+        let settings = self.settings.load();
+        self.inner.lock().health.would_let_in(now, &settings.health)
     }
 
     /// A probe begins.
@@ -327,22 +384,19 @@ impl EndpointState {
     }
 
     /// One more in flight, unless that were more than `cap`.
-    pub(super) fn take(&self, cap: Option<u32>) -> bool {
-        let cap = cap.unwrap_or(u32::MAX);
-        let taken = self
-            .in_flight
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |count| {
-                (count < cap).then(|| count + 1)
-            })
-            .is_ok();
-        if taken {
+    pub(super) fn take(&self, cap: Option<u32>, now: Instant) -> bool {
+        let before = self.places.take(cap);
+        if before.is_some() {
             self.requests.fetch_add(1, Ordering::Relaxed);
         }
-        taken
+        if before == Some(0) {
+            self.note_time(&self.busy_since, now);
+        }
+        before.is_some()
     }
 
     pub(super) fn give_back(&self) {
-        self.in_flight.fetch_sub(1, Ordering::AcqRel);
+        self.places.give_back();
     }
 
     pub(super) fn gate(&self) -> Gate {
@@ -363,7 +417,8 @@ impl EndpointState {
     }
 
     fn bytes_since(&self, now: Instant, window: Duration) -> bool {
-        match self.last_bytes.load(Ordering::Relaxed) {
+        let lasts = [&self.last_answer, &self.last_progress].map(|at| at.load(Ordering::Relaxed));
+        match lasts.into_iter().max().unwrap_or_default() {
             0 => false,
             at => u128::from(self.stamp(now).saturating_sub(at)) <= window.as_millis(),
         }
@@ -387,10 +442,15 @@ impl EndpointState {
         self.ramp_from.store(ramp, Ordering::Release);
         self.note_success
             .store(health.would_note_success(), Ordering::Release);
-        let before = self.gate.swap(gate as u8, Ordering::AcqRel);
-        if gate == Gate::Usable && before != Gate::Usable as u8 {
+        // In one order with `Places::watch`, as a place that is given back.
+        let before = self.gate.swap(gate as u8, Ordering::SeqCst);
+        if before == gate as u8 {
+            return;
+        }
+        if gate == Gate::Usable {
             self.recovered.notify_one();
         }
+        self.places.changed();
     }
 }
 

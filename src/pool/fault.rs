@@ -78,6 +78,17 @@ pub enum ProbeFailure {
     BadResponse,
     /// `health.path` or the endpoint's `api_key` cannot stand in a request.
     Unsendable,
+    /// It is well, but does not say what it serves.
+    NoModels,
+    /// It is well, but did not answer the smallest of requests.
+    NoCanary,
+}
+
+impl ProbeFailure {
+    /// It is well, and does not prove that it serves.
+    pub fn is_of_proof(self) -> bool {
+        matches!(self, Self::NoModels | Self::NoCanary)
+    }
 }
 
 /// Why an endpoint is out.
@@ -102,6 +113,8 @@ impl Reason {
             Reason::Probe(ProbeFailure::Status(_)) => "probe_status",
             Reason::Probe(ProbeFailure::BadResponse) => "probe_bad_response",
             Reason::Probe(ProbeFailure::Unsendable) => "probe_unsendable",
+            Reason::Probe(ProbeFailure::NoModels) => "probe_models",
+            Reason::Probe(ProbeFailure::NoCanary) => "probe_canary",
             Reason::Unresolved => "unresolved",
         }
     }
@@ -132,6 +145,12 @@ impl fmt::Display for Reason {
             Reason::Probe(ProbeFailure::BadResponse) => f.write_str("probe: malformed answer"),
             Reason::Probe(ProbeFailure::Unsendable) => {
                 f.write_str("probe: health.path or api_key cannot stand in a request")
+            }
+            Reason::Probe(ProbeFailure::NoModels) => {
+                f.write_str("probe: does not say what it serves")
+            }
+            Reason::Probe(ProbeFailure::NoCanary) => {
+                f.write_str("probe: does not answer a request for one token")
             }
             Reason::Unresolved => f.write_str("does not resolve"),
         }

@@ -4,9 +4,12 @@
 //!            refused, or `fall` failed probes               `rise` good probes
 //!      Up ─────────────────────────────────────▶ Down ─────────────────────────▶ Up, ramping
 //!      │                                          ▲
-//!      │ `eject_after` faults in a row            │ a failed probe after `until`
+//!      │ `eject_after` faults in a row, or hung   │ a failed probe after `until`
 //!      └──────────────────────────────▶ Ejected ──┴── a good probe after `until` ──▶ Up, ramping
 //! ```
+//!
+//! The probe that would let an endpoint back in is good only when the engine has also proven that it serves: see
+//! [`Health::would_let_in`].
 
 use std::time::Duration;
 
@@ -180,7 +183,7 @@ impl Health {
             None
         } else if fault == Fault::ConnectRefused {
             Some(self.down(Reason::Fault(fault), now, rng))
-        } else if self.faults >= config.eject_after {
+        } else if fault == Fault::Hung || self.faults >= config.eject_after {
             Some(self.eject(fault, now, config, rng))
         } else {
             None
@@ -189,6 +192,15 @@ impl Health {
             self.want_probe(now);
         }
         change
+    }
+
+    /// Whether a good probe now would end an outage.
+    pub fn would_let_in(&self, now: Instant, config: &config::Health) -> bool {
+        match self.phase {
+            Phase::Up => false,
+            Phase::Down => self.good_probes.saturating_add(1) >= config.rise,
+            Phase::Ejected { until } => now >= until,
+        }
     }
 
     /// A probe begins.
@@ -256,7 +268,10 @@ impl Health {
             ProbeFailure::ConnectFailed | ProbeFailure::Busy => {}
             _ => self.unreachable = false,
         }
-        self.good_probes = 0;
+        // What it has not proven it is asked for again by the next good probe, after a pause that doubles.
+        if !failure.is_of_proof() {
+            self.good_probes = 0;
+        }
         let refused = failure == ProbeFailure::Refused;
         if !flowing || refused {
             self.failed_probes = self.failed_probes.saturating_add(1);

@@ -4,14 +4,18 @@
 //! * [`Pool`] takes a [`Lease`] on the endpoint its policy picks
 //! * [`EndpointState`] is what outlives a reload: the in-flight count, the health, the idle
 //!   connections
+//! * [`Queue`] is where requests wait for one
 //! * [`health`] decides who is out, [`RetryBudget`] who may try again
 
 mod endpoint;
 mod fault;
 pub mod health;
 mod lease;
+mod places;
+mod queue;
 mod recall;
 mod retry_budget;
+mod silence;
 mod status;
 mod tried;
 
@@ -21,15 +25,17 @@ use std::sync::{Arc, OnceLock};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-pub use endpoint::{Endpoint, EndpointState, LastCatalog, Settings};
+pub use endpoint::{Endpoint, EndpointState, LastCatalog, LastReport, Report, Settings};
 pub use fault::{Fault, ProbeFailure, Reason};
 pub use lease::{Lease, Outcome};
+pub use queue::{NoPlace, Queue, lease_or_wait};
 pub use retry_budget::RetryBudget;
+pub use silence::{Look, Silence};
 pub use status::{EndpointStatus, State};
 pub use tried::Tried;
 
 use crate::balance::{self, Candidate, Candidates, Policy, RequestFacts, Rotation};
-use crate::config::{self, Keepalive, PolicyName, Timeouts};
+use crate::config::{self, ContinueStreams, Keepalive, PolicyName, Timeouts};
 use crate::telemetry::metrics::PoolMetrics;
 use endpoint::Gate;
 
@@ -44,8 +50,13 @@ pub struct Pool {
     /// Per request, after the first try.
     pub retries: u32,
     pub keepalive: Keepalive,
+    pub continue_streams: ContinueStreams,
     /// Shared by all epochs.
     pub retry_budget: Arc<RetryBudget>,
+    /// Shared by all epochs.
+    pub queue: Arc<Queue>,
+    /// How many may wait in it and for how long; `None` = nobody.
+    pub waits: Option<config::Queue>,
     /// Filled at its first use.
     pub metrics: OnceLock<PoolMetrics>,
     policy: Box<dyn Policy>,
@@ -79,8 +90,8 @@ const PANIC_TIERS: [fn(&Endpoint, Gate) -> bool; 2] = [
 ];
 
 impl Pool {
-    /// `previous` is the pool of the same name in the epoch before: its retry budget and its turn
-    /// go on.
+    /// `previous` is the pool of the same name in the epoch before: its retry budget, its queue and its
+    /// turn go on.
     pub fn new(
         config: &config::Pool,
         keepalive: &Keepalive,
@@ -96,11 +107,15 @@ impl Pool {
             policy_name: config.policy,
             timeouts: config.timeouts.clone(),
             retries: config.retries,
+            continue_streams: config.continue_streams,
             keepalive: keepalive.clone(),
             retry_budget: previous.map_or_else(
                 || Arc::new(RetryBudget::new(&config.retry_budget, now)),
                 |pool| Arc::clone(&pool.retry_budget),
             ),
+            queue: previous
+                .map_or_else(|| Arc::new(Queue::new(now)), |pool| Arc::clone(&pool.queue)),
+            waits: config.queue.clone(),
             metrics: OnceLock::new(),
             policy: balance::policy(config.policy, &rotation),
             rotation,
@@ -130,7 +145,7 @@ impl Pool {
                 break;
             };
             let endpoint = &self.endpoints[index];
-            if endpoint.state.take(endpoint.max_in_flight) {
+            if endpoint.state.take(endpoint.max_in_flight, now) {
                 return Ok(Lease::new(Arc::clone(self), index));
             }
         }

@@ -21,6 +21,7 @@ pub(crate) fn health() -> config::Health {
         rise: 2,
         eject_after: 3,
         eject_for: Duration::from_secs(10),
+        stall: Duration::from_secs(30),
     }
 }
 
@@ -38,11 +39,16 @@ pub(crate) fn pool_config(policy: PolicyName) -> config::Pool {
         endpoints: Vec::new(),
         policy,
         max_in_flight: None,
+        queue: Some(config::Queue {
+            size: 1024,
+            timeout: Duration::from_secs(60),
+        }),
         retries: 3,
         retry_budget: config::RetryBudget {
             ratio: 0.2,
             min_per_second: 10,
         },
+        continue_streams: config::ContinueStreams::ByIds,
         tls: UpstreamTls {
             ca: None,
             verify: true,
@@ -62,6 +68,7 @@ pub(crate) fn settings(name: &str) -> Arc<Settings> {
     Arc::new(Settings {
         name: Arc::from(name),
         health: health(),
+        engine: None,
         api_key: None,
     })
 }

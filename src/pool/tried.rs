@@ -33,6 +33,13 @@ impl Tried {
         }
     }
 
+    /// Inserts it, if there is one.
+    pub(super) fn extend(&mut self, index: Option<usize>) {
+        if let Some(index) = index {
+            self.insert(index);
+        }
+    }
+
     pub fn contains(&self, index: usize) -> bool {
         let word = match (index / 64).checked_sub(1) {
             None => self.first,

@@ -8,7 +8,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::config::Limits;
 use crate::openai::sse::ErrorEvent;
-use crate::openai::{BodyKind, Call, Rename};
+use crate::openai::{BodyKind, Call, Dialect, Rename};
 use crate::pool::{Fault, Lease};
 use crate::telemetry::metrics::EndpointMetrics;
 use crate::upstream::{ConnectError, Connection, HeadLimits, ReadError, RequestKind, ResponseHead};
@@ -33,6 +33,8 @@ pub struct Exchange<'a> {
     pub usage: UsageAsked,
     /// Gives the model the name that the client used.
     pub rename: Option<&'a Rename>,
+    /// A stream may go on elsewhere, so that an error of its engine is not its last word.
+    pub may_go_on: bool,
     /// The one endpoint that can answer; `None`: any.
     pub only: Option<usize>,
 }
@@ -44,7 +46,7 @@ pub struct Answer {
     /// Body bytes that came with it, or while it was held.
     pub held: Vec<Bytes>,
     /// For `held`.
-    charge: Charge,
+    pub charge: Charge,
     /// Every byte of the body is in `held`.
     pub is_whole: bool,
     /// Present for a stream of events.
@@ -197,7 +199,7 @@ async fn run(
             });
         }
     };
-    lease.endpoint().state.progressed(sent_at);
+    lease.endpoint().state.answered(sent_at);
     let mut answer = Answer {
         connection,
         head,
@@ -275,6 +277,9 @@ async fn hold_until_whole(
     read_timeout: Duration,
 ) -> Result<(), Stopped> {
     let mut held = 0;
+    // Engines refuse requests while they hang, and answer those that need no model.
+    let is_progress =
+        (200..300).contains(&answer.head.status) && exchange.call.dialect != Dialect::Other;
     loop {
         if answer.connection.body_is_done() {
             answer.is_whole = true;
@@ -296,7 +301,11 @@ async fn hold_until_whole(
             answer.is_whole = true;
             return Ok(());
         };
-        lease.endpoint().state.progressed(Instant::now());
+        let (engine, now) = (&lease.endpoint().state, Instant::now());
+        match is_progress {
+            true => engine.progressed(now),
+            false => engine.answered(now),
+        }
         held += piece.len();
         let is_charged = answer.charge.add(piece.len(), exchange.limits.body_memory);
         answer.held.push(piece);
@@ -321,6 +330,9 @@ async fn hold_until_content(
         exchange.usage,
         exchange.rename.cloned(),
     );
+    if exchange.may_go_on {
+        events.hold_last_word();
+    }
     let mut held = 0;
     loop {
         let piece = match answer.connection.buffered_body()? {

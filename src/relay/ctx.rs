@@ -63,7 +63,11 @@ pub struct RequestCtx {
     /// The one its model goes to.
     pub pool: Option<Arc<Pool>>,
     // pick, lease, send, classify
+    /// How long it has waited in the pool's queue, if it had to.
+    pub queue: Option<Duration>,
     pub attempts: u32,
+    /// Attempts that count against the pool's `retries`: a refused connect is free.
+    pub retries: u32,
     /// The endpoint asked last.
     pub endpoint: Option<(Arc<Pool>, usize)>,
     pub connect: Option<Duration>,
@@ -72,9 +76,15 @@ pub struct RequestCtx {
     // stream
     pub is_stream: Option<bool>,
     pub ttft: Option<Duration>,
+    /// When a stream's last content event came.
+    pub last_content: Option<Instant>,
     pub intervals: Intervals,
     pub tokens: Tokens,
     pub bytes_out: u64,
+    /// The endpoint that a stream was cut at last, by its [`id`](crate::pool::EndpointState::id).
+    pub cut_at: Option<u64>,
+    /// A stream was cut for good; the `result` of `sluicegate_continuations_total`.
+    pub cut: Option<&'static str>,
     // finish
     pub status: Option<u16>,
     pub end: End,
@@ -103,15 +113,20 @@ impl RequestCtx {
             limited: None,
             model: None,
             pool: None,
+            queue: None,
             attempts: 0,
+            retries: 0,
             endpoint: None,
             connect: None,
             overhead: None,
             is_stream: None,
             ttft: None,
+            last_content: None,
             intervals: Intervals::default(),
             tokens: Tokens::default(),
             bytes_out: 0,
+            cut_at: None,
+            cut: None,
             status: None,
             end: End::Complete,
             refusal: None,

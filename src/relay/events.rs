@@ -3,8 +3,11 @@
 
 use bytes::{Bytes, BytesMut};
 
+use crate::openai::continuation::{Alike, Kept};
 use crate::openai::sse::{Ending, Seen, Span, SseScanner};
 use crate::openai::{Dialect, Rename, Usage};
+
+use super::memory::Charge;
 
 /// How an engine says in a stream that the rest will not come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +35,52 @@ pub struct Events {
     rename: Option<Rename>,
     /// Content events so far.
     content: u64,
+    /// What is needed to go on with the stream elsewhere, where that is possible.
+    kept: Option<Box<Continuable>>,
+    /// The engine's own last word is kept from the client for as long as another may go on.
+    holds_last_word: bool,
+    last_word: Bytes,
+}
+
+/// A stream that can be gone on with elsewhere.
+#[derive(Debug)]
+pub struct Continuable {
+    pub kept: Kept,
+    /// For what is kept.
+    charge: Charge,
+    charged: usize,
+    /// `limits.body_memory`.
+    limit: usize,
+}
+
+/// What is kept is charged in steps of so many bytes.
+const CHARGE_STEP: usize = 4096;
+
+impl Continuable {
+    /// `charge` is for what is kept, `limit` the most that it may come to together with all else.
+    pub fn new(kept: Kept, charge: Charge, limit: usize) -> Self {
+        let mut new = Self {
+            kept,
+            charge,
+            charged: 0,
+            limit,
+        };
+        new.settle();
+        new
+    }
+
+    /// Charges what is kept by now; without room nothing is kept any more.
+    fn settle(&mut self) {
+        let used = self.kept.memory();
+        if used > self.charged {
+            let more = (used - self.charged).next_multiple_of(CHARGE_STEP);
+            if self.charge.add(more, self.limit) {
+                self.charged += more;
+            } else {
+                self.kept.give_up();
+            }
+        }
+    }
 }
 
 /// Whose wish a stream's count of tokens is.
@@ -67,12 +116,101 @@ impl Events {
             hides_usage: asked == UsageAsked::ByGateway,
             rename,
             content: 0,
+            kept: None,
+            holds_last_word: false,
+            last_word: Bytes::new(),
         }
+    }
+
+    /// An error of the engine's own is not shown at once: see [`Self::take_last_word`].
+    pub fn hold_last_word(&mut self) {
+        self.holds_last_word = true;
+    }
+
+    /// The error that was held, now that nobody goes on; from now on they are shown.
+    pub fn take_last_word(&mut self) -> Bytes {
+        self.holds_last_word = false;
+        std::mem::take(&mut self.last_word)
+    }
+
+    /// From now on what is shown is kept as well, so that another engine can go on.
+    pub fn keep(&mut self, kept: Box<Continuable>) {
+        self.kept = Some(kept);
+    }
+
+    /// The events of another engine, `next`, go on where these have ended.
+    pub fn go_on(&mut self, mut next: Events) -> Events {
+        next.kept = self.kept.take();
+        next.rename = self.rename.take();
+        if let Some(kept) = &mut next.kept {
+            kept.kept.cross();
+        }
+        next
+    }
+
+    /// What is known of the stream, where it may be gone on with elsewhere.
+    pub fn continuable(&mut self) -> Option<&mut Continuable> {
+        self.kept.as_deref_mut()
+    }
+
+    /// Another engine may go on with the stream as it stands.
+    pub fn can_go_on(&self) -> bool {
+        self.kept.as_ref().is_some_and(|kept| kept.kept.can_go_on())
+    }
+
+    /// The engine that went on said something else than the client has seen.
+    pub fn has_diverged(&self) -> bool {
+        self.kept
+            .as_ref()
+            .is_some_and(|kept| kept.kept.has_diverged())
+    }
+
+    /// Whole events that were read, as the client is shown them.
+    pub fn dress(&mut self, events: Bytes) -> Bytes {
+        let Some(kept) = self.kept.as_deref_mut() else {
+            return events;
+        };
+        let shown = kept.kept.take(&events);
+        kept.settle();
+        shown
+    }
+
+    /// The same, with the name of the model that the client knows.
+    pub fn dress_renamed(&mut self, events: Bytes) -> Bytes {
+        let shown = self.dress(events);
+        self.renamed(shown)
+    }
+
+    /// Takes a piece that is whole events, all like one before them; `out` gets them as the client is shown them.
+    /// Where it says no, nothing was taken.
+    pub fn take_alike(&mut self, piece: &[u8], out: &mut Vec<u8>) -> Alike {
+        let Some(kept) = self.kept.as_deref_mut() else {
+            return Alike::No;
+        };
+        if !self.tail.is_empty() || self.rename.is_some() || !self.scanner.is_between_content() {
+            return Alike::No;
+        }
+        let alike = kept.kept.take_alike(piece, out);
+        if let Alike::AsTheyAre(shown) | Alike::Rewritten(shown) = alike {
+            self.content += u64::from(shown);
+            kept.settle();
+        }
+        alike
     }
 
     /// The engine's own count of tokens so far.
     pub fn usage(&self) -> Option<Usage> {
         self.scanner.usage()
+    }
+
+    /// The count of a stream that others went on with, else the engine's own, else that of the ids that came.
+    pub fn counted(&self) -> Option<Usage> {
+        let kept = self.kept.as_deref().map(|kept| &kept.kept);
+        match kept {
+            Some(kept) if kept.has_crossed() => Some(kept.usage()),
+            Some(kept) if kept.is_by_ids() => self.usage().or_else(|| Some(kept.usage())),
+            _ => self.usage(),
+        }
     }
 
     /// Content events so far: at least as many tokens, where the engine does not count them.
@@ -103,6 +241,7 @@ impl Events {
             && seen.error.is_none()
             && self.hidden(seen).is_none()
             && self.rename.is_none()
+            && self.kept.is_none()
     }
 
     fn hidden(&self, seen: &Seen) -> Option<Span> {
@@ -112,6 +251,13 @@ impl Events {
     /// What the piece that was read last comes to.
     pub fn pass(&mut self, seen: Seen, piece: Bytes) -> Passed {
         let mut passed = self.put_together(seen, piece);
+        if passed.seen.overflow
+            && let Some(kept) = &mut self.kept
+        {
+            kept.kept.give_up();
+        } else if !passed.shown.is_empty() {
+            passed.shown = self.dress(passed.shown);
+        }
         passed.shown = self.renamed(passed.shown);
         passed
     }
@@ -155,12 +301,15 @@ impl Events {
         });
         let shown = match failed {
             // Engines go on to `[DONE]` as if nothing had happened.
+            Some(Failed::Error { by_client: false }) if self.holds_last_word => good,
             Some(Failed::Error { .. }) => good + event_length(&all[good..]),
             _ => good,
         };
         let rest = all.split_off(shown);
         if failed.is_none() {
             self.tail.extend_from_slice(&rest);
+        } else if matches!(failed, Some(Failed::Error { .. })) && shown == good {
+            self.last_word = rest.slice(..event_length(&rest));
         }
         if let Some(span) = hidden {
             all = without(&all, whole, span);
@@ -172,14 +321,14 @@ impl Events {
         }
     }
 
-    /// The body has ended. With it what was kept, if that is to be shown: an end that is whole, or of which
-    /// nobody can tell, may lack its last blank line.
+    /// The body has ended. With it what was kept, if that is to be shown ([`Self::dress_renamed`]): an end that is
+    /// whole, or of which nobody can tell, may lack its last blank line.
     pub fn finish(&mut self) -> (Ending, Bytes) {
         let ending = self.scanner.finish();
         let tail = std::mem::take(&mut self.tail).freeze();
         match ending {
             Ending::Cut => (ending, Bytes::new()),
-            Ending::Whole | Ending::Unknown => (ending, self.renamed(tail)),
+            Ending::Whole | Ending::Unknown => (ending, tail),
         }
     }
 }
@@ -255,7 +404,7 @@ mod tests {
             from = to;
         }
         let (ending, rest) = events.finish();
-        shown.extend_from_slice(&rest);
+        shown.extend_from_slice(&events.dress_renamed(rest));
         let shown = String::from_utf8(shown).unwrap();
         ((shown, None, Some(ending)), events.usage())
     }

@@ -95,7 +95,7 @@ fn record<'a>(
         completion_tokens: usage.completion,
         cached_tokens: usage.cached,
         estimated: ctx.tokens.is_estimated,
-        queue: None,
+        queue: ctx.queue,
         connect: ctx.connect,
         ttft: ctx.ttft,
         duration,
@@ -122,10 +122,13 @@ fn count(shared: &Shared, ctx: &RequestCtx, status: u16, duration: Duration) {
     let Some(call) = ctx.call else {
         return;
     };
-    let Some(pool) = pool_of(ctx) else {
-        return;
+    let metrics = match pool_of(ctx) {
+        Some(pool) => shared.pool_metrics(pool),
+        None => shared.metrics.no_pool(),
     };
-    let metrics = shared.pool_metrics(pool);
+    if let Some(queue) = ctx.queue {
+        metrics.queue_wait.observe(queue.as_secs_f64());
+    }
     match &ctx.endpoint {
         Some((pool, index)) => {
             shared
@@ -133,6 +136,9 @@ fn count(shared: &Shared, ctx: &RequestCtx, status: u16, duration: Duration) {
                 .count(status);
         }
         None => metrics.count_unanswered(status),
+    }
+    if let Some(result) = ctx.cut {
+        metrics.continued(result);
     }
     if call.own.is_none() {
         metrics.observe_duration(duration);
@@ -142,14 +148,13 @@ fn count(shared: &Shared, ctx: &RequestCtx, status: u16, duration: Duration) {
     }
 }
 
-/// The pool its model goes to; the first one where it did not come to that.
+/// The pool its model goes to; the only one where it did not come to that.
 fn pool_of(ctx: &RequestCtx) -> Option<&Arc<Pool>> {
-    let first = || {
-        ctx.snapshot
-            .as_ref()
-            .map(|snapshot| snapshot.default_pool())
+    let only = || match &*ctx.snapshot.as_ref()?.pools {
+        [only] => Some(only),
+        _ => None,
     };
-    ctx.pool.as_ref().or_else(first)
+    ctx.pool.as_ref().or_else(only)
 }
 
 fn count_model(shared: &Shared, ctx: &RequestCtx, status: u16, duration: Duration) {

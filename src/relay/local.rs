@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use crate::config::Engine;
 use crate::local::access::{self, Origin};
-use crate::local::endpoints::{self, EndpointView};
+use crate::local::endpoints::{self, EndpointView, LoadView};
 use crate::local::health::{self, Health};
 use crate::local::{LocalPath, Route, route, stub_status};
 use crate::openai::ApiError;
@@ -163,11 +163,14 @@ fn list_endpoints(snapshot: &Snapshot) -> Bytes {
             in_flight: u64::from(status.in_flight),
             weight: endpoint.weight,
             max_in_flight: endpoint.max_in_flight,
+            queued: pool.queue.depth() as u64,
             backup: endpoint.backup,
             next_probe: status
                 .next_probe
                 .map(|at| at.duration_since(SystemTime::now()).unwrap_or_default()),
             idle_connections: endpoint.state.idle.len(),
+            load: (endpoint.state.report.get())
+                .map(|report| LoadView::of(&report.load, now.duration_since(report.at))),
         })
         .collect();
     endpoints::render(&views)

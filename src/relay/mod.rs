@@ -9,6 +9,7 @@ mod admit;
 mod attempt;
 mod bindings;
 mod body;
+mod continuing;
 mod ctx;
 mod events;
 mod finish;
@@ -25,7 +26,9 @@ mod retry;
 mod straight;
 mod stream;
 mod timing;
+mod tokenize;
 mod tracing;
+mod turn;
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -35,6 +38,7 @@ use pingora_proxy::Session;
 use tokio::time::Instant;
 
 use crate::config::Expose;
+use crate::openai::continuation::Plan;
 use crate::openai::{ApiError, Call, Dialect};
 use crate::pool::{Lease, Pool};
 use crate::routing::Route;
@@ -49,9 +53,10 @@ pub use intake::start;
 pub use memory::BodyMemory;
 
 use attempt::Exchange;
-use payload::Payload;
+use continuing::Grounds;
+use payload::{Names, Payload};
 use request::Credentials;
-use retry::{Chosen, Held};
+use retry::{Chosen, Held, Way};
 
 /// Answers one request. `Err` means that the client's connection must end uncleanly, or is gone.
 pub async fn serve(
@@ -118,7 +123,12 @@ async fn answer(
     let body = std::mem::take(&mut ctx.body);
     let counts = matches!(snapshot.config.expose, Expose::Inference { .. })
         && matches!(call.dialect, Dialect::Chat | Dialect::Completions);
-    let payload = Payload::new(&body, &asked, &route, counts);
+    let read = asked
+        .json()
+        .filter(|_| continuing::is_worth_it(&pool, only));
+    let asks_for_ids = read.is_some_and(|read| Plan::allows_ids(read, call.dialect));
+    let ids_in = asks_for_ids.then_some(&*pool);
+    let payload = Payload::new(&body, &asked, &route, counts, ids_in);
     let holder = ctx.holder();
     let exchange = Exchange {
         call,
@@ -129,6 +139,7 @@ async fn answer(
         holder: holder.as_ref(),
         usage: payload.usage_asked(),
         rename: None,
+        may_go_on: read.is_some_and(|read| Plan::allows(read, call.dialect)),
         only,
     };
     let mut rng = thread_rng();
@@ -136,23 +147,32 @@ async fn answer(
         let downstream = session.as_downstream_mut();
         tokio::select! {
             biased;
-            chosen = retry::choose(shared, &pool, prepared, &payload, &exchange, ctx, &mut rng) => chosen,
+            chosen = retry::choose(shared, &pool, prepared, &payload, &exchange, ctx, &mut rng, Way::New) => chosen,
             left = downstream.read_body_or_idle(true) => {
                 ctx.body.len = body.len;
                 return Err(Stop::ClientLeft(stream::left_error(left)));
             }
         }
     };
-    // An answer has begun: the body is not sent again, and a stream may be open for minutes.
-    ctx.body = body;
-    ctx.body.release();
+    // An answer has begun: the body is mostly not sent again, and a stream may be open for minutes.
+    ctx.body.len = body.len;
     let passed = match chosen {
         Chosen::Refused(error) => return Err(Stop::Refused(error)),
         Chosen::Answer(answer, lease) => {
             ctx.overhead = overhead(ctx, &answer);
             let answer = *answer;
             bind(shared, ctx, call, &answer, &lease);
-            stream::pass(session, ctx, answer, lease, call.dialect).await
+            let grounds = Grounds {
+                shared,
+                config: &snapshot.config,
+                pool: &pool,
+                call,
+                names: Names::new(&asked, &route),
+                credentials,
+                holder: holder.as_ref(),
+            };
+            let onward = grounds.onward(read.filter(|_| answer.events.is_some()), body);
+            stream::pass(session, ctx, answer, lease, call.dialect, onward).await
         }
         Chosen::Failed(held) => pass_failure(session, ctx, *held).await,
     };
@@ -165,7 +185,8 @@ fn credentials(snapshot: &Snapshot, pool: &Pool) -> Credentials {
     let mut endpoints = pool.endpoints.iter();
     if snapshot.keyring.is_some() {
         Credentials::Keep
-    } else if endpoints.any(|endpoint| endpoint.api_key.is_some()) {
+    } else if endpoints.any(|one| one.api_key.is_some() || one.max_in_flight.is_some()) {
+        // Where requests can wait, a reload may bring an endpoint with a key meanwhile.
         Credentials::UnlessOwn
     } else {
         Credentials::Pass
@@ -218,7 +239,8 @@ fn bind(shared: &Shared, ctx: &RequestCtx, call: Call, answer: &attempt::Answer,
 fn overhead(ctx: &RequestCtx, answer: &attempt::Answer) -> Option<std::time::Duration> {
     let read = ctx.body_read?;
     let to_send = answer.sent_at.saturating_duration_since(read);
-    (ctx.attempts == 1).then(|| to_send.saturating_sub(answer.connect.unwrap_or_default()))
+    let others = answer.connect.unwrap_or_default() + ctx.queue.unwrap_or_default();
+    (ctx.attempts == 1).then(|| to_send.saturating_sub(others))
 }
 
 /// Returns the connection to its endpoint's pool, if it can serve again.

@@ -6,25 +6,66 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::openai::Rename;
-use crate::openai::request::{Edit, apply};
-use crate::pool::Endpoint;
+use crate::openai::request::{Edit, Peeked, apply};
+use crate::pool::{Endpoint, Pool};
 use crate::routing::Route;
 
 use super::body::Body;
+use super::continuing;
 use super::events::UsageAsked;
 use super::peek::Asked;
+
+/// What the endpoints of a pool are sent.
+pub trait Bodies: Sync {
+    /// The body for this endpoint.
+    fn for_endpoint(&self, endpoint: &Endpoint) -> Sent<'_>;
+}
 
 /// What every endpoint's body is made of.
 pub struct Payload<'a> {
     pieces: &'a [Bytes],
     len: usize,
-    asked: &'a Asked,
-    /// What the engines call the model, but for endpoints that have a name of their own.
-    upstream_model: Option<&'a Arc<str>>,
-    /// The client's own name for it is put back into the answer.
+    names: Names<'a>,
+    /// The client's own name for the model is put back into the answer.
     restores: bool,
     usage: Option<Edit>,
     usage_asked: UsageAsked,
+    /// For endpoints that give the ids of tokens: the pool, so that it can tell which.
+    ids: Option<(&'a Pool, Edit)>,
+}
+
+/// What the endpoints call the model.
+#[derive(Clone, Copy)]
+pub struct Names<'a> {
+    asked: &'a Asked,
+    /// But for endpoints that have a name of their own.
+    upstream_model: Option<&'a Arc<str>>,
+}
+
+impl<'a> Names<'a> {
+    pub fn new(asked: &'a Asked, route: &Route<'a>) -> Self {
+        Self {
+            asked,
+            upstream_model: route.upstream_model,
+        }
+    }
+
+    /// As the client calls it.
+    pub fn public(&self) -> Option<&'a str> {
+        self.asked.model()
+    }
+
+    /// As this endpoint does, where that is another name.
+    pub fn for_endpoint<'e>(&self, endpoint: &'e Endpoint) -> Option<&'e str>
+    where
+        'a: 'e,
+    {
+        let public = self.public();
+        let upstream = endpoint.model.as_ref().or(self.upstream_model);
+        upstream
+            .map(|name| &**name)
+            .filter(|&name| public.is_some_and(|public| public != name))
+    }
 }
 
 /// The body for one endpoint.
@@ -36,8 +77,15 @@ pub struct Sent<'a> {
 }
 
 impl<'a> Payload<'a> {
-    /// `counts`: the gateway asks for the count of tokens of a stream that the client did not ask for.
-    pub fn new(body: &'a Body, asked: &'a Asked, route: &Route<'a>, counts: bool) -> Self {
+    /// `counts`: the gateway asks for the count of tokens of a stream that the client did not ask for. `ids_in`: it
+    /// asks for the ids of the tokens, in this pool.
+    pub fn new(
+        body: &'a Body,
+        asked: &'a Asked,
+        route: &Route<'a>,
+        counts: bool,
+        ids_in: Option<&'a Pool>,
+    ) -> Self {
         let read = asked.json();
         let usage = read
             .filter(|read| counts && read.stream == Some(true))
@@ -52,11 +100,11 @@ impl<'a> Payload<'a> {
         Self {
             pieces: &body.pieces,
             len: body.len,
-            asked,
-            upstream_model: route.upstream_model,
+            names: Names::new(asked, route),
             restores: route.rename_response,
             usage,
             usage_asked,
+            ids: ids_in.zip(read.map(Peeked::ask_for_token_ids)),
         }
     }
 
@@ -64,20 +112,22 @@ impl<'a> Payload<'a> {
     pub fn usage_asked(&self) -> UsageAsked {
         self.usage_asked
     }
+}
 
-    /// The body for this endpoint.
-    pub fn for_endpoint(&self, endpoint: &Endpoint) -> Sent<'a> {
-        let public = self.asked.model();
-        let upstream = endpoint.model.as_ref().or(self.upstream_model);
-        let upstream = upstream
-            .map(|name| &**name)
-            .filter(|&name| public.is_some_and(|public| public != name));
-        let name = upstream.and_then(|name| self.asked.rename(name));
+impl Bodies for Payload<'_> {
+    fn for_endpoint(&self, endpoint: &Endpoint) -> Sent<'_> {
+        let public = self.names.public();
+        let upstream = self.names.for_endpoint(endpoint);
+        let name = upstream.and_then(|name| self.names.asked.rename(name));
+        let ids = self.ids.as_ref();
+        let ids = ids.filter(|(pool, _)| continuing::gives_ids(pool, endpoint));
         let rename = match (upstream, public) {
             (Some(upstream), Some(public)) if self.restores => Rename::new(upstream, public),
             _ => None,
         };
-        let mut edits: Vec<Edit> = name.into_iter().chain(self.usage.clone()).collect();
+        let ids = ids.map(|(_, edit)| edit.clone());
+        let edits = name.into_iter().chain(self.usage.clone()).chain(ids);
+        let mut edits: Vec<Edit> = edits.collect();
         if edits.is_empty() {
             return Sent {
                 pieces: Cow::Borrowed(self.pieces),

@@ -8,20 +8,21 @@ use log::warn;
 use tokio::time::Instant;
 
 use crate::balance::RequestFacts;
+use crate::engine;
 use crate::openai::ApiError;
 use crate::openai::sse::ErrorEvent;
-use crate::pool::{EndpointState, Fault, Lease, Outcome, Pool, Tried, Unavailable};
+use crate::pool::{EndpointState, Fault, Lease, NoPlace, Outcome, Pool, Tried, lease_or_wait};
 use crate::server::Shared;
 use crate::telemetry::metrics::PoolMetrics;
 use crate::upstream::ResponseHead;
 
 use super::attempt::{Answer, Exchange, Failure, attempt, is_engine_failure, joined};
 use super::ctx::RequestCtx;
-use super::payload::Payload;
+use super::payload::Bodies;
 use super::request::Prepared;
 use super::tracing;
 
-/// What a client is told to wait when no endpoint can take its request.
+/// What a client is told to wait when no endpoint is there to take its request.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// What the client will be shown.
@@ -48,13 +49,7 @@ impl Held {
     /// An engine that is full is not broken.
     fn is_full_queue(&self) -> bool {
         match self {
-            Self::Answer { head, body, .. } => {
-                // vLLM's and SGLang's own words; a 503 may mean other things.
-                head.status == 503
-                    && [&b"currently busy"[..], b"queue is full"]
-                        .iter()
-                        .any(|words| memchr::memmem::find(body, words).is_some())
-            }
+            Self::Answer { head, body, .. } => engine::says_queue_is_full(head.status, body),
             Self::Event(event) => event.overloaded,
         }
     }
@@ -62,7 +57,8 @@ impl Held {
 
 /// One request's way from endpoint to endpoint.
 struct Journey<'a> {
-    pool: &'a Arc<Pool>,
+    /// Of a newer epoch, if it had to wait and there was a reload meanwhile.
+    pool: Arc<Pool>,
     metrics: &'a PoolMetrics,
     ctx: &'a mut RequestCtx,
     tried: Tried,
@@ -71,48 +67,63 @@ struct Journey<'a> {
     /// Failures that count only if another endpoint then does better.
     doubted: Vec<(Arc<EndpointState>, Fault)>,
     last_fault: Option<Fault>,
-    /// Retries that count: a refused connect is free.
-    charged: u32,
     first_byte: Duration,
 }
 
+/// Why endpoints are asked.
+pub enum Way {
+    /// A request has come.
+    New,
+    /// The rest of a stream is wanted, but not from these.
+    Onward(Tried),
+}
+
+#[expect(
+    clippy::too_many_arguments,
+    reason = "what a request is made of comes from many places"
+)]
 /// Chooses, sends and waits, endpoint after endpoint, until there is something to show.
 pub async fn choose(
     shared: &Shared,
     pool: &Arc<Pool>,
     mut prepared: Prepared,
-    payload: &Payload<'_>,
+    bodies: &dyn Bodies,
     exchange: &Exchange<'_>,
     ctx: &mut RequestCtx,
     rng: &mut fastrand::Rng,
+    way: Way,
 ) -> Chosen {
-    pool.retry_budget.deposit(Instant::now());
+    let tried = match (way, exchange.only) {
+        (Way::Onward(tried), _) => tried,
+        (Way::New, only) => {
+            pool.retry_budget.deposit(Instant::now());
+            only.map_or_else(Tried::new, |only| {
+                Tried::all_but(only, pool.endpoints.len())
+            })
+        }
+    };
     let facts = RequestFacts::default();
+    let only = exchange.only.map(|only| pool.endpoints[only].state.id);
     let mut journey = Journey {
-        pool,
+        pool: Arc::clone(pool),
         metrics: shared.pool_metrics(pool),
         ctx,
-        tried: match exchange.only {
-            Some(only) => Tried::all_but(only, pool.endpoints.len()),
-            None => Tried::new(),
-        },
+        tried,
         last: None,
         doubted: Vec::new(),
         last_fault: None,
-        charged: 0,
         first_byte: pool.timeouts.first_byte,
     };
     loop {
-        let now = Instant::now();
-        let lease = match pool.lease(&facts, &journey.tried, now, rng) {
+        let lease = match journey.lease(only, &facts, rng).await {
             Ok(lease) => lease,
-            Err(unavailable) => return journey.give_up(unavailable),
+            Err(none) => return journey.give_up(none),
         };
         journey.tried.insert(lease.index());
         journey.ctx.attempts += 1;
-        journey.ctx.endpoint = Some((Arc::clone(pool), lease.index()));
-        let sent = payload.for_endpoint(lease.endpoint());
-        let context = tracing::attempt(journey.ctx, lease.endpoint(), now);
+        journey.ctx.endpoint = Some((Arc::clone(lease.pool()), lease.index()));
+        let sent = bodies.for_endpoint(lease.endpoint());
+        let context = tracing::attempt(journey.ctx, lease.endpoint(), Instant::now());
         let head = match prepared.for_endpoint(lease.endpoint(), sent.len, context.as_deref()) {
             Ok(head) => head,
             Err(problem) => {
@@ -128,7 +139,7 @@ pub async fn choose(
             &lease,
             &exchange,
             head,
-            shared.endpoint_metrics(pool, &lease),
+            shared.endpoint_metrics(lease.pool(), &lease),
         )
         .await;
         match journey.judge(result, lease, &exchange) {
@@ -144,6 +155,16 @@ enum Step {
 }
 
 impl Journey<'_> {
+    async fn lease(
+        &mut self,
+        only: Option<u64>,
+        facts: &RequestFacts,
+        rng: &mut fastrand::Rng,
+    ) -> Result<Lease, NoPlace> {
+        let (pool, tried) = (&mut self.pool, &mut self.tried);
+        lease_or_wait(pool, tried, only, facts, &mut self.ctx.queue, rng).await
+    }
+
     fn judge(
         &mut self,
         result: Result<Answer, Failure>,
@@ -254,11 +275,11 @@ impl Journey<'_> {
     }
 
     fn may_retry(&mut self, reason: &str, now: Instant) -> bool {
-        if self.charged >= self.pool.retries || !self.pool.has_untried(&self.tried) {
+        if self.ctx.retries >= self.pool.retries || !self.pool.has_untried(&self.tried) {
             return false;
         }
         let allowed = self.pool.retry_budget.withdraw(now);
-        self.charged += u32::from(allowed);
+        self.ctx.retries += u32::from(allowed);
         if !allowed {
             self.metrics.retry_budget_exhausted.inc();
             log::debug!(
@@ -279,15 +300,13 @@ impl Journey<'_> {
         );
     }
 
-    fn give_up(mut self, unavailable: Unavailable) -> Chosen {
+    fn give_up(mut self, none: NoPlace) -> Chosen {
         if self.last.is_some() || self.last_fault.is_some_and(|f| !f.is_connect()) {
             return self.exhausted();
         }
-        Chosen::Refused(match unavailable {
-            Unavailable::AllAtCap => ApiError::Overloaded {
-                retry_after: RETRY_AFTER,
-            },
-            Unavailable::AllDown | Unavailable::AllTried => ApiError::NoEndpointAvailable {
+        Chosen::Refused(match none {
+            NoPlace::Busy { retry_after } => ApiError::Overloaded { retry_after },
+            NoPlace::AllDown | NoPlace::AllTried => ApiError::NoEndpointAvailable {
                 retry_after: RETRY_AFTER,
             },
         })

@@ -4,6 +4,7 @@
 //! poll and without a copy. That is possible where nothing but chunks stands between the answer and the
 //! socket: HTTP/1.1 without TLS. All that is not one whole event after the other goes through the session.
 
+use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
@@ -17,9 +18,11 @@ use pingora_proxy::Session;
 use tokio::time::{Instant, Sleep};
 
 use crate::listener::{Bell, ClientIo};
+use crate::openai::continuation::Alike;
 use crate::openai::sse::Seen;
 use crate::pool::{EndpointState, Fault};
 use crate::telemetry::metrics::Intervals;
+use crate::upstream::lent::FRONT;
 use crate::upstream::{Came, Connection, Lent, ReadError};
 
 use super::events::Events;
@@ -44,13 +47,14 @@ pub struct Patience<'a> {
 }
 
 impl<'a> Patience<'a> {
-    /// `alarm` is to fire after `timeout`. `first_content`: when a stream's first content event came.
+    /// `alarm` is to fire after `timeout`. `so_far`: the times between the content events that came before, and when
+    /// the last one did.
     pub fn new(
         timeout: Duration,
         alarm: Pin<&'a mut Sleep>,
         recall: Recall<'a>,
         engine: &'a EndpointState,
-        first_content: Option<Instant>,
+        (intervals, last_content): (Intervals, Option<Instant>),
     ) -> Self {
         Self {
             timeout,
@@ -58,8 +62,8 @@ impl<'a> Patience<'a> {
             alarm,
             recall: Some(recall),
             engine,
-            intervals: Intervals::default(),
-            last_content: first_content,
+            intervals,
+            last_content,
         }
     }
 
@@ -67,9 +71,9 @@ impl<'a> Patience<'a> {
         self.timeout
     }
 
-    /// The times between the content events that came.
-    pub fn into_intervals(self) -> Intervals {
-        self.intervals
+    /// The times between the content events that came, and when the last one did.
+    pub fn into_intervals(self) -> (Intervals, Option<Instant>) {
+        (self.intervals, self.last_content)
     }
 
     /// The engine went on, with so many content events.
@@ -219,14 +223,40 @@ struct Sent {
     progress: Option<u32>,
 }
 
+impl Sent {
+    fn content(bytes: usize, events: u32) -> Self {
+        Self {
+            bytes,
+            progress: Some(events),
+        }
+    }
+}
+
 /// Sends one piece, or says in `stop` what is to be done with it.
 fn send_one(
     socket: &ClientIo,
     lent: Lent<'_>,
     is_last: bool,
-    events: Option<&mut Events>,
+    mut events: Option<&mut Events>,
     stop: &mut Option<Stop>,
 ) -> Sent {
+    if !is_last
+        && !socket.has_gathered()
+        && let Some(events) = events.as_deref_mut()
+    {
+        match alike(&lent, events) {
+            Alike::No => {}
+            Alike::AsTheyAre(content) => {
+                let bytes = lent.payload().len();
+                send_chunk(socket, lent.into_chunk(), stop);
+                return Sent::content(bytes, content);
+            }
+            Alike::Rewritten(content) => {
+                let bytes = REWRITTEN.with_borrow_mut(|room| send_rewritten(socket, room, stop));
+                return Sent::content(bytes, content);
+            }
+        }
+    }
     let bytes = lent.payload().len();
     let mut progress = Some(0);
     // The last bytes leave together with the end of the answer, which the session writes.
@@ -246,19 +276,49 @@ fn send_one(
         *stop = Some(Stop::Next(next));
         return Sent::default();
     }
-    let chunk = lent.into_chunk();
+    send_chunk(socket, lent.into_chunk(), stop);
+    Sent { bytes, progress }
+}
+
+thread_local! {
+    /// Room for what is sent in the place of what came.
+    static REWRITTEN: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Whether the piece is one that the client gets without its being read.
+fn alike(lent: &Lent<'_>, events: &mut Events) -> Alike {
+    if events.continuable().is_none() {
+        return Alike::No;
+    }
+    REWRITTEN.with_borrow_mut(|room| {
+        room.clear();
+        room.resize(FRONT, 0);
+        events.take_alike(lent.payload(), room)
+    })
+}
+
+/// Sends what was written behind the front room as one chunk; gives the bytes of it.
+fn send_rewritten(socket: &ClientIo, room: &mut Vec<u8>, stop: &mut Option<Stop>) -> usize {
+    let end = room.len();
+    if end > FRONT {
+        room.extend_from_slice(b"\r\n");
+        send_chunk(socket, Lent::new(room, FRONT..end).into_chunk(), stop);
+    }
+    end - FRONT
+}
+
+fn send_chunk(socket: &ClientIo, chunk: &[u8], stop: &mut Option<Stop>) {
     let taken = match socket.try_send_past(chunk) {
         Ok(taken) => taken,
         Err(e) if e.kind() == io::ErrorKind::WouldBlock => 0,
         Err(e) => {
             *stop = Some(Stop::Next(Next::Left(left(e))));
-            return Sent::default();
+            return;
         }
     };
     if taken < chunk.len() {
         *stop = Some(Stop::Full(Bytes::copy_from_slice(&chunk[taken..])));
     }
-    Sent { bytes, progress }
 }
 
 /// Sends what a socket that was full has not taken.

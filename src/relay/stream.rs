@@ -14,20 +14,19 @@ use tokio::time::Instant;
 use crate::listener::{Bell, Writes};
 use crate::openai::sse::Ending;
 use crate::openai::{ApiError, Call, Dialect, Usage};
-use crate::pool::{Fault, Lease, Outcome};
+use crate::pool::{EndpointState, Fault, Lease, Outcome};
 use crate::upstream::{Connection, ReadError};
 
 use super::attempt::{Answer, fault_of, joined};
+use super::continuing::Onward;
 use super::ctx::{End, RequestCtx, Tokens};
 use super::events::{Events, Failed};
 use super::respond::{self, Framing};
 use super::straight::{self, Lost, Next, Patience};
+use super::turn::{self, Turn};
 
 /// h2: RST_STREAM overtakes DATA that was just written, so the error event gets a moment to leave.
 const H2_RESET_DELAY: Duration = Duration::from_millis(20);
-/// How long a stream that has to stay may be silent on an endpoint that was recalled: one that is shutting down
-/// may still finish it, one that is dead never says so.
-const RECALLED_SILENCE: Duration = Duration::from_secs(30);
 /// HTTP/1.0: an RST drops what the peer has not taken yet, so the error event gets a moment.
 const H1_RESET_DELAY: Duration = Duration::from_millis(100);
 
@@ -36,6 +35,7 @@ struct Pace {
     client: Option<Arc<crate::listener::Connection>>,
     /// Between head and end.
     between: Writes,
+    framing: Framing,
 }
 
 impl Pace {
@@ -53,7 +53,7 @@ impl Drop for Pace {
 }
 
 /// Why a stream that was being shown did not come to its own end.
-enum Broken {
+pub enum Broken {
     Upstream {
         fault: Fault,
         detail: String,
@@ -62,8 +62,12 @@ enum Broken {
     Told {
         by_client: bool,
     },
+    /// The engine that went on gave another answer than the client has seen.
+    Diverged,
     Client(Box<pingora::Error>),
 }
+
+pub type Shown = std::result::Result<(), Broken>;
 
 impl From<Failed> for Broken {
     fn from(failed: Failed) -> Self {
@@ -77,24 +81,30 @@ impl From<Failed> for Broken {
     }
 }
 
-/// Passes the answer to the client. `Err` ends the client's connection uncleanly.
+/// Passes the answer to the client. `Err` ends the client's connection uncleanly. `onward`: what a stream needs to
+/// go on elsewhere when it breaks.
 pub async fn pass(
     session: &mut Session,
     ctx: &mut RequestCtx,
     answer: Answer,
     lease: Lease,
     dialect: Dialect,
+    mut onward: Option<Onward<'_>>,
 ) -> Result<()> {
     let Answer {
-        mut connection,
+        connection,
         head,
-        held,
-        is_whole,
+        mut held,
+        mut is_whole,
         mut events,
-        failed,
+        mut failed,
         first_content,
+        charge,
         ..
     } = answer;
+    if let Some(events) = &mut events {
+        held = turn::begin(&mut onward, &lease, events, held);
+    }
     let is_head = session.req_header().method == http::Method::HEAD;
     let framing = framing(
         &head,
@@ -108,6 +118,7 @@ pub async fn pass(
     ctx.status = Some(head.status);
     if events.is_some() {
         ctx.ttft = first_content.map(|at| at - ctx.started);
+        ctx.last_content = first_content;
     }
     let response = respond::relayed_head(&head, session, framing, ctx)?;
     let is_kept = ctx.call.is_some_and(Call::is_for_kept_answer);
@@ -122,8 +133,9 @@ pub async fn pass(
         } else {
             Writes::Gathered
         },
+        framing,
     };
-    let shown = show(
+    let mut shown = show(
         session,
         ctx,
         response,
@@ -131,27 +143,46 @@ pub async fn pass(
         is_whole && failed.is_none(),
         &pace,
     )
-    .await;
-    let result = match (shown, failed) {
-        (Err(e), _) => Err(Broken::Client(e)),
-        (Ok(()), Some(failed)) => Err(failed.into()),
-        (Ok(()), None) if is_whole => finish(session, ctx, events.as_mut()).await,
-        (Ok(()), None) => {
-            relay(
-                session,
-                ctx,
-                &mut connection,
-                events.as_mut(),
-                &lease,
-                &pace,
-                framing,
-            )
-            .await
+    .await
+    .map_err(Broken::Client);
+    drop((held, charge));
+    let mut place = Place { connection, lease };
+    let (result, place) = loop {
+        let result = match (shown, failed) {
+            (Err(broken), _) => Err(broken),
+            (Ok(()), Some(failed)) => Err(failed.into()),
+            (Ok(()), None) if is_whole => finish(session, ctx, events.as_mut()).await,
+            (Ok(()), None) => {
+                let events = events.as_mut();
+                let onward = onward.as_ref();
+                relay(session, ctx, &mut place, events, &pace, onward).await
+            }
+        };
+        let (Some(onward), Some(so_far)) = (&onward, &mut events) else {
+            break (result, Some(place));
+        };
+        match turn::turn(session, ctx, onward, so_far, place, result).await {
+            Turn::Over(result, place) => break (result, place),
+            Turn::On(stretch) => {
+                let piece;
+                (place, piece) = (stretch.place, stretch.piece);
+                (is_whole, failed) = (stretch.is_whole, stretch.failed);
+                shown = match so_far.has_diverged() {
+                    true => Err(Broken::Diverged),
+                    false => write(session, ctx, piece).await,
+                };
+            }
         }
     };
     count_tokens(ctx, events.as_ref().filter(|_| !is_kept));
     let told_as = events.is_some().then_some(dialect);
-    conclude(session, ctx, result, connection, lease, told_as).await
+    conclude(session, ctx, result, place, told_as).await
+}
+
+/// Where an answer comes from.
+pub struct Place {
+    pub connection: Connection,
+    pub lease: Lease,
 }
 
 /// What a stream cost, however it ended: by the engine's count, else by its events, each of which has one
@@ -160,7 +191,7 @@ fn count_tokens(ctx: &mut RequestCtx, events: Option<&Events>) {
     let Some(events) = events else {
         return;
     };
-    let counted = events.usage().unwrap_or_default();
+    let counted = events.counted().unwrap_or_default();
     let completion = counted.completion.or(Some(events.content()));
     ctx.tokens = Tokens {
         usage: Usage {
@@ -176,29 +207,30 @@ fn count_tokens(ctx: &mut RequestCtx, events: Option<&Events>) {
 async fn conclude(
     session: &mut Session,
     ctx: &mut RequestCtx,
-    result: std::result::Result<(), Broken>,
-    connection: Connection,
-    lease: Lease,
+    result: Shown,
+    place: Option<Place>,
     told_as: Option<Dialect>,
 ) -> Result<()> {
     match result {
         Ok(()) => {
             let now = Instant::now();
-            super::give_back(&lease, connection, now);
             let is_well = ctx.status.is_some_and(|status| status < 400);
-            lease.settle(
-                if is_well {
-                    Outcome::Completed
-                } else {
-                    Outcome::Neutral
-                },
-                now,
-            );
+            if let Some(Place { connection, lease }) = place {
+                super::give_back(&lease, connection, now);
+                lease.settle(
+                    if is_well {
+                        Outcome::Completed
+                    } else {
+                        Outcome::Neutral
+                    },
+                    now,
+                );
+            }
             ctx.end = End::Complete;
             Ok(())
         }
         Err(Broken::Client(e)) => {
-            lease.settle(Outcome::Abandoned, Instant::now());
+            settle(place, Outcome::Abandoned);
             ctx.fail(End::ClientLeft, "the client left");
             Err(e)
         }
@@ -209,26 +241,49 @@ async fn conclude(
             } else {
                 Outcome::Failed(Fault::ErrorEvent)
             };
-            lease.settle(outcome, Instant::now());
-            drop(connection);
+            settle(place, outcome);
+            if !by_client && told_as.is_some() {
+                ctx.cut.get_or_insert("refused");
+            }
             ctx.fail(End::UpstreamCut, "error_event");
             end_unclean(session, ctx).await
         }
-        Err(Broken::Upstream { fault, detail }) => {
-            warn!(
-                "endpoint {}: {} in the middle of an answer: {detail}",
-                lease.endpoint().name,
-                fault.reason()
-            );
-            let read_timeout = lease.pool().timeouts.read;
-            lease.settle(Outcome::Failed(fault), Instant::now());
-            drop(connection);
-            ctx.fail(End::UpstreamCut, fault.reason());
+        Err(Broken::Diverged) => {
+            settle(place, Outcome::Neutral);
+            ctx.cut = Some("failed");
+            ctx.fail(End::UpstreamCut, "diverged");
             if let Some(dialect) = told_as {
-                tell(session, ctx, fault, read_timeout, dialect).await;
+                tell(session, ctx, &ApiError::UpstreamFailed, dialect).await;
             }
             end_unclean(session, ctx).await
         }
+        Err(Broken::Upstream { fault, detail }) => {
+            let mut error = ApiError::UpstreamFailed;
+            if let Some(Place { lease, .. }) = &place {
+                warn!(
+                    "endpoint {}: {} in the middle of an answer: {detail}",
+                    lease.endpoint().name,
+                    fault.reason()
+                );
+                if fault == Fault::ReadTimedOut {
+                    let after = lease.pool().timeouts.read;
+                    error = ApiError::UpstreamTimeout { after };
+                }
+            }
+            settle(place, turn::outcome_of(fault));
+            ctx.fail(End::UpstreamCut, fault.reason());
+            if let Some(dialect) = told_as {
+                ctx.cut.get_or_insert("refused");
+                tell(session, ctx, &error, dialect).await;
+            }
+            end_unclean(session, ctx).await
+        }
+    }
+}
+
+fn settle(place: Option<Place>, outcome: Outcome) {
+    if let Some(place) = place {
+        place.lease.settle(outcome, Instant::now());
     }
 }
 
@@ -287,30 +342,51 @@ async fn show(
 async fn relay(
     session: &mut Session,
     ctx: &mut RequestCtx,
-    connection: &mut Connection,
+    place: &mut Place,
     events: Option<&mut Events>,
-    lease: &Lease,
     pace: &Pace,
-    framing: Framing,
-) -> std::result::Result<(), Broken> {
+    onward: Option<&Onward<'_>>,
+) -> Shown {
+    let Place { connection, lease } = place;
+    let lease = &*lease;
     let read_timeout = lease.pool().timeouts.read;
     let alarm = pin!(tokio::time::sleep(read_timeout));
     let recall = pin!(lease.recalled());
-    let first_content = ctx.ttft.map(|ttft| ctx.started + ttft);
     let engine = &lease.endpoint().state;
-    let mut patience = Patience::new(read_timeout, alarm, recall, engine, first_content);
+    let so_far = (std::mem::take(&mut ctx.intervals), ctx.last_content);
+    let mut patience = Patience::new(read_timeout, alarm, recall, engine, so_far);
+    let leaves = Leaves { onward, engine };
     let relayed = pass_on(
         session,
         ctx,
         connection,
         events,
         pace,
-        framing,
         &mut patience,
+        &leaves,
     )
     .await;
-    ctx.intervals = patience.into_intervals();
+    (ctx.intervals, ctx.last_content) = patience.into_intervals();
     relayed
+}
+
+/// Whether a stream leaves an endpoint that is recalled.
+struct Leaves<'a> {
+    onward: Option<&'a Onward<'a>>,
+    engine: &'a EndpointState,
+}
+
+impl Leaves<'_> {
+    fn may(&self, events: Option<&mut Events>) -> bool {
+        let kept = events.and_then(Events::continuable);
+        match (self.onward, kept) {
+            (Some(onward), Some(kept)) => {
+                let kept = &kept.kept;
+                kept.is_finished() || kept.can_go_on() && onward.has_other(kept, self.engine.id)
+            }
+            _ => false,
+        }
+    }
 }
 
 async fn pass_on(
@@ -319,14 +395,14 @@ async fn pass_on(
     connection: &mut Connection,
     mut events: Option<&mut Events>,
     pace: &Pace,
-    framing: Framing,
     patience: &mut Patience<'_>,
-) -> std::result::Result<(), Broken> {
+    leaves: &Leaves<'_>,
+) -> Shown {
     let send_timeout = ctx.send_timeout();
     let mut bell = Bell::new();
     loop {
         let mut next = Next::Heard;
-        if let Some(socket) = straight::socket(session, framing) {
+        if let Some(socket) = straight::socket(session, pace.framing) {
             next = straight::pass(
                 socket,
                 connection,
@@ -349,9 +425,16 @@ async fn pass_on(
                 Some((Ending::Whole, _)) => return Ok(()),
                 _ => return Err(broken(&e)),
             },
+            Next::Lost(Lost::Recalled(fault)) if leaves.may(events.as_deref_mut()) => {
+                return Err(Broken::Upstream {
+                    fault,
+                    detail: "the endpoint was recalled".into(),
+                });
+            }
             Next::Lost(Lost::Recalled(Fault::Drained)) => continue,
             Next::Lost(Lost::Recalled(_)) => {
-                patience.shorten(RECALLED_SILENCE);
+                // One that is shutting down may still finish it, one that is dead never says so.
+                patience.shorten(leaves.engine.settings().health.stall);
                 continue;
             }
             Next::Lost(Lost::Silent) => {
@@ -374,6 +457,9 @@ async fn pass_on(
             progress = straight::progress(&passed.seen);
             piece = passed.shown;
             failed = passed.failed;
+            if events.has_diverged() {
+                return Err(Broken::Diverged);
+            }
         }
         if let Some(content_events) = progress {
             patience.progressed(content_events);
@@ -414,28 +500,22 @@ async fn through_session(
 }
 
 /// A stream that ends without its end is cut, however cleanly the connection did.
-async fn finish(
-    session: &mut Session,
-    ctx: &mut RequestCtx,
-    events: Option<&mut Events>,
-) -> std::result::Result<(), Broken> {
-    let Some((ending, rest)) = events.map(Events::finish) else {
+async fn finish(session: &mut Session, ctx: &mut RequestCtx, events: Option<&mut Events>) -> Shown {
+    let Some(events) = events else {
         return Ok(());
     };
+    let (ending, rest) = events.finish();
     if ending == Ending::Cut {
         return Err(Broken::Upstream {
             fault: Fault::ConnectionLost,
             detail: "the stream ended without finish_reason or its last event".into(),
         });
     }
+    let rest = events.dress_renamed(rest);
     write(session, ctx, rest).await
 }
 
-async fn write(
-    session: &mut Session,
-    ctx: &mut RequestCtx,
-    piece: Bytes,
-) -> std::result::Result<(), Broken> {
+pub async fn write(session: &mut Session, ctx: &mut RequestCtx, piece: Bytes) -> Shown {
     if piece.is_empty() {
         return Ok(());
     }
@@ -455,19 +535,7 @@ fn broken(error: &ReadError) -> Broken {
 }
 
 /// Tells the client in its API's own way that the rest will not come.
-async fn tell(
-    session: &mut Session,
-    ctx: &mut RequestCtx,
-    fault: Fault,
-    read_timeout: Duration,
-    dialect: Dialect,
-) {
-    let error = match fault {
-        Fault::ReadTimedOut => ApiError::UpstreamTimeout {
-            after: read_timeout,
-        },
-        _ => ApiError::UpstreamFailed,
-    };
+async fn tell(session: &mut Session, ctx: &mut RequestCtx, error: &ApiError, dialect: Dialect) {
     // A blank line first: of an event too long to be read the client may have the beginning.
     let mut event = b"\n\n".to_vec();
     event.extend_from_slice(&error.event(dialect));

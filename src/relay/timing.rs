@@ -17,6 +17,8 @@ pub const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 /// What is known of a request's times when the head of its answer is written.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 struct Timing {
+    /// In the pool's queue.
+    queue: Duration,
     /// Until a connection to the engine stood; none on one that was open.
     connect: Option<Duration>,
     /// From the request's head to the first content of a stream, or to this answer's head.
@@ -33,11 +35,13 @@ pub fn is_asked(headers: &HeaderMap) -> bool {
 /// The value of the field.
 pub fn value(ctx: &RequestCtx, now: Instant) -> Option<HeaderValue> {
     let so_far = now.saturating_duration_since(ctx.started);
+    let queue = ctx.queue.unwrap_or_default();
     let timing = Timing {
+        queue,
         connect: ctx.connect,
         first_byte: ctx.ttft.unwrap_or(so_far),
         gateway: match ctx.attempts {
-            0 => Some(so_far),
+            0 => Some(so_far.saturating_sub(queue)),
             _ => ctx.overhead,
         },
     };
@@ -48,9 +52,8 @@ impl Timing {
     /// In milliseconds, as the specification has them.
     fn text(&self) -> String {
         let mut text = String::with_capacity(96);
-        // A request that finds no endpoint free is refused: nothing waits in the gateway.
         let metrics = [
-            ("queue", Some(Duration::ZERO)),
+            ("queue", Some(self.queue)),
             ("connect", self.connect),
             ("ttfb", Some(self.first_byte)),
             ("gateway", self.gateway),
@@ -75,15 +78,17 @@ mod tests {
     #[test]
     fn what_is_not_known_is_left_out() {
         let timing = Timing {
+            queue: Duration::from_micros(8_250),
             connect: Some(Duration::from_micros(412)),
             first_byte: Duration::from_millis(1530),
             gateway: Some(Duration::from_nanos(98_400)),
         };
         assert_eq!(
             timing.text(),
-            "queue;dur=0.000, connect;dur=0.412, ttfb;dur=1530.000, gateway;dur=0.098"
+            "queue;dur=8.250, connect;dur=0.412, ttfb;dur=1530.000, gateway;dur=0.098"
         );
         let reused = Timing {
+            queue: Duration::ZERO,
             connect: None,
             gateway: None,
             ..timing

@@ -11,7 +11,7 @@ use crate::pool::{Endpoint, Pool};
 use crate::relay::{Bindings, BodyMemory};
 use crate::snapshot::{ModelScope, SnapshotCell};
 use crate::telemetry::metrics::{
-    EndpointMetrics, EndpointSample, KeyMetrics, ModelMetrics, PoolMetrics, Sources,
+    EndpointMetrics, EndpointSample, KeyMetrics, ModelMetrics, PoolMetrics, QueueSample, Sources,
 };
 use crate::telemetry::tracing::Tracer;
 use crate::telemetry::{AccessLog, Metrics};
@@ -32,8 +32,10 @@ impl Shared {
         let snapshot = Arc::new(snapshot);
         let body_memory = Arc::new(BodyMemory::default());
         let (endpoints_of, bodies) = (Arc::clone(&snapshot), Arc::clone(&body_memory));
+        let queues_of = Arc::clone(&snapshot);
         metrics.read_from(Sources {
             endpoints: Box::new(move || samples(&endpoints_of)),
+            queues: Box::new(move || queues(&queues_of)),
             body_bytes: Box::new(move || bodies.total() as u64),
         });
         metrics.config_epoch.set(1);
@@ -126,6 +128,15 @@ fn samples(cell: &SnapshotCell) -> Vec<EndpointSample> {
             up: endpoint.state.is_up(),
             removals: endpoint.state.removals(),
         })
+    });
+    each.collect()
+}
+
+fn queues(cell: &SnapshotCell) -> Vec<QueueSample> {
+    let snapshot = cell.load();
+    let each = snapshot.pools.iter().map(|pool| QueueSample {
+        pool: Arc::clone(&pool.name),
+        depth: pool.queue.depth() as u64,
     });
     each.collect()
 }

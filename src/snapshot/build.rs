@@ -182,6 +182,7 @@ impl<'a> Builder<'a> {
             let settings = Arc::new(Settings {
                 name: Arc::from(name),
                 health: pool.health.clone(),
+                engine: pool.engine,
                 api_key: endpoint.api_key.clone(),
             });
             let state = self.state(pool, endpoint, address, &settings)?;

@@ -140,6 +140,7 @@ impl Diff {
             note(format!("retries {} -> {}", old.retries, new.retries));
         }
         for (differs, key) in [
+            (old.queue != new.queue, "queue"),
             (old.retry_budget != new.retry_budget, "retry_budget"),
             (old.tls != new.tls, "tls"),
             (old.health != new.health, "health"),

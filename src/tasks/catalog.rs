@@ -5,7 +5,6 @@
 //! answers has no part in its health; one that is down, or answers with something else, is known by what it
 //! said last.
 
-use std::fmt;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,12 +13,12 @@ use async_trait::async_trait;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
-use crate::openai::models::{Catalog, Odd};
+use crate::openai::models::Catalog;
 use crate::pool::EndpointState;
 use crate::snapshot::SnapshotCell;
-use crate::upstream::{ConnectError, Connection, HeadError, HeadLimits, ReadError};
 
-use super::{per_endpoint, request};
+use super::per_endpoint::{self, jittered};
+use super::request::{self, Failure, Question};
 
 const PATH: &str = "/v1/models";
 /// Between two answers, give or take a tenth.
@@ -40,33 +39,6 @@ pub trait Ask: Send + Sync + 'static {
     async fn ask(&self, endpoint: &EndpointState, deadline: Instant) -> Result<Catalog, Failure>;
 }
 
-/// Why there is no answer.
-#[derive(Debug)]
-pub enum Failure {
-    Unsendable(HeadError),
-    Connect(ConnectError),
-    Read(ReadError),
-    Status(u16),
-    /// Longer than 1 MiB.
-    TooLong,
-    Odd(Odd),
-    TimedOut,
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Unsendable(error) => error.fmt(f),
-            Self::Connect(error) => error.fmt(f),
-            Self::Read(error) => error.fmt(f),
-            Self::Status(status) => write!(f, "status {status}"),
-            Self::TooLong => write!(f, "the answer is longer than {LONGEST} bytes"),
-            Self::Odd(odd) => odd.fmt(f),
-            Self::TimedOut => f.write_str("no answer in time"),
-        }
-    }
-}
-
 /// GET on a fresh connection.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct HttpAsk;
@@ -74,30 +46,14 @@ pub struct HttpAsk;
 #[async_trait]
 impl Ask for HttpAsk {
     async fn ask(&self, endpoint: &EndpointState, deadline: Instant) -> Result<Catalog, Failure> {
-        let head = request::get(endpoint, PATH, "application/json").map_err(Failure::Unsendable)?;
-        let left = deadline.saturating_duration_since(Instant::now());
-        let mut connection = Connection::connect(&endpoint.target, left)
-            .await
-            .map_err(Failure::Connect)?;
-        let exchange = async {
-            // An early answer makes the sending fail, and is an answer.
-            let _ = connection.send(&head, &[]).await;
-            let head = connection.read_head(HeadLimits::default()).await;
-            let head = head.map_err(Failure::Read)?;
-            if head.status != 200 {
-                return Err(Failure::Status(head.status));
-            }
-            let mut answer = Vec::new();
-            while let Some(piece) = connection.read_body().await.map_err(Failure::Read)? {
-                if answer.len() + piece.len() > LONGEST {
-                    return Err(Failure::TooLong);
-                }
-                answer.extend_from_slice(&piece);
-            }
-            Catalog::parse(&answer).map_err(Failure::Odd)
+        let question = Question {
+            path: PATH,
+            accept: "application/json",
+            json: None,
         };
-        let answer = timeout_at(deadline, exchange).await;
-        answer.unwrap_or(Err(Failure::TimedOut))
+        let reply = request::ask(endpoint, question, deadline).await?;
+        let answer = reply.whole(LONGEST).await?;
+        Catalog::parse(&answer).map_err(|odd| Failure::Odd(odd.to_string()))
     }
 }
 
@@ -199,10 +155,6 @@ async fn once(endpoint: &EndpointState, ask: &dyn Ask, places: &Semaphore) -> Re
 fn note(endpoint: &EndpointState, failure: &Failure) {
     let name = &endpoint.settings().name;
     log::debug!("endpoint {name} does not say what it serves: GET {PATH}: {failure}");
-}
-
-fn jittered(duration: Duration) -> Duration {
-    duration.mul_f64(0.9 + fastrand::f64() * 0.2)
 }
 
 #[cfg(test)]

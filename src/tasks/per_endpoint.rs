@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::task::{AbortHandle, JoinSet};
 
@@ -52,6 +53,11 @@ pub async fn keep<F>(
             }
         }
     }
+}
+
+/// `duration`, give or take a tenth, so that gateways and endpoints do not fall into step.
+pub fn jittered(duration: Duration) -> Duration {
+    duration.mul_f64(0.9 + fastrand::f64() * 0.2)
 }
 
 #[derive(Default)]

@@ -1,5 +1,5 @@
 //! Active health checks: asks every endpoint for `health.path`, when its
-//! [health](crate::pool::health) says it is time.
+//! [health](crate::pool::health) says it is time, and one that has been out also for a proof that it serves.
 //!
 //! The request goes over the gateway's own upstream leg and not over `pingora-load-balancing`'s
 //! `HttpHealthCheck`. That one can be called from a prober of one's own, and would do for plain HTTP
@@ -16,13 +16,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tokio::time::{Instant, sleep_until, timeout, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::pool::{EndpointState, ProbeFailure};
 use crate::snapshot::SnapshotCell;
-use crate::upstream::{ConnectError, Connection, HeadLimits};
+use crate::upstream::ConnectError;
 
-use super::{per_endpoint, request};
+use super::canary::{self, Canary, HttpCanary, Sign};
+use super::catalog::{Ask, HttpAsk};
+use super::per_endpoint;
+use super::request::{self, Failure, Question};
 
 /// Asks an endpoint whether it is well.
 #[async_trait]
@@ -30,6 +33,9 @@ pub trait Probe: Send + Sync + 'static {
     /// Has its answer by `deadline`; after that the prober drops it and takes it for
     /// [`ProbeFailure::TimedOut`].
     async fn probe(&self, endpoint: &EndpointState, deadline: Instant) -> Result<(), ProbeFailure>;
+
+    /// Asks an endpoint that is well, and has been out, to prove that it serves. Takes a few seconds at most.
+    async fn prove(&self, endpoint: &EndpointState) -> Result<(), ProbeFailure>;
 }
 
 /// GET `health.path` on a fresh connection; well means a 2xx head. A fresh one, because an idle one
@@ -40,29 +46,59 @@ pub struct HttpProbe;
 #[async_trait]
 impl Probe for HttpProbe {
     async fn probe(&self, endpoint: &EndpointState, deadline: Instant) -> Result<(), ProbeFailure> {
-        let path = &endpoint.settings().health.path;
-        let head = request::get(endpoint, path, "*/*").map_err(|_| ProbeFailure::Unsendable)?;
-        let left = deadline.saturating_duration_since(Instant::now());
-        let mut connection =
-            Connection::connect(&endpoint.target, left)
-                .await
-                .map_err(|error| match error {
-                    ConnectError::Refused => ProbeFailure::Refused,
-                    ConnectError::TimedOut => ProbeFailure::ConnectTimedOut,
-                    ConnectError::Busy => ProbeFailure::Busy,
-                    ConnectError::Tls(_) | ConnectError::Io(_) => ProbeFailure::ConnectFailed,
-                })?;
-        let exchange = async {
-            // An early answer makes the sending fail, and is an answer.
-            let _ = connection.send(&head, &[]).await;
-            connection.read_head(HeadLimits::default()).await
+        let settings = endpoint.settings();
+        let question = Question {
+            path: &settings.health.path,
+            accept: "*/*",
+            json: None,
         };
-        match timeout_at(deadline, exchange).await {
-            Err(_) => Err(ProbeFailure::TimedOut),
-            Ok(Err(_)) => Err(ProbeFailure::BadResponse),
-            Ok(Ok(head)) if (200..300).contains(&head.status) => Ok(()),
-            Ok(Ok(head)) => Err(ProbeFailure::Status(head.status)),
+        match request::ask(endpoint, question, deadline).await {
+            Ok(reply) if (200..300).contains(&reply.head.status) => Ok(()),
+            Ok(reply) => Err(ProbeFailure::Status(reply.head.status)),
+            Err(failure) => Err(failure_of(&failure)),
         }
+    }
+
+    async fn prove(&self, endpoint: &EndpointState) -> Result<(), ProbeFailure> {
+        prove(endpoint).await
+    }
+}
+
+/// It must say what it serves and answer one [canary]; a refusal is an answer. One that is not known for vLLM or SGLang
+/// is asked neither.
+async fn prove(endpoint: &EndpointState) -> Result<(), ProbeFailure> {
+    if !canary::may_be_sent(endpoint) {
+        return Ok(());
+    }
+    let settings = endpoint.settings();
+    let deadline = Instant::now() + settings.health.timeout;
+    match HttpAsk.ask(endpoint, deadline).await {
+        Ok(catalog) => endpoint.catalog.set(catalog, &settings.name),
+        Err(Failure::Status(400..=499)) => {}
+        Err(_) => return Err(ProbeFailure::NoModels),
+    }
+    // It may be another one than before.
+    if !canary::may_be_sent(endpoint) {
+        return Ok(());
+    }
+    let deadline = Instant::now() + canary::patience(settings.health.stall);
+    match HttpCanary.send(endpoint, deadline).await {
+        Sign::Alive | Sign::Full | Sign::NotSent => Ok(()),
+        Sign::Refused => Err(ProbeFailure::Refused),
+        Sign::Fails(_) | Sign::Silent => Err(ProbeFailure::NoCanary),
+    }
+}
+
+fn failure_of(failure: &Failure) -> ProbeFailure {
+    match failure {
+        Failure::Unsendable(_) => ProbeFailure::Unsendable,
+        Failure::Connect(ConnectError::Refused) => ProbeFailure::Refused,
+        Failure::Connect(ConnectError::TimedOut) => ProbeFailure::ConnectTimedOut,
+        Failure::Connect(ConnectError::Busy) => ProbeFailure::Busy,
+        Failure::Connect(ConnectError::Tls(_) | ConnectError::Io(_)) => ProbeFailure::ConnectFailed,
+        Failure::TimedOut => ProbeFailure::TimedOut,
+        Failure::Status(status) => ProbeFailure::Status(*status),
+        Failure::Read(_) | Failure::TooLong(_) | Failure::Odd(_) => ProbeFailure::BadResponse,
     }
 }
 
@@ -110,10 +146,11 @@ async fn once(endpoint: &EndpointState, probe: &dyn Probe, at_most: Duration) {
     let began = Instant::now();
     endpoint.probe_started(began);
     let verdict = timeout(at_most, probe.probe(endpoint, began + at_most)).await;
-    endpoint.probed(
-        verdict.unwrap_or(Err(ProbeFailure::TimedOut)),
-        Instant::now(),
-    );
+    let mut verdict = verdict.unwrap_or(Err(ProbeFailure::TimedOut));
+    if verdict.is_ok() && endpoint.would_be_let_in(Instant::now()) {
+        verdict = probe.prove(endpoint).await;
+    }
+    endpoint.probed(verdict, Instant::now());
 }
 
 #[cfg(test)]

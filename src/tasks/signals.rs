@@ -8,6 +8,7 @@ use std::io;
 use std::thread;
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
+use signal_hook::low_level::emulate_default_handler;
 use tokio::sync::mpsc;
 
 /// What the process was told to do, in order.
@@ -37,6 +38,20 @@ impl Signals {
             arriving: receiver,
             waiting: VecDeque::new(),
         })
+    }
+
+    /// For a command that ends by itself: from now on each signal does what it does to a process that handles none.
+    pub fn leave(&mut self) {
+        let (_, nothing) = mpsc::unbounded_channel();
+        let mut arriving = std::mem::replace(&mut self.arriving, nothing);
+        // Without a thread they are ignored, which is no reason not to do what was asked.
+        let _ = thread::Builder::new()
+            .name("signals".into())
+            .spawn(move || {
+                while let Some(signal) = arriving.blocking_recv() {
+                    let _ = emulate_default_handler(signal);
+                }
+            });
     }
 
     pub(super) async fn next(&mut self) -> i32 {

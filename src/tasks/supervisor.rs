@@ -137,8 +137,8 @@ async fn leave(server: Server, mut signals: Signals, mut successor: Successor) -
 }
 
 async fn end(server: Server, drained: bool) -> ExitCode {
-    if !drained {
-        let requests = server.requests_in_hand();
+    let requests = server.requests_in_hand();
+    if !drained && requests > 0 {
         warn!(
             "{requests} requests are still in hand and are cut; the access log has no line for them"
         );

@@ -21,13 +21,15 @@ use prometheus::{
 
 pub use intervals::Intervals;
 pub use models::{KeyMetrics, ModelMetrics};
-pub use scrape::{EndpointSample, Sources};
+pub use scrape::{EndpointSample, QueueSample, Sources};
 
 use super::ConnectionCounts;
 use families::{counter, counters, gauge, gauges, histogram, histograms};
 
 /// In the place of an endpoint, for a request that none answered.
 const NO_ENDPOINT: &str = "none";
+/// In the place of a pool, for a request that was answered before it was known which.
+const NO_POOL: &str = "none";
 
 /// All metrics of the process, in a registry of their own.
 pub struct Metrics {
@@ -45,6 +47,8 @@ pub struct Metrics {
     requests: IntCounterVec,
     request_duration: HistogramVec,
     models: models::Families,
+    queue_wait: HistogramVec,
+    continuations: IntCounterVec,
     retries: IntCounterVec,
     upstream_connections: IntCounterVec,
     refused: IntCounterVec,
@@ -52,14 +56,17 @@ pub struct Metrics {
     certificate_expiry: IntGaugeVec,
     config_reloads: IntCounterVec,
     sources: Arc<OnceLock<Sources>>,
+    no_pool: OnceLock<PoolMetrics>,
 }
 
 /// The handles of one pool.
 pub struct PoolMetrics {
     pub request_duration: Histogram,
+    pub queue_wait: Histogram,
     pub retry_budget_exhausted: IntCounter,
     unanswered: Codes,
     pool: Arc<str>,
+    continuations: IntCounterVec,
     retries: IntCounterVec,
 }
 
@@ -93,6 +100,8 @@ impl Metrics {
             requests: counters(r, "requests_total"),
             request_duration: histograms(r, "request_duration_seconds", DURATION),
             models: models::Families::register(r),
+            queue_wait: histograms(r, "queue_wait_seconds", QUEUE_WAIT),
+            continuations: counters(r, "continuations_total"),
             retries: counters(r, "retries_total"),
             upstream_connections: counters(r, "upstream_connections_total"),
             refused: counters(r, "refused_total"),
@@ -100,6 +109,7 @@ impl Metrics {
             certificate_expiry: gauges(r, "certificate_expiry_timestamp_seconds"),
             config_reloads,
             sources,
+            no_pool: OnceLock::new(),
             registry,
         }
     }
@@ -113,11 +123,18 @@ impl Metrics {
     pub fn pool(&self, pool: &str) -> PoolMetrics {
         PoolMetrics {
             request_duration: self.request_duration.with_label_values(&[pool]),
+            queue_wait: self.queue_wait.with_label_values(&[pool]),
             retry_budget_exhausted: self.retry_budget_exhausted.with_label_values(&[pool]),
             unanswered: Codes::new(&self.requests, pool, NO_ENDPOINT),
             pool: pool.into(),
+            continuations: self.continuations.clone(),
             retries: self.retries.clone(),
         }
+    }
+
+    /// The handles for requests whose pool is not known; without any the series do not exist.
+    pub fn no_pool(&self) -> &PoolMetrics {
+        self.no_pool.get_or_init(|| self.pool(NO_POOL))
     }
 
     /// The handles of an endpoint; the same series however often it is asked for.
@@ -171,11 +188,17 @@ impl Metrics {
     /// The same for a pool and what was counted for it alone.
     pub fn forget_pool(&self, gone: &PoolMetrics) {
         gone.unanswered.gone.store(true, Relaxed);
-        for counters in [&self.requests, &self.retries, &self.retry_budget_exhausted] {
+        for counters in [
+            &self.requests,
+            &self.continuations,
+            &self.retries,
+            &self.retry_budget_exhausted,
+        ] {
             families::remove(counters, &[("pool", &gone.pool)]);
         }
         // Labels that were never used: nothing to remove.
         let _ = self.request_duration.remove_label_values(&[&*gone.pool]);
+        let _ = self.queue_wait.remove_label_values(&[&*gone.pool]);
     }
 
     /// A request was refused before it reached a pool; the reason is an error's `code`, or the
@@ -211,6 +234,13 @@ impl PoolMetrics {
     /// A request of this pool was sent again; the reason is what the try before it died of.
     pub fn retried(&self, reason: &'static str) {
         self.retries.with_label_values(&[&*self.pool, reason]).inc();
+    }
+
+    /// A stream of this pool was cut; how it went on, or why not.
+    pub fn continued(&self, result: &'static str) {
+        self.continuations
+            .with_label_values(&[&*self.pool, result])
+            .inc();
     }
 
     /// A request of this pool ended with `code` without an endpoint's answer.
@@ -279,6 +309,11 @@ impl Codes {
 const DURATION: &[f64] = &[
     0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 180.0, 300.0,
     600.0,
+];
+
+/// To beyond the longest wait that `queue.timeout` allows by default.
+const QUEUE_WAIT: &[f64] = &[
+    0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0,
 ];
 
 const OVERHEAD: &[f64] = &[

@@ -1,11 +1,11 @@
-//! The payload of one read, where it was read.
+//! The payload of one read, where it was read, or what is sent in its place.
 
 use std::ops::Range;
 
 /// Room in front of what is read: a chunk's size line, of up to eight digits.
-pub(super) const FRONT: usize = 10;
+pub const FRONT: usize = 10;
 /// Room behind what is read, for the CRLF that ends a chunk.
-pub(super) const BACK: usize = 2;
+pub const BACK: usize = 2;
 
 /// The payload of one read, lent for as long as the poll in which it came. What is not to be copied is sent
 /// from here.
@@ -18,7 +18,7 @@ pub struct Lent<'a> {
 impl<'a> Lent<'a> {
     /// `payload` lies in `buffer`, and is not empty; before it are at least [`FRONT`] bytes and behind it
     /// [`BACK`], which nobody needs any more.
-    pub(super) fn new(buffer: &'a mut [u8], payload: Range<usize>) -> Self {
+    pub fn new(buffer: &'a mut [u8], payload: Range<usize>) -> Self {
         debug_assert!(payload.start >= FRONT && payload.end + BACK <= buffer.len());
         Self { buffer, payload }
     }

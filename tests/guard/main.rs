@@ -198,6 +198,7 @@ fn the_docs_have_every_metric_and_no_other() {
         "docs/guide.md",
         "docs/models-and-keys.md",
         "docs/operations.md",
+        "docs/streams.md",
         "docs/tuning.md",
     ] {
         for name in names_after(&read(path), "sluicegate_") {
@@ -295,6 +296,7 @@ fn every_key_that_is_named_exists() {
         "docs/operations.md",
         "docs/from-nginx.md",
         "docs/from-litellm.md",
+        "docs/streams.md",
         "docs/tuning.md",
         "docs/high-availability.md",
         "docs/guide-errata.md",

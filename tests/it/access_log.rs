@@ -189,6 +189,49 @@ async fn a_streams_line_has_its_time_to_first_token() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_that_went_on_elsewhere_has_one_line_and_costs_its_tokens_once() {
+    for asks_for_usage in [true, false] {
+        let log = Log::new();
+        let first = engine_with(Script {
+            fault: Some(Fault::Cut {
+                after: 5,
+                how: Cut::Close,
+            }),
+            ..Script::default()
+        })
+        .await;
+        let second = engine().await;
+        let keys = "engine: vllm";
+        let yaml = in_turn(&first.authority(), &second.authority(), keys) + &log.yaml("json");
+        let gateway = Gateway::start(&yaml).await;
+        let mut body: Value = serde_json::from_str(&chat_body(true)).unwrap();
+        body["max_tokens"] = 100.into();
+        body["stream_options"]["include_usage"] = asks_for_usage.into();
+        let answer = gateway
+            .ask(&post("/v1/chat/completions", body.to_string()))
+            .await;
+        assert_eq!(answer.text().contains("usage"), asks_for_usage);
+        let line = json(&log.lines(&gateway, 1).await[0]);
+        let fields = [
+            "attempts",
+            "prompt_tokens",
+            "completion_tokens",
+            "end",
+            "error",
+        ];
+        let [attempts, prompt, completion, end, error] = fields.map(|field| line[field].clone());
+        assert_eq!(
+            (attempts, prompt, completion),
+            (2.into(), 8.into(), 17.into())
+        );
+        assert_eq!((end, error), ("complete".into(), Value::Null), "{line}");
+        assert_eq!(line["endpoint"], second.authority());
+        assert_eq!(line["tokens_estimated"], false);
+        gateway.finish().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_end_has_its_name() {
     let (log, engine, gateway) = logged(Script::default()).await;
     let (mut n, mut ends) = (0, Vec::new());

@@ -178,14 +178,14 @@ async fn a_backup_waits_until_no_other_is_left() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn all_at_their_cap_is_overloaded_at_once() {
+async fn all_at_their_cap_without_a_queue_is_overloaded_at_once() {
     for policy in ["least_inflight", "round_robin"] {
         let engines = held(2).await;
         let endpoints = [
             urls(&engines)[0].clone(),
             with(&engines[1], "max_in_flight: 1"),
         ];
-        let keys = format!("max_in_flight: 2, policy: {policy}");
+        let keys = format!("max_in_flight: 2, queue: null, policy: {policy}");
         let gateway = Gateway::start(&pool(&endpoints, &keys)).await;
         let mut air = Air::new(&gateway);
         for _ in 0..3 {

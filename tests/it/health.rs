@@ -47,8 +47,8 @@ async fn probes_take_an_endpoint_out_and_let_it_back_in() {
                 node.settled().await.completed(),
                 other.settled().await.completed()
             ),
-            (1, 1),
-            "{sick:?}"
+            (2, 1),
+            "with the canary, {sick:?}"
         );
         gateway.finish().await;
     }
@@ -97,7 +97,8 @@ async fn an_endpoint_that_is_started_again_is_used_again() {
     node.restart().await.unwrap();
     gateway.wait_for_state(0, &["up", "ramping"]).await;
     assert_eq!(gateway.ask(&chat(false)).await.status, 200);
-    assert_eq!(node.settled().await.completed(), 1);
+    let with_the_canary = 2;
+    assert_eq!(node.settled().await.completed(), with_the_canary);
     gateway.finish().await;
 }
 
@@ -132,7 +133,8 @@ async fn faults_in_a_row_eject_and_a_probe_after_the_time_lets_back_in() {
     );
     gateway.wait_for_state(0, &["up", "ramping"]).await;
     assert_eq!(gateway.ask(&chat(false)).await.status, 200);
-    assert_eq!(node.inferences().len(), 4);
+    let with_the_canary = 5;
+    assert_eq!(node.inferences().len(), with_the_canary);
     gateway.finish().await;
 }
 
@@ -265,7 +267,8 @@ async fn an_endpoint_on_a_unix_socket_serves_and_moves_like_any() {
     local.restart().await.unwrap();
     gateway.wait_for_state(0, &["up", "ramping"]).await;
     assert_eq!(gateway.ask(&chat(false)).await.status, 200);
-    assert_eq!(local.settled().await.completed(), 3);
+    let with_the_canary = 4;
+    assert_eq!(local.settled().await.completed(), with_the_canary);
     gateway.finish().await;
 }
 

@@ -57,6 +57,7 @@ async fn each_model_goes_to_its_pool_by_its_engines_name() {
         }
     }
     assert_eq!((large.inferences().len(), small.inferences().len()), (4, 2));
+    assert_eq!(chat(&gateway, &"nothing".into(), false).await.status, 404);
     // Nothing but the name is changed.
     let received = large.inferences()[0].body.clone().unwrap();
     let expected = body(&"deepseek-ai/R1".into(), false);
@@ -69,6 +70,13 @@ async fn each_model_goes_to_its_pool_by_its_engines_name() {
     };
     assert_eq!(requests("DeepSeek-R1", "large"), 4.0);
     assert_eq!(requests("qwen", "small"), 2.0);
+    // No pool's answers are those that came to none.
+    let refused = "sluicegate_requests_total{code=\"404\",endpoint=\"none\",pool=\"none\"}";
+    assert_eq!(gateway.metric(refused), 1.0);
+    for (pool, count) in [("large", 4.0), ("small", 2.0), ("none", 1.0)] {
+        let series = format!("sluicegate_request_duration_seconds_count{{pool=\"{pool}\"}}");
+        assert_eq!(gateway.metric(&series), count, "{series}");
+    }
     gateway.finish().await;
 }
 

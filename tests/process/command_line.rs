@@ -2,13 +2,16 @@
 
 use std::io::Write;
 use std::net::TcpListener;
-use std::process::{Command, Output, Stdio};
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use loadtest::engine::{Engine, Script};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use crate::certificates::Certificate;
-use crate::gateway::{Directory, Lines, PROGRAM, Start, ended};
+use crate::gateway::{Directory, Lines, PATIENCE, PROGRAM, Start, ended};
 use crate::wire::ask;
 
 fn run(arguments: &[&str]) -> Output {
@@ -153,11 +156,18 @@ fn version_help_and_what_it_does_not_know() {
         &["-s", "relaod"],
         &["nonsense"],
         &["--listen"],
-        &["--listen", ":0"],
+        &["-c", "sluicegate.yaml", "ready"],
+        &["-c", "sluicegate.yaml", "127.0.0.1:8000"],
+        &["-c", "sluicegate.yaml", "--admin", "off"],
+        &["-s", "reload", "127.0.0.1:8000"],
     ] {
         let output = run(wrong);
-        assert!(code(&output) != 0 && !err(&output).is_empty(), "{wrong:?}");
+        assert_eq!(code(&output), 2, "{wrong:?}");
+        assert!(err(&output).contains("'--help'"), "{wrong:?}");
     }
+    let output = run(&["--listen", ":0"]);
+    assert_eq!(code(&output), 1);
+    assert!(err(&output).contains("no endpoints"), "{}", err(&output));
 }
 
 /// Secrets are in the environment of the service, not in that of whoever signals it.
@@ -245,11 +255,11 @@ async fn without_a_file() {
         200
     );
     assert_eq!(ask(admin, "GET", "/endpoints", "").await.status, 200);
-    let pid = nix::unistd::Pid::from_raw(child.id() as i32);
+    let pid = Pid::from_raw(child.id() as i32);
     // There is nothing to read again, and that ends nothing.
-    nix::sys::signal::kill(pid, nix::sys::signal::SIGHUP).unwrap();
+    kill(pid, Signal::SIGHUP).unwrap();
     log.wait_for(1, "HUP: ");
-    nix::sys::signal::kill(pid, nix::sys::signal::SIGTERM).unwrap();
+    kill(pid, Signal::SIGTERM).unwrap();
     assert!(
         ended(&mut child, Duration::from_secs(3))
             .expect("it ends")
@@ -257,15 +267,37 @@ async fn without_a_file() {
     );
 }
 
+/// The gateway alone has a meaning of its own for each signal.
 #[test]
-fn the_demo_answers_once() {
-    let output = run(&["demo", "--once", "--port", "0"]);
-    assert_eq!(code(&output), 0, "{}", err(&output));
-    let answer = String::from_utf8(output.stdout).unwrap();
-    assert!(
-        answer.contains("HTTP/1.1 200 ") && answer.contains("chat.completion"),
-        "{answer}"
-    );
+fn a_command_that_waits_can_be_interrupted() {
+    for arguments in [
+        &["key", "--hash"][..],
+        &["import", "/dev/stdin"],
+        &["-t", "-c", "/dev/stdin"],
+    ] {
+        let mut child = Command::new(PROGRAM)
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        while !handles_signals(&child) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        kill(Pid::from_raw(child.id() as i32), Signal::SIGINT).unwrap();
+        let status = ended(&mut child, PATIENCE);
+        let status = status.unwrap_or_else(|| panic!("{arguments:?} waits on"));
+        assert_eq!(status.signal(), Some(Signal::SIGINT as i32));
+    }
+}
+
+/// Whether it has come so far as to take its signals over.
+fn handles_signals(child: &Child) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
+    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+    let caught = u64::from_str_radix(caught.unwrap().trim(), 16).unwrap();
+    caught & 1 << (Signal::SIGINT as i32 - 1) != 0
 }
 
 /// Runs `sluicegate key` with `input`.

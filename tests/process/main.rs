@@ -9,6 +9,7 @@ mod bad_http2;
 mod bad_requests;
 mod certificates;
 mod command_line;
+mod demo;
 mod from_litellm;
 mod from_nginx;
 mod gateway;

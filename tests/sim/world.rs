@@ -462,6 +462,7 @@ fn settings(index: usize) -> Arc<Settings> {
     Arc::new(Settings {
         name: Arc::from(format!("node{index}:8000")),
         health: health(),
+        engine: None,
         api_key: None,
     })
 }
@@ -475,6 +476,7 @@ fn health() -> config::Health {
         rise: 2,
         eject_after: 3,
         eject_for: MILLI * 10_000,
+        stall: MILLI * 30_000,
     }
 }
 
@@ -491,11 +493,13 @@ fn pool(
         endpoints: Vec::new(),
         policy,
         max_in_flight: None,
+        queue: None,
         retries: 3,
         retry_budget: config::RetryBudget {
             ratio: 0.2,
             min_per_second: 10,
         },
+        continue_streams: config::ContinueStreams::ByIds,
         tls: UpstreamTls {
             ca: None,
             verify: true,

@@ -167,13 +167,17 @@ impl Engine {
         self.shared.state.send_replace(State::Held);
     }
 
-    /// From now on no request gets any token, as when the GPU hangs. `/health` still answers 200.
+    /// From now on no request gets any token, as when the GPU hangs. `/health` still answers 200, and `/metrics`
+    /// the same figures over and over; SGLang's `/v1/loads` asks the scheduler, and says nothing.
     pub fn freeze(&self) {
+        let page = self.shared.metrics_page(&self.script());
+        *lock(&self.shared.frozen_page) = Some(page);
         self.shared.state.send_replace(State::Frozen);
     }
 
     /// Ends [`Self::hold`] and [`Self::freeze`].
     pub fn release(&self) {
+        *lock(&self.shared.frozen_page) = None;
         self.shared.state.send_replace(State::Running);
     }
 

@@ -220,6 +220,9 @@ pub(super) async fn answer(
             connection.write(&out).await?;
             Ok(end)
         }
+        Route::Loads if lock(&connection.shared.frozen_page).is_some() => {
+            Err(connection.gone().await)
+        }
         _ => {
             local(
                 &connection.shared,
@@ -353,16 +356,12 @@ fn local(
         )),
         Route::Loads => Ok(metrics.loads()),
         Route::Metrics => {
-            let (kind, page) = match script.flavour {
-                Flavour::Vllm => (
-                    "text/plain; version=1.0.0; charset=utf-8",
-                    metrics.vllm(&script.model),
-                ),
-                Flavour::Sglang => (
-                    "text/plain; version=0.0.4; charset=utf-8",
-                    metrics.sglang(&script.model),
-                ),
+            let kind = match script.flavour {
+                Flavour::Vllm => "text/plain; version=1.0.0; charset=utf-8",
+                Flavour::Sglang => "text/plain; version=0.0.4; charset=utf-8",
             };
+            let frozen = lock(&shared.frozen_page).clone();
+            let page = frozen.unwrap_or_else(|| shared.metrics_page(script));
             return responder.body(out, 200, kind, page.as_bytes());
         }
         Route::Inference(_) | Route::Health => Err(ErrorAnswer::not_found()),

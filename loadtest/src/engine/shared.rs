@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::http::DateClock;
 use super::metrics::Metrics;
-use super::script::{Death, Fault, Recorder, Script};
+use super::script::{Death, Fault, Flavour, Recorder, Script};
 use super::store::Store;
 
 /// What the engine core is doing.
@@ -47,6 +47,8 @@ pub(super) struct Shared {
     pub faults: Mutex<VecDeque<Fault>>,
     pub state: watch::Sender<State>,
     pub metrics: Metrics,
+    /// What `/metrics` shows while it is frozen: the engine core, which counts, stands still.
+    pub frozen_page: Mutex<Option<String>>,
     pub recorder: Mutex<Recorder>,
     pub accepts: AtomicU64,
     /// Inference requests read whole since the last [`super::Engine::hold`].
@@ -76,6 +78,7 @@ impl Shared {
             faults: Mutex::default(),
             state: watch::channel(State::Running).0,
             metrics: Metrics::default(),
+            frozen_page: Mutex::default(),
             recorder: Mutex::default(),
             accepts: AtomicU64::new(0),
             arrivals: watch::channel(0).0,
@@ -93,6 +96,14 @@ impl Shared {
 
     pub(super) fn script(&self) -> Arc<Script> {
         Arc::clone(&lock(&self.active).script)
+    }
+
+    /// `/metrics` as it is now.
+    pub(super) fn metrics_page(&self, script: &Script) -> String {
+        match script.flavour {
+            Flavour::Vllm => self.metrics.vllm(&script.model),
+            Flavour::Sglang => self.metrics.sglang(&script.model),
+        }
     }
 
     /// The fault of the next connection or of the next request.

@@ -23,7 +23,9 @@ pub(super) fn tokenize(script: &Script, body: &[u8]) -> Result<String, ErrorAnsw
             .get("prompt")
             .and_then(Value::as_str)
             .ok_or_else(|| fields.missing("prompt"))?;
-        ids.push(text::BOS);
+        if (fields.get("add_special_tokens")).and_then(Value::as_bool) != Some(false) {
+            ids.push(text::BOS);
+        }
         text::tokenize(prompt.as_bytes(), |id| ids.push(id));
     }
     let list = serde_json::to_string(&ids).unwrap_or_default();

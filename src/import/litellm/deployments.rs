@@ -175,7 +175,7 @@ fn max_in_flight(params: &Field<'_>, notes: &mut Notes) -> Option<u64> {
     };
     notes.differs(
         &field,
-        "it is max_in_flight of the endpoint, counted for the gateway and not for each worker; where all endpoints are at theirs the client gets a 503, and does not wait",
+        "it is max_in_flight of the endpoint, counted for the gateway and not for each worker; where all endpoints are at theirs requests wait, as queue of the pool says",
     );
     Some(count.clamp(1, 1_000_000))
 }

@@ -71,8 +71,7 @@ impl<'a> Settings<'a> {
         settings.router_timeout = read(settings.router("timeout"), notes);
         settings.router_stream_timeout = read(settings.router("stream_timeout"), notes);
         settings.request_timeout = read(settings.litellm("request_timeout"), notes);
-        settings.num_retries = (settings.router("num_retries"))
-            .or_else(|| settings.litellm("num_retries"))
+        settings.num_retries = (settings.router_or_litellm("num_retries", notes))
             .and_then(|field| settings.retries(&field, notes));
         settings.say_times(notes);
         settings
@@ -84,6 +83,18 @@ impl<'a> Settings<'a> {
 
     pub fn litellm(&self, key: &str) -> Option<Field<'a>> {
         self.litellm.as_ref()?.get(key)
+    }
+
+    /// What either section may have; the router's comes first, as in LiteLLM.
+    fn router_or_litellm(&self, key: &str, notes: &mut Notes) -> Option<Field<'a>> {
+        let (router, litellm) = (self.router(key), self.litellm(key));
+        if let (Some(router), Some(litellm)) = (&router, &litellm)
+            && router.scalar() != litellm.scalar()
+        {
+            let why = format!("router_settings.{key} takes its place, as in LiteLLM");
+            notes.not_carried(litellm, why);
+        }
+        router.or(litellm)
     }
 
     pub fn general(&self, key: &str) -> Option<Field<'a>> {
@@ -214,9 +225,7 @@ impl<'a> Settings<'a> {
             notes.differs(&field, format!("health.eject_after is {NEVER}; failed probes and refused connections still take an endpoint out"));
             return Some(NEVER);
         }
-        let field = self
-            .router("allowed_fails")
-            .or_else(|| self.litellm("allowed_fails"))?;
+        let field = self.router_or_litellm("allowed_fails", notes)?;
         let Some(allowed) = field.count() else {
             notes.mistake(&field, "is no whole number");
             return None;
@@ -254,7 +263,7 @@ impl<'a> Settings<'a> {
         };
         notes.differs(
             &field,
-            "it is max_in_flight of each endpoint, counted for the gateway and not for each worker; where all are at theirs the client gets a 503, and does not wait",
+            "it is max_in_flight of each endpoint, counted for the gateway and not for each worker; where all are at theirs requests wait, as queue of the pool says",
         );
         Some(count.clamp(1, 1_000_000))
     }

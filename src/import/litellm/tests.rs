@@ -85,6 +85,30 @@ fn a_key_that_nobody_knows_has_a_line_wherever_it_is() {
 }
 
 #[test]
+fn what_two_sections_have_is_the_routers() {
+    for key in ["num_retries", "allowed_fails"] {
+        let both = with(Place::Router, &format!("{key}: 5"));
+        let both = |litellm: u8| {
+            both.replace(
+                "litellm_settings: {",
+                &format!("litellm_settings: {{ {key}: {litellm},"),
+            )
+        };
+        let line = format!("litellm_settings.{key}: not carried: router_settings.{key} ");
+        let result = imported(&both(6), "both").expect("it is imported");
+        assert!(result.notes.iter().any(|note| note.contains(&line)));
+        let carried = ["retries: 5", "eject_after: 6"];
+        assert!(
+            carried.iter().any(|text| result.yaml.contains(text)),
+            "{}",
+            result.yaml
+        );
+        let said = shown(&imported(&both(5), "both"));
+        assert!(!said.contains("litellm_settings"), "{said}");
+    }
+}
+
+#[test]
 fn a_file_that_does_the_same_has_no_line() {
     let result = imported(&with(Place::Top, ""), "same-file").expect("it is imported");
     assert_eq!(result.notes.len(), 1, "{:?}", result.notes);

@@ -16,6 +16,10 @@ use super::value;
 
 /// `health.eject_after` has no "never".
 const NEVER: u64 = 1000;
+/// nginx's own default.
+const NGINX_QUEUE_TIMEOUT: Duration = Duration::from_secs(60);
+/// Most that `queue.size` may be.
+const MOST_QUEUED: u64 = 100_000;
 
 /// The keys of the pool, and those for all pools that its upstream has.
 pub(super) struct Pool {
@@ -59,6 +63,9 @@ pub(super) fn pool(with: &Surroundings<'_>, notes: &mut Notes) -> Pool {
     let mut keys = vec![("endpoints", Yaml::List(items))];
     if let Some(policy) = policy(choice, servers.len(), notes) {
         keys.push(("policy", Yaml::plain(policy)));
+    }
+    if let Some(queue) = queue(choice, &servers, with.defaults, notes) {
+        keys.push(("queue", queue));
     }
     if let Some(retries) = with.retries {
         keys.push(("retries", Yaml::plain(&retries)));
@@ -136,6 +143,39 @@ fn policy(choice: &Choice<'_>, servers: usize, notes: &mut Notes) -> Option<&'st
         policy = None;
     }
     policy
+}
+
+/// Where requests wait while every server is at its `max_conns`; without the directive nginx fails them.
+fn queue(
+    choice: &Choice<'_>,
+    servers: &[Server<'_>],
+    defaults: &Config,
+    notes: &mut Notes,
+) -> Option<Yaml> {
+    let Some(directive) = choice.upstream.and_then(|u| u.named("queue").last()) else {
+        let has_cap = servers.iter().any(|server| server.max_conns > 0);
+        return has_cap.then(|| Yaml::plain("null"));
+    };
+    let size = value::count(directive.arg(0)).filter(|size| *size > 0);
+    let time = match directive.arg(1) {
+        "" => Some(NGINX_QUEUE_TIMEOUT),
+        timeout => timeout.strip_prefix("timeout=").and_then(value::time),
+    };
+    let (Some(size), Some(time)) = (size, time) else {
+        notes.mistake(directive, "cannot be read; write queue 100 timeout=60s");
+        return None;
+    };
+    let default = defaults.pools[0].queue.as_ref();
+    let mut keys = Vec::new();
+    let size = size.min(MOST_QUEUED);
+    if default.is_none_or(|queue| queue.size as u64 != size) {
+        keys.push(("size", Yaml::plain(&size)));
+    }
+    let time = time.clamp(Duration::from_millis(1), LONGEST_HOUR);
+    if default.is_none_or(|queue| queue.timeout != time) {
+        keys.push(("timeout", Yaml::plain(&show_time(time))));
+    }
+    (!keys.is_empty()).then_some(Yaml::Map(keys))
 }
 
 /// How the engines' certificates are judged.

@@ -379,10 +379,7 @@ pub(super) static TABLE: &[Entry] = &[
     carried("sticky", "u"),
     // One process has one count of each endpoint.
     carried("zone", "u"),
-    not(
-        "queue",
-        "a request that finds every endpoint at its max_in_flight is answered 503 with Retry-After",
-    ),
+    carried("queue", "u"),
     not(
         "health_check",
         "every endpoint is probed; health of the pool says how",

@@ -44,7 +44,7 @@ fn no_directive_is_dropped_in_silence() {
             continue;
         }
         let place = match name {
-            "queue" | "ntlm" | "state" => 'u',
+            "ntlm" | "state" => 'u',
             "load_module" | "stream" | "mail" | "user" | "env" | "worker_rlimit_nofile" => 'm',
             _ => 's',
         };

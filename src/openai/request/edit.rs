@@ -14,6 +14,14 @@ pub struct Edit {
 }
 
 impl Edit {
+    /// Puts `with` in front of the byte at `at`.
+    pub fn before(at: usize, with: impl Into<Bytes>) -> Self {
+        Self {
+            range: at..at,
+            with: with.into(),
+        }
+    }
+
     fn insert(at: usize, text: &'static str) -> Self {
         Self::replace(at..at, text)
     }
@@ -92,6 +100,18 @@ impl Peeked {
             range: model.range.clone(),
             with: quoted(to).into(),
         })
+    }
+
+    /// Asks for the ids of the tokens (vLLM); at the end, so that it is the last word.
+    pub fn ask_for_token_ids(&self) -> Edit {
+        let end = self.object.end.saturating_sub(1);
+        Edit::insert(
+            end,
+            match self.is_empty_object {
+                true => "\"return_token_ids\":true",
+                false => ",\"return_token_ids\":true",
+            },
+        )
     }
 
     /// Asks for the usage chunk at the end of a stream (`stream_options.include_usage`); `None` where

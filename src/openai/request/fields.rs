@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::fault::BodyFault;
+use super::onward::{Key, Onward, Reading, USER};
 use super::steering::STEERING;
 use super::value::{Raw, Slot, amount, text, truth};
 
@@ -30,6 +31,7 @@ pub struct Peeked {
     pub previous_response_id: Option<String>,
     /// The first field of [`STEERING`] that stands in the body.
     pub steering: Option<&'static str>,
+    pub onward: Onward,
 }
 
 /// A string of the body.
@@ -73,6 +75,17 @@ pub(super) enum Field {
     SamplingMaxTokens,
     /// An index into [`STEERING`].
     Steering(u8),
+    Onward(Key),
+}
+
+impl Field {
+    /// For what its end matters, if it is an array or object.
+    pub fn spans(self) -> Option<Key> {
+        match self {
+            Onward(key) if key.spans() => Some(key),
+            _ => None,
+        }
+    }
 }
 
 /// The object whose keys are looked at.
@@ -83,14 +96,20 @@ pub(super) enum Scope {
     Top,
     StreamOptions,
     SamplingParams,
+    ResponseFormat,
+    Message,
+    /// Of the content of a message.
+    Part,
 }
 
 use Field::*;
 
 const TOP: &[(&str, Field)] = &[
     ("model", Model),
+    ("messages", Onward(Key::Messages)),
     ("stream", Stream),
     ("max_tokens", MaxTokens),
+    ("temperature", Onward(Key::Carried(0))),
     ("max_completion_tokens", MaxCompletionTokens),
     ("max_output_tokens", MaxOutputTokens),
     ("n", N),
@@ -99,6 +118,26 @@ const TOP: &[(&str, Field)] = &[
     ("previous_response_id", PreviousResponseId),
     ("stream_options", StreamOptions),
     ("sampling_params", SamplingParams),
+    ("prompt", Onward(Key::Prompt)),
+    ("top_p", Onward(Key::Carried(1))),
+    ("top_k", Onward(Key::Carried(2))),
+    ("min_p", Onward(Key::Carried(3))),
+    ("seed", Onward(Key::Carried(4))),
+    ("repetition_penalty", Onward(Key::Carried(6))),
+    ("logit_bias", Onward(Key::Carried(7))),
+    ("ignore_eos", Onward(Key::Carried(8))),
+    ("stop", Onward(Key::Carried(9))),
+    ("min_tokens", Onward(Key::MinTokens)),
+    ("metadata", Onward(Key::Harmless)),
+    ("chat_template_kwargs", Onward(Key::Harmless)),
+    ("tools", Onward(Key::Tools)),
+    ("tool_choice", Onward(Key::ToolChoice)),
+    ("response_format", Onward(Key::ResponseFormat)),
+    ("frequency_penalty", Onward(Key::Zero)),
+    ("presence_penalty", Onward(Key::Zero)),
+    ("top_logprobs", Onward(Key::Zero)),
+    ("logprobs", Onward(Key::Off)),
+    ("echo", Onward(Key::Off)),
 ];
 
 const IN_STREAM_OPTIONS: &[(&str, Field)] = &[
@@ -111,6 +150,9 @@ const IN_SAMPLING_PARAMS: &[(&str, Field)] = &[
     ("best_of", SamplingBestOf),
     ("max_new_tokens", SamplingMaxTokens),
 ];
+
+/// A key that is none of a field.
+pub(super) const UNKNOWN: Field = Onward(Key::Unknown);
 
 /// The longest key that can be one of a field, raw: every character as `\uXXXX`.
 pub(super) const RAW_KEY_LIMIT: usize = 6 * 31;
@@ -133,19 +175,30 @@ const LENGTHS: [u32; 256] = {
 };
 
 impl Scope {
-    /// The field that `key`, decoded, is in this scope.
+    /// The field that `key`, decoded, is in this scope. At the top every key is one.
     pub fn field(self, key: &[u8]) -> Option<Field> {
         match self {
             Self::Other => None,
             Self::Top => {
-                let lengths = LENGTHS[usize::from(*key.first()?)];
+                let Some(&first) = key.first() else {
+                    return Some(UNKNOWN);
+                };
+                let lengths = LENGTHS[usize::from(first)];
                 if key.len() > 31 || lengths >> key.len() & 1 == 0 {
-                    return None;
+                    return Some(UNKNOWN);
                 }
-                find(TOP, key).or_else(|| steering(key))
+                find(TOP, key).or_else(|| steering(key)).or(Some(UNKNOWN))
             }
             Self::StreamOptions => find(IN_STREAM_OPTIONS, key),
             Self::SamplingParams => find(IN_SAMPLING_PARAMS, key),
+            Self::ResponseFormat if key == b"type" => Some(Onward(Key::ResponseFormatType)),
+            Self::ResponseFormat => Some(UNKNOWN),
+            Self::Message => (key == b"content").then_some(Onward(Key::Content)),
+            Self::Part => match key {
+                b"type" => Some(Onward(Key::PartType)),
+                b"text" | b"cache_control" => None,
+                _ => Some(Onward(Key::PartOther)),
+            },
         }
     }
 }
@@ -187,6 +240,7 @@ pub(super) struct Fields {
     user: Option<String>,
     previous_response_id: Slot<Text>,
     steering: Option<&'static str>,
+    onward: Reading,
 }
 
 #[derive(Debug, Clone)]
@@ -238,6 +292,7 @@ impl Default for Fields {
             user: None,
             previous_response_id: Ok(None),
             steering: None,
+            onward: Reading::default(),
         }
     }
 }
@@ -246,6 +301,7 @@ impl Fields {
     /// Takes the value of a field. `at` is where it stands; for an array or object its first byte.
     /// Fails where the value's text is no JSON; what is merely wrong waits for [`Self::finish`].
     pub fn set(&mut self, field: Field, raw: Raw<'_>, at: Range<usize>) -> Result<(), BodyFault> {
+        self.weigh(field, raw, &at);
         match field {
             Model => self.model = text("model", raw, at)?,
             PreviousResponseId => {
@@ -281,8 +337,31 @@ impl Fields {
                     self.steering = row.map(|(name, _)| *name);
                 }
             }
+            Onward(_) => {}
         }
         Ok(())
+    }
+
+    /// What a field says of going on elsewhere.
+    fn weigh(&mut self, field: Field, raw: Raw<'_>, at: &Range<usize>) {
+        let onward = &mut self.onward;
+        let is_one = || amount("n", raw, at).is_ok_and(|count| count.is_none_or(|n| n == 1));
+        match field {
+            Onward(key) => onward.set(key, raw, at.clone()),
+            User => onward.set(Key::Carried(USER), raw, at.clone()),
+            N | BestOf if is_one() => {}
+            ContinuousUsage if matches!(raw, Raw::False | Raw::Null) => {}
+            N | BestOf | ContinuousUsage => onward.bar(),
+            PreviousResponseId | MaxOutputTokens | SamplingParams | Steering(_) => {
+                onward.set(Key::Unknown, raw, at.clone());
+            }
+            _ => {}
+        }
+    }
+
+    /// An array or object at the top has ended.
+    pub fn end_span(&mut self, key: Key, range: Range<usize>, is_empty: bool) {
+        self.onward.end(key, range, is_empty);
     }
 
     /// The object of `stream_options` has ended.
@@ -306,7 +385,11 @@ impl Fields {
     }
 
     /// What they come to; fails where a field's last value is wrong.
-    pub fn finish(self, object: Range<usize>, is_empty_object: bool) -> Result<Peeked, BodyFault> {
+    pub fn finish(
+        mut self,
+        object: Range<usize>,
+        is_empty_object: bool,
+    ) -> Result<Peeked, BodyFault> {
         let absent = Options::new(self::StreamOptions::Absent);
         let options = self.options?.unwrap_or(absent);
         if let Some(fault) = self.sampling.fault {
@@ -317,6 +400,8 @@ impl Fields {
             self.max_tokens?,
             self.max_output_tokens?,
         ];
+        let [completion, plain, _] = asked;
+        self.onward.limited(completion.is_some(), plain.is_some());
         let completions = [self.n?, self.best_of?, Some(self.sampling.completions)];
         Ok(Peeked {
             object,
@@ -335,6 +420,7 @@ impl Fields {
             user: self.user,
             previous_response_id: self.previous_response_id?.map(|text| text.value),
             steering: self.steering,
+            onward: self.onward.finish(),
         })
     }
 }

@@ -3,7 +3,8 @@
 use std::ops::Range;
 
 use super::fault::BodyFault;
-use super::fields::{Field, Fields, Peeked, RAW_KEY_LIMIT, Scope, is_model_in_other_case};
+use super::fields::{Field, Fields, Peeked, RAW_KEY_LIMIT, Scope, UNKNOWN, is_model_in_other_case};
+use super::onward::Key;
 use super::tokens::{
     BLOCK, Literal, NUMBER_LIMIT, Number, Step, closing_quote, goes_on_with_integers,
     leading_whitespace,
@@ -41,6 +42,10 @@ pub struct Scanner {
     scope: Scope,
     /// The container at depth 2 whose keys are looked at, too.
     inside: Option<Field>,
+    /// Inside the content of a message, which is a list of parts.
+    in_parts: bool,
+    /// The value at depth 2 whose end matters, and where it begins.
+    spanning: Option<(Key, usize)>,
     fields: Fields,
     fault: Option<BodyFault>,
 }
@@ -96,6 +101,8 @@ impl Scanner {
             wanted: None,
             scope: Scope::Other,
             inside: None,
+            in_parts: false,
+            spanning: None,
             fields: Fields::default(),
             fault: None,
         }
@@ -234,9 +241,20 @@ impl Scanner {
         if let Some(field) = self.wanted.take() {
             let raw = if is_object { Raw::Object } else { Raw::Array };
             self.fields.set(field, raw, at..at + 1)?;
-            if self.depth == 2 && matches!(field, Field::StreamOptions | Field::SamplingParams) {
+            if self.depth == 2
+                && matches!(
+                    field,
+                    Field::StreamOptions
+                        | Field::SamplingParams
+                        | Field::Onward(Key::ResponseFormat | Key::Messages)
+                )
+            {
                 self.inside = Some(field);
                 self.options_start = at;
+            }
+            self.in_parts |= self.depth == 4 && field == Field::Onward(Key::Content);
+            if self.depth == 2 {
+                self.spanning = field.spans().map(|key| (key, at));
             }
         }
         self.rescope();
@@ -254,8 +272,13 @@ impl Scanner {
             self.object = self.object_start..at + 1;
             self.is_empty_object = is_empty;
             self.state = State::End;
+        } else if self.depth == 3 {
+            self.in_parts = false;
         } else if self.depth == 1 {
             self.inside = None;
+            if let Some((key, start)) = self.spanning.take() {
+                self.fields.end_span(key, start..at + 1, is_empty);
+            }
         }
         self.rescope();
     }
@@ -267,6 +290,9 @@ impl Scanner {
         self.scope = match (self.depth, self.inside) {
             (1, _) => Scope::Top,
             (2, Some(Field::StreamOptions)) if !is_list => Scope::StreamOptions,
+            (2, Some(Field::Onward(Key::ResponseFormat))) if !is_list => Scope::ResponseFormat,
+            (3, Some(Field::Onward(Key::Messages))) if is_list => Scope::Message,
+            (5, _) if self.in_parts => Scope::Part,
             (2, Some(Field::SamplingParams)) if !is_list => Scope::SamplingParams,
             (3, Some(Field::SamplingParams)) if is_list => Scope::SamplingParams,
             _ => Scope::Other,
@@ -336,7 +362,10 @@ impl Scanner {
     fn end_key(&mut self, raw: &[u8]) -> Result<(), BodyFault> {
         let key = unescape(raw).map_err(|flaw| flaw.at(self.token_start + 1))?;
         self.wanted = self.scope.field(&key.bytes);
-        if self.scope == Scope::Top && self.wanted.is_none() && is_model_in_other_case(&key.bytes) {
+        if self.scope == Scope::Top
+            && self.wanted == Some(UNKNOWN)
+            && is_model_in_other_case(&key.bytes)
+        {
             return Err(BodyFault::ModelInOtherCase {
                 at: self.token_start,
             });

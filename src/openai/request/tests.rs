@@ -51,6 +51,7 @@ fn the_openai_sdk_puts_the_model_first() {
         user: Some("u-1".into()),
         previous_response_id: None,
         steering: None,
+        onward: peeked.onward.clone(),
     };
     assert_eq!(peeked, expected);
 }
@@ -587,4 +588,104 @@ fn edits_share_the_bytes_that_stay() {
         assert_eq!(pieces[piece].as_ptr(), body[offset..].as_ptr());
     }
     assert_eq!(apply(&[], &edits).0.len(), 2);
+}
+
+/// What of `{"stream":true,"messages":[{}],MEMBERS}` stands in the way of going on elsewhere.
+fn onward(members: &str) -> Onward {
+    taken(&format!(
+        "{{\"stream\":true,\"messages\":[{{}}],{members}}}"
+    ))
+    .onward
+}
+
+#[test]
+fn what_is_known_to_be_safe_does_not_bar_going_on() {
+    for safe in [
+        r#""temperature":0.5,"top_p":1,"top_k":-1,"min_p":0,"seed":1,"user":"u","ignore_eos":true"#,
+        r#""max_tokens":5,"max_completion_tokens":5,"min_tokens":2,"repetition_penalty":1.1"#,
+        r#""logit_bias":{"1":2},"metadata":{"a":"b"},"chat_template_kwargs":{"x":{}},"stop":["a"]"#,
+        r#""n":1,"best_of":1,"frequency_penalty":0,"presence_penalty":0.0,"logprobs":false,"echo":false"#,
+        r#""response_format":{"type":"text"},"top_logprobs":0,"what_ever":null,"n":null"#,
+        r#""tools":[],"tool_choice":"auto","stream_options":{"include_usage":true,"other":1}"#,
+    ] {
+        assert!(!onward(safe).is_barred, "{safe}");
+    }
+    for other in [
+        r#""n":2"#,
+        r#""best_of":2"#,
+        r#""frequency_penalty":0.1"#,
+        r#""presence_penalty":"0""#,
+        r#""logprobs":true"#,
+        r#""logprobs":0"#,
+        r#""top_logprobs":2"#,
+        r#""echo":true"#,
+        r#""response_format":{"type":"json_object"}"#,
+        r#""response_format":{"type":"text","json_schema":{}}"#,
+        r#""response_format":"text""#,
+        r#""guided_json":{}"#,
+        r#""what_ever":false"#,
+        r#""":1"#,
+        r#""tool_choice":"required""#,
+        r#""tool_choice":{"type":"function"}"#,
+        r#""prompt":["a","b"]"#,
+        r#""prompt":[1,2]"#,
+        r#""stream_options":{"continuous_usage_stats":true}"#,
+        r#""max_output_tokens":1"#,
+        r#""sampling_params":{}"#,
+        r#""a_name_that_is_longer_than_any_that_is_known":1"#,
+    ] {
+        assert!(onward(other).is_barred, "{other}");
+    }
+}
+
+#[test]
+fn images_are_seen_in_messages() {
+    let media = |message: &str| {
+        let body = format!("{{\"messages\":[{{\"role\":\"user\"}},{message}]}}");
+        taken(&body).onward.has_media
+    };
+    for text in [
+        r#"{"content":"image_url"}"#,
+        r#"{"content":[{"type":"text","text":"a","cache_control":{"type":"x"}},{"text":"b"}]}"#,
+        r#"{"content":null,"tool_calls":[{"id":"1","type":"function","function":{"name":"f"}}]}"#,
+    ] {
+        assert!(!media(text), "{text}");
+    }
+    for other in [
+        r#"{"content":[{"type":"text","text":"a"},{"type":"image_url","image_url":{"url":"x"}}]}"#,
+        r#"{"content":[{"input_audio":{}}]}"#,
+        r#"{"content":[{"type":"refusal"}]},{"content":"a"}"#,
+    ] {
+        assert!(media(other), "{other}");
+    }
+}
+
+#[test]
+fn what_another_engine_is_told_is_found() {
+    let body = r#"{"messages":[{"content":"]"}],"stop":["a","]"],"stream":true,"logit_bias":{"1":{}},"seed":7,"min_tokens":3}"#;
+    let onward = taken(body).onward;
+    let text = |range: &Option<std::ops::Range<usize>>| range.clone().map(|range| &body[range]);
+    assert_eq!(text(&onward.messages), Some(r#"[{"content":"]"}]"#));
+    let carried: Vec<_> = CARRIED
+        .iter()
+        .zip(&onward.carried)
+        .filter_map(|(name, range)| Some((*name, text(range)?)))
+        .collect();
+    assert_eq!(
+        carried,
+        [
+            ("seed", "7"),
+            ("logit_bias", r#"{"1":{}}"#),
+            ("stop", r#"["a","]"]"#)
+        ]
+    );
+    assert_eq!((onward.min_tokens, onward.may_call_tools), (Some(3), false));
+    let may = |members: &str| self::onward(members).may_call_tools;
+    assert!(may(r#""tools":[{}]"#) && may(r#""tools":[{}],"tool_choice":"auto""#));
+    assert!(!may(r#""tools":[{}],"tool_choice":"none""#) && !may(r#""tools":null"#));
+    let body = r#"{"prompt":"a\"b","messages":[],"max_completion_tokens":4}"#;
+    let onward = taken(body).onward;
+    assert_eq!(onward.prompt.map(|range| &body[range]), Some(r#""a\"b""#));
+    assert_eq!(onward.messages, None);
+    assert!(onward.max_completion_tokens && !onward.max_tokens);
 }

@@ -116,9 +116,9 @@ fn the_same_engine_under_other_tls_settings_has_one_count() {
     let one = testing::state(now);
     let other = EndpointState::new(testing::target(8000), testing::settings("x"), now);
     let other = other.counting_with(&one);
-    assert!(one.take(Some(2)));
-    assert!(other.take(Some(2)));
-    assert!(!one.take(Some(2)));
+    assert!(one.take(Some(2), now));
+    assert!(other.take(Some(2), now));
+    assert!(!one.take(Some(2), now));
     assert_eq!((one.in_flight(), other.in_flight()), (2, 2));
 }
 

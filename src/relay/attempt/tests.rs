@@ -174,6 +174,7 @@ impl World {
             holder: None,
             usage: UsageAsked::default(),
             rename: None,
+            may_go_on: false,
             only: None,
         };
         let Ok(answer) = attempt(&lease, &exchange, HEAD, &self.metrics).await else {

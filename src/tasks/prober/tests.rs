@@ -19,6 +19,10 @@ const MILLI: Duration = Duration::from_millis(1);
 struct Script {
     asked: Mutex<Vec<(String, Instant)>>,
     answers: Mutex<VecDeque<Answer>>,
+    /// When it was asked for a proof.
+    proofs: Mutex<Vec<Instant>>,
+    /// How the next proofs fail.
+    unproven: Mutex<VecDeque<ProbeFailure>>,
 }
 
 #[derive(Clone, Copy)]
@@ -38,6 +42,14 @@ impl Probe for Script {
             Answer::Now(result) => result,
             Answer::Never => std::future::pending().await,
             Answer::Panic => panic!("as the script says"),
+        }
+    }
+
+    async fn prove(&self, _: &EndpointState) -> Result<(), ProbeFailure> {
+        self.proofs.lock().push(Instant::now());
+        match self.unproven.lock().pop_front() {
+            Some(failure) => Err(failure),
+            None => Ok(()),
         }
     }
 }
@@ -137,6 +149,46 @@ async fn a_refused_endpoint_is_followed_closely_until_it_is_back() {
     }
     assert_eq!(gaps.len(), 5);
     assert_eq!(scene.state(), State::Ramping);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_that_was_out_proves_itself_once_before_it_is_back() {
+    let began = Instant::now();
+    let refused = Answer::Now(Err(ProbeFailure::Refused));
+    let scene = start(config(&["10.0.0.1:8000"]), &[refused]);
+    tokio::time::sleep(MILLI * 1_000).await;
+    assert_eq!(scene.state(), State::Ramping);
+    let proofs = std::mem::take(&mut *scene.script.proofs.lock());
+    assert_eq!(proofs.len(), 1, "with the probe that lets it in");
+    assert!(near(proofs[0].duration_since(began).as_millis(), 400));
+    tokio::time::sleep(MILLI * 60_000).await;
+    assert_eq!(scene.script.proofs.lock().len(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_is_well_and_does_not_serve_stays_out_and_is_asked_ever_less_often() {
+    let refused = Answer::Now(Err(ProbeFailure::Refused));
+    let scene = start(config(&["10.0.0.1:8000"]), &[refused]);
+    let failures = [ProbeFailure::NoCanary; 9];
+    scene.script.unproven.lock().extend(failures);
+    tokio::time::sleep(MILLI * 30_000).await;
+    assert_eq!(scene.state(), State::Down);
+    let reason = scene.endpoint().status(Instant::now()).reason.unwrap();
+    assert_eq!(reason.as_str(), "probe_canary");
+    let proofs = scene.script.proofs.lock().clone();
+    let gaps: Vec<_> = (proofs.windows(2))
+        .map(|pair| (pair[1] - pair[0]).as_millis())
+        .collect();
+    for (gap, expected) in gaps.iter().zip([400, 800, 1_600, 3_200, 5_000, 5_000]) {
+        assert!(near(*gap, expected), "{gaps:?}");
+    }
+    tokio::time::sleep(MILLI * 30_000).await;
+    assert_eq!(
+        scene.state(),
+        State::Up,
+        "once it serves, and after its ramp"
+    );
+    assert_eq!(scene.script.proofs.lock().len(), 10);
 }
 
 #[tokio::test(start_paused = true)]

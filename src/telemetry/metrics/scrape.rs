@@ -13,6 +13,8 @@ use crate::telemetry::ConnectionCounts;
 pub struct Sources {
     /// Every endpoint of the configuration in force, once a pool.
     pub endpoints: Box<dyn Fn() -> Vec<EndpointSample> + Send + Sync>,
+    /// The queue of every pool of the configuration in force.
+    pub queues: Box<dyn Fn() -> Vec<QueueSample> + Send + Sync>,
     /// Bytes of all bodies held.
     pub body_bytes: Box<dyn Fn() -> u64 + Send + Sync>,
 }
@@ -26,6 +28,13 @@ pub struct EndpointSample {
     pub up: bool,
     /// How often it was taken out, by reason.
     pub removals: Vec<(&'static str, u64)>,
+}
+
+/// A pool's queue at the moment of the scrape.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QueueSample {
+    pub pool: Arc<str>,
+    pub depth: u64,
 }
 
 struct States {
@@ -84,6 +93,10 @@ impl Collector for States {
         families.connections_total.inc_by(now.accepts);
         if let Some(sources) = self.sources.get() {
             families.body_bytes.set(signed((sources.body_bytes)()));
+            for QueueSample { pool, depth } in (sources.queues)() {
+                let series = families.queue_depth.with_label_values(&[&*pool]);
+                series.set(signed(depth));
+            }
             for sample in (sources.endpoints)() {
                 let labels = [&*sample.pool, &*sample.endpoint];
                 families
@@ -114,6 +127,7 @@ struct Families {
     connections_total: IntCounter,
     ejections: IntCounterVec,
     in_flight: IntGaugeVec,
+    queue_depth: IntGaugeVec,
     up: IntGaugeVec,
 }
 
@@ -134,17 +148,19 @@ impl Families {
             connections_total: IntCounter::with_opts(opts("connections_total").0).expect(VALID),
             ejections: counters("ejections_total"),
             in_flight: gauges("endpoint_in_flight"),
+            queue_depth: gauges("queue_depth"),
             up: gauges("endpoint_up"),
         }
     }
 
-    fn collectors(&self) -> [&dyn Collector; 6] {
+    fn collectors(&self) -> [&dyn Collector; 7] {
         [
             &self.body_bytes,
             &self.connections,
             &self.connections_total,
             &self.ejections,
             &self.in_flight,
+            &self.queue_depth,
             &self.up,
         ]
     }

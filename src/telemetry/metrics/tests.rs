@@ -19,6 +19,10 @@ fn filled() -> (Metrics, PoolMetrics, EndpointMetrics) {
             };
             vec![sample("node0:8000", true), sample("node1:8000", false)]
         }),
+        queues: Box::new(|| {
+            let pool = "default".into();
+            vec![QueueSample { pool, depth: 5 }]
+        }),
         body_bytes: Box::new(|| 42),
     });
     let (pool, endpoint) = (
@@ -32,6 +36,7 @@ fn filled() -> (Metrics, PoolMetrics, EndpointMetrics) {
     pool.count_unanswered(503);
     pool.retried("reset");
     pool.observe_duration(Duration::from_millis(300));
+    pool.queue_wait.observe(0.2);
     let model = metrics.model("default", "other");
     model.observe_ttft(Duration::from_millis(30));
     model.observe_end(

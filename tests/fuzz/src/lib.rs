@@ -17,6 +17,16 @@ pub mod config;
 )]
 pub mod openai;
 
+#[path = "../../../src/engine/mod.rs"]
+#[allow(
+    dead_code,
+    unused_imports,
+    reason = "the gateway uses what the target does not"
+)]
+pub mod engine;
+
+pub mod loads;
+
 #[path = "../../../src/upstream"]
 pub mod upstream {
     #![allow(dead_code, reason = "the targets need the decoder only")]

@@ -162,6 +162,13 @@ impl Gateway {
         ))
     }
 
+    /// Streams that were cut, by what came of them.
+    pub fn continuations(&self, result: &str) -> f64 {
+        self.metric(&format!(
+            "sluicegate_continuations_total{{pool=\"default\",result=\"{result}\"}}"
+        ))
+    }
+
     /// Waits until nothing is in flight, held or being answered, as it must be after every test.
     pub async fn quiet(&self) {
         let shared = self.shared();
@@ -171,10 +178,11 @@ impl Gateway {
                 .all_endpoints()
                 .map(|endpoint| endpoint.in_flight())
                 .sum();
+            let queued: usize = snapshot.pools.iter().map(|pool| pool.queue.depth()).sum();
             let writing = shared.metrics.connection_counts.now().writing;
-            (in_flight, shared.body_memory.total(), writing)
+            (in_flight, queued, shared.body_memory.total(), writing)
         };
-        until("everything to be given back", || left() == (0, 0, 0)).await;
+        until("everything to be given back", || left() == (0, 0, 0, 0)).await;
     }
 
     /// Insists that nothing is left of the requests, and stops.

@@ -2,6 +2,7 @@
 
 mod certificate;
 mod client;
+mod cutter;
 mod files;
 mod gateway;
 mod http2;
@@ -14,6 +15,7 @@ use std::time::Duration;
 
 pub use certificate::Certificate;
 pub use client::{Answer, Client, End, ask};
+pub use cutter::{CutBy, Cutter, raw_answer};
 pub use files::TempDir;
 pub use gateway::{Gateway, in_turn, pool};
 pub use http2::{H2, H2End, answer as h2_answer, h2_post};

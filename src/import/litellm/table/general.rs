@@ -89,15 +89,11 @@ pub(super) const GENERAL: &[(&str, Fate)] = &[
     ),
     (
         "max_queued_requests_per_worker",
-        Not(
-            "there is no queue yet: where all endpoints are at their max_in_flight the client gets a 503",
-        ),
+        Not("write it into queue.size of the pools, which have a queue each"),
     ),
     (
         "admission_queue_timeout_seconds",
-        Not(
-            "there is no queue yet: where all endpoints are at their max_in_flight the client gets a 503",
-        ),
+        Not("write it into queue.timeout of the pools"),
     ),
     (
         "max_response_size_mb",

@@ -60,15 +60,11 @@ pub(super) const ROUTER: &[(&str, Fate)] = &[
     ("client_ttl", Not("connections are kept as keepalive says")),
     (
         "polling_interval",
-        Not(
-            "there is no queue yet: where all endpoints are at their max_in_flight the client gets a 503",
-        ),
+        Not("whoever waits for an endpoint gets a place when it is free"),
     ),
     (
         "default_priority",
-        Not(
-            "there is no queue yet: where all endpoints are at their max_in_flight the client gets a 503",
-        ),
+        Not("requests wait for an endpoint in the order in which they came"),
     ),
     (
         "default_litellm_params",

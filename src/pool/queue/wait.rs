@@ -1,0 +1,111 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout_at};
+
+use super::line::Ticket;
+use super::{Entered, Queue, Reply, Wish, moved};
+use crate::balance::RequestFacts;
+use crate::pool::{Lease, Pool, Tried, Unavailable};
+
+/// Why a request gets no place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoPlace {
+    /// See [`Unavailable::AllDown`].
+    AllDown,
+    /// See [`Unavailable::AllTried`].
+    AllTried,
+    /// All are at their `max_in_flight`, and there is no queue, or it is full, or the request has waited in
+    /// it for as long as it may.
+    Busy {
+        /// Until there is room, as far as can be told.
+        retry_after: Duration,
+    },
+}
+
+/// Takes a lease as [`Pool::lease`] does, or waits in the pool's queue until there is one. Dropping the
+/// future leaves the queue.
+///
+/// `only`: the one endpoint, by [`EndpointState::id`](crate::pool::EndpointState::id), that can serve the
+/// request; `tried` has all the others then. A request that has waited may be served by a newer epoch:
+/// `pool` and `tried` are that one's then. The time it has waited is added to `waited`.
+///
+/// # Errors
+/// See [`NoPlace`].
+pub async fn lease_or_wait(
+    pool: &mut Arc<Pool>,
+    tried: &mut Tried,
+    only: Option<u64>,
+    facts: &RequestFacts,
+    waited: &mut Option<Duration>,
+    rng: &mut fastrand::Rng,
+) -> Result<Lease, NoPlace> {
+    let now = Instant::now();
+    // While somebody waits, whoever comes goes behind.
+    if pool.queue.depth() == 0 {
+        match pool.lease(facts, tried, now, rng) {
+            Ok(lease) => return Ok(lease),
+            Err(Unavailable::AllDown) => return Err(NoPlace::AllDown),
+            Err(Unavailable::AllTried) => return Err(NoPlace::AllTried),
+            Err(Unavailable::AllAtCap) => {}
+        }
+    }
+    let wish = Wish {
+        facts: facts.clone(),
+        tried: tried.clone(),
+        only,
+    };
+    let lease = match pool.queue.enter(pool, wish, now) {
+        Entered::Settled(reply) => reply?,
+        Entered::Waits(ticket, reply) => {
+            let timeout = pool.waits.as_ref().map(|waits| waits.timeout);
+            let place = Place {
+                queue: Arc::clone(&pool.queue),
+                ticket,
+                reply,
+                since: now,
+                timeout: timeout.unwrap_or_default(),
+                waited,
+            };
+            place.served().await?
+        }
+    };
+    if !Arc::ptr_eq(pool, lease.pool()) {
+        *tried = moved(tried, only, pool, lease.pool());
+        *pool = Arc::clone(lease.pool());
+    }
+    Ok(lease)
+}
+
+/// A place in the line. Dropping it leaves the line; a lease that was already given goes to the next.
+struct Place<'a> {
+    queue: Arc<Queue>,
+    ticket: Ticket,
+    reply: oneshot::Receiver<Reply>,
+    since: Instant,
+    timeout: Duration,
+    waited: &'a mut Option<Duration>,
+}
+
+impl Place<'_> {
+    async fn served(mut self) -> Reply {
+        if let Ok(reply) = timeout_at(self.since + self.timeout, &mut self.reply).await {
+            return reply.unwrap_or(Err(NoPlace::AllDown));
+        }
+        let now = Instant::now();
+        match self.queue.give_up(self.ticket, self.timeout, now) {
+            Some(retry_after) => Err(NoPlace::Busy { retry_after }),
+            None => self.reply.try_recv().unwrap_or(Err(NoPlace::AllDown)),
+        }
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        let now = Instant::now();
+        let time = now.saturating_duration_since(self.since);
+        *self.waited = Some(self.waited.unwrap_or_default() + time);
+        self.queue.leave(self.ticket, now);
+    }
+}

@@ -1,0 +1,211 @@
+//! The turns of a stream that goes from engine to engine: where one stretch ends, the next begins or the end is
+//! written.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use log::warn;
+use pingora_proxy::Session;
+use tokio::time::Instant;
+
+use crate::openai::continuation::Kept;
+use crate::pool::{Fault, Lease, Outcome};
+
+use super::attempt::{Answer, joined};
+use super::continuing::{Onward, Went};
+use super::ctx::RequestCtx;
+use super::events::{Events, Failed};
+use super::stream::{self, Broken, Place, Shown};
+use super::tokenize::tokenize;
+
+/// A stream begins that may have to go on elsewhere: what is shown is kept from its first event on. Gives what is
+/// shown of `held`.
+pub fn begin(
+    onward: &mut Option<Onward<'_>>,
+    lease: &Lease,
+    events: &mut Events,
+    mut held: Vec<Bytes>,
+) -> Vec<Bytes> {
+    let Some(kept) = onward.as_ref().and_then(|onward| onward.begin(lease)) else {
+        *onward = None;
+        let word = events.take_last_word();
+        if !word.is_empty() {
+            held.push(word);
+        }
+        return held;
+    };
+    events.keep(kept);
+    let shown = events.dress(joined(&held));
+    if let (Some(kept), Some(onward)) = (events.continuable(), onward)
+        && (kept.kept.is_by_ids() || !kept.kept.can_go_on())
+    {
+        // Not needed for anything more.
+        onward.body.release();
+    }
+    match shown.is_empty() {
+        true => Vec::new(),
+        false => vec![shown],
+    }
+}
+
+/// What comes after a stretch of a stream.
+pub enum Turn {
+    /// Nothing. The place is gone where it was given up in search of another.
+    Over(Shown, Option<Place>),
+    On(Stretch),
+}
+
+/// What another engine gives of the answer.
+pub struct Stretch {
+    pub place: Place,
+    /// The first of it, to be shown.
+    pub piece: Bytes,
+    /// It has been read to its end.
+    pub is_whole: bool,
+    pub failed: Option<Failed>,
+}
+
+/// A stretch of a stream has ended with `result`: the next engine is found, or the end is written.
+pub async fn turn(
+    session: &mut Session,
+    ctx: &mut RequestCtx,
+    onward: &Onward<'_>,
+    events: &mut Events,
+    place: Place,
+    result: Shown,
+) -> Turn {
+    let can_go_on = events.can_go_on();
+    let Some(continuable) = events.continuable() else {
+        return over(session, ctx, events, result, Some(place)).await;
+    };
+    let kept = &mut continuable.kept;
+    let fault = match &result {
+        Ok(()) => None,
+        Err(Broken::Upstream { fault, .. }) => Some(*fault),
+        Err(Broken::Told { by_client: false }) => Some(Fault::ErrorEvent),
+        // It is asked once more, with the text for which it had other ids.
+        Err(Broken::Diverged) if kept.text_to_tokenize().is_some() => None,
+        Err(Broken::Client(_) | Broken::Diverged | Broken::Told { by_client: true }) => {
+            return Turn::Over(result, Some(place));
+        }
+    };
+    let metrics = onward.shared.pool_metrics(onward.pool);
+    if kept.is_finished() {
+        let end = kept.ending();
+        let result = stream::write(session, ctx, end).await;
+        let Some(fault) = fault else {
+            return Turn::Over(result, Some(place));
+        };
+        metrics.continued("end");
+        place.lease.settle(outcome_of(fault), Instant::now());
+        return Turn::Over(result, None);
+    }
+    let asked_for_ids = match (fault, can_go_on) {
+        (Some(fault), true) => {
+            tell(&place.lease, ctx, fault, kept);
+            ctx.cut_at = Some(place.lease.state.id);
+            place.lease.settle(outcome_of(fault), Instant::now());
+            let pool = onward.pool_now();
+            let other = onward.other(&pool, kept, ctx.cut_at);
+            other.map(|other| (pool, other))
+        }
+        (None, _) if result.is_err() => {
+            let asked = (Arc::clone(place.lease.pool()), place.lease.index());
+            place.lease.settle(Outcome::Neutral, Instant::now());
+            Some(asked)
+        }
+        (None, _) => return Turn::Over(result, Some(place)),
+        (Some(_), false) => return over(session, ctx, events, result, Some(place)).await,
+    };
+    drop(place.connection);
+    if let Some(text) = kept.text_to_tokenize() {
+        let ids = match asked_for_ids {
+            Some((pool, index)) => {
+                let endpoint = &pool.endpoints[index];
+                tokenize(endpoint, onward.model(endpoint), text).await
+            }
+            None => None,
+        };
+        match ids {
+            Some(ids) => kept.tokenized(&ids),
+            None if fault.is_none() => return Turn::Over(result, None),
+            None => {}
+        }
+    }
+    let way = way_of(kept);
+    match onward.go_on(session, ctx, kept).await {
+        Went::On(answer, lease) => {
+            metrics.continued(way);
+            Turn::On(stretch(events, *answer, lease))
+        }
+        Went::Left(e) => Turn::Over(Err(Broken::Client(e)), None),
+        Went::Ended => {
+            metrics.continued("end");
+            let end = kept.end_at_length();
+            Turn::Over(stream::write(session, ctx, end).await, None)
+        }
+        Went::Failed => {
+            ctx.cut = Some("failed");
+            over(session, ctx, events, result, None).await
+        }
+    }
+}
+
+fn way_of(kept: &Kept) -> &'static str {
+    if kept.is_by_ids() { "ids" } else { "text" }
+}
+
+fn tell(lease: &Lease, ctx: &RequestCtx, fault: Fault, kept: &Kept) {
+    warn!(
+        "endpoint {}: {} in the middle of an answer, which is to go on elsewhere by {} (request {})",
+        lease.endpoint().name,
+        fault.reason(),
+        way_of(kept),
+        String::from_utf8_lossy(ctx.request_id.as_bytes()),
+    );
+}
+
+/// Nobody goes on: what the engine said last is shown after all.
+async fn over(
+    session: &mut Session,
+    ctx: &mut RequestCtx,
+    events: &mut Events,
+    result: Shown,
+    place: Option<Place>,
+) -> Turn {
+    let word = events.take_last_word();
+    match stream::write(session, ctx, word).await {
+        Ok(()) => Turn::Over(result, place),
+        client => Turn::Over(client, place),
+    }
+}
+
+fn stretch(events: &mut Events, answer: Answer, lease: Lease) -> Stretch {
+    let Answer {
+        connection,
+        held,
+        is_whole,
+        events: next,
+        failed,
+        ..
+    } = answer;
+    let mut piece = Bytes::new();
+    if let Some(next) = next {
+        *events = events.go_on(next);
+        piece = events.dress_renamed(joined(&held));
+    }
+    Stretch {
+        place: Place { connection, lease },
+        piece,
+        is_whole,
+        failed,
+    }
+}
+
+/// How the endpoint is judged whose stream was cut so: a recall was judged by whoever called it.
+pub fn outcome_of(fault: Fault) -> Outcome {
+    match fault {
+        Fault::ConnectRefused | Fault::Hung | Fault::Drained => Outcome::Neutral,
+        _ => Outcome::Failed(fault),
+    }
+}
