@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::config::Limits;
-use crate::openai::sse::ErrorEvent;
+use crate::openai::sse::{ErrorEvent, gave_up};
 use crate::openai::{BodyKind, Call, Dialect, Rename};
 use crate::pool::{Fault, Lease};
 use crate::telemetry::metrics::EndpointMetrics;
@@ -228,6 +228,12 @@ async fn run(
         answer.is_renamed = exchange.rename.is_some();
     } else if !answer.is_switched() && must_be_whole(exchange, &answer) {
         hold_until_whole(lease, exchange, &mut answer, timeouts.read).await?;
+        if (200..300).contains(&status) && was_given_up(exchange, &answer) {
+            return Err(Stopped::sent(
+                Fault::ErrorEvent,
+                &"the engine aborted the request and answered what it had",
+            ));
+        }
         if let (true, Some(rename)) = (answer.is_whole, exchange.rename) {
             answer.held = vec![rename.apply(&joined(&answer.held))];
             answer.is_renamed = true;
@@ -280,6 +286,16 @@ fn must_be_whole(exchange: &Exchange<'_>, answer: &Answer) -> bool {
         .is_none_or(|length| length <= exchange.limits.answer as u64);
     fits && exchange.call.repeatable
         && (is_failure || (is_json && exchange.call.body == BodyKind::Json))
+}
+
+/// An engine that ends may answer 200 with what it had so far.
+fn was_given_up(exchange: &Exchange<'_>, answer: &Answer) -> bool {
+    let dialect = exchange.call.dialect;
+    match answer.held.as_slice() {
+        _ if !answer.is_whole => false,
+        [piece] => gave_up(dialect, piece),
+        pieces => gave_up(dialect, &joined(pieces)),
+    }
 }
 
 async fn hold_until_whole(

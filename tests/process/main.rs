@@ -15,6 +15,7 @@ mod from_litellm;
 mod from_nginx;
 mod gateway;
 mod high_availability;
+mod hostile_crowd;
 mod hung;
 mod network;
 mod programs;
