@@ -184,7 +184,7 @@ async fn answer(
             ctx.overhead = overhead(ctx, &answer);
             bind(shared, ctx, call, &answer, &lease);
             if answer.is_switched() {
-                let passed = tunnel::pass(session, ctx, answer, lease).await;
+                let passed = tunnel::pass(session, ctx, *answer, lease).await;
                 return passed.map_err(Stop::Failed);
             }
             let grounds = Grounds {

@@ -7,8 +7,8 @@ import time
 from plain import FIXED, QUESTION, client
 from processes import MODEL, until
 
-# Each of many streams is cut here, which no budget allows for.
-POOL = "    retry_budget: { ratio: 1, min_per_second: 1000 }\n"
+# Each of many streams is cut here, which would take every endpoint out and spend every budget.
+POOL = "    retry_budget: { ratio: 1, min_per_second: 1000 }\n    health: { eject_after: 1000 }\n"
 TOKENS = 200
 
 
