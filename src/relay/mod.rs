@@ -37,6 +37,7 @@ use std::cell::RefCell;
 use std::sync::Arc;
 
 use pingora::Result;
+use pingora::http::RequestHeader;
 use pingora_proxy::Session;
 use tokio::time::Instant;
 
@@ -142,11 +143,7 @@ async fn answer(
     let holder = ctx.holder();
     let exchange = Exchange {
         call,
-        kind: match request.method {
-            http::Method::HEAD => RequestKind::Head,
-            _ if is_websocket => RequestKind::WebSocket,
-            _ => RequestKind::Other,
-        },
+        kind: kind_of(request, is_websocket),
         body: &[],
         limits: &snapshot.config.limits,
         memory: &shared.body_memory,
@@ -176,7 +173,7 @@ async fn answer(
             ctx.overhead = overhead(ctx, &answer);
             bind(shared, ctx, call, &answer, &lease);
             if answer.is_switched() {
-                let passed = tunnel::pass(session, ctx, answer, lease).await;
+                let passed = Box::pin(tunnel::pass(session, ctx, answer, lease)).await;
                 return passed.map_err(Stop::Failed);
             }
             let grounds = Grounds {
@@ -194,6 +191,15 @@ async fn answer(
         Chosen::Failed(held) => pass_failure(session, ctx, *held).await,
     };
     passed.map_err(Stop::Failed)
+}
+
+/// What an answer to it may be.
+fn kind_of(request: &RequestHeader, is_websocket: bool) -> RequestKind {
+    match request.method {
+        http::Method::HEAD => RequestKind::Head,
+        _ if is_websocket => RequestKind::WebSocket,
+        _ => RequestKind::Other,
+    }
 }
 
 /// With keys, a client's is the gateway's business alone; without, it is the engines', but for those that
