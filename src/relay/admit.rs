@@ -62,8 +62,29 @@ fn bearer(value: &HeaderValue) -> Option<&[u8]> {
     (scheme.eq_ignore_ascii_case(b"bearer") && separated).then(|| key.trim_ascii())
 }
 
-/// Where the request goes: by the model it names, or by there being no choice.
-pub fn resolve<'a>(
+/// Where the request goes, and the only endpoint that may be asked, if not all of the pool; within its limits.
+pub fn route<'a>(
+    shared: &Shared,
+    ctx: &mut RequestCtx,
+    snapshot: &'a Snapshot,
+    request: &RequestHeader,
+    call: Call,
+    asked: &Asked,
+) -> Result<(Route<'a>, Option<usize>), Stop> {
+    let bound = bound(shared, ctx, snapshot, request, asked)?;
+    let route = match bound {
+        Some((pool, _)) if asked.is_unread() => Route::to_pool(pool),
+        _ => resolve(ctx, snapshot, call, asked)?,
+    };
+    ctx.model = snapshot.model(&route).cloned();
+    ctx.pool = Some(Arc::clone(&snapshot.pools[route.pool]));
+    let only = only_endpoint(bound, &route, asked)?;
+    admit(ctx, &snapshot.config, call, asked)?;
+    Ok((route, only))
+}
+
+/// By the model it names, or by there being no choice.
+fn resolve<'a>(
     ctx: &RequestCtx,
     snapshot: &'a Snapshot,
     call: Call,
@@ -80,7 +101,7 @@ pub fn resolve<'a>(
 
 /// The endpoint that keeps the response which the request goes on from or asks for, as the places of its pool
 /// and within it; `None`: it speaks of none.
-pub fn bound(
+fn bound(
     shared: &Shared,
     ctx: &RequestCtx,
     snapshot: &Snapshot,
@@ -114,7 +135,7 @@ pub fn bound(
 }
 
 /// The only endpoint that may be asked; `None`: all of the pool.
-pub fn only_endpoint(
+fn only_endpoint(
     bound: Option<(usize, usize)>,
     route: &Route<'_>,
     asked: &Asked,
@@ -134,7 +155,7 @@ pub fn only_endpoint(
 }
 
 /// Whether the request is within the limits, its key's among them.
-pub fn admit(ctx: &mut RequestCtx, config: &Config, call: Call, asked: &Asked) -> Result<(), Stop> {
+fn admit(ctx: &mut RequestCtx, config: &Config, call: Call, asked: &Asked) -> Result<(), Stop> {
     let completions = asked.json().map_or(1, |read| read.completions);
     if completions > config.limits.n {
         let error = ApiError::too_many_completions(completions, config.limits.n);

@@ -40,6 +40,7 @@ use std::cell::RefCell;
 use std::sync::Arc;
 
 use pingora::Result;
+use pingora::http::RequestHeader;
 use pingora_proxy::Session;
 use tokio::time::Instant;
 
@@ -47,7 +48,6 @@ use crate::config::Expose;
 use crate::openai::continuation::Plan;
 use crate::openai::{ApiError, Call, Dialect};
 use crate::pool::{Lease, Pool};
-use crate::routing::Route;
 use crate::server::Shared;
 use crate::snapshot::Snapshot;
 use crate::upstream::{Connection, RequestKind};
@@ -117,16 +117,7 @@ async fn answer(
         asked = Asked::of_query(intake::query_of(target)).map_err(Stop::Refused)?;
     }
     tracing::asked(ctx, call, intake::path_of(target), &asked);
-    let bound = admit::bound(shared, ctx, &snapshot, session.req_header(), &asked)?;
-    let route = match bound {
-        Some((pool, _)) if asked.is_unread() => Route::to_pool(pool),
-        _ => admit::resolve(ctx, &snapshot, call, &asked)?,
-    };
-    ctx.model = snapshot.model(&route).cloned();
-    ctx.pool = Some(Arc::clone(&snapshot.pools[route.pool]));
-    let only = admit::only_endpoint(bound, &route, &asked)?;
-    admit::admit(ctx, &snapshot.config, call, &asked)?;
-
+    let (route, only) = admit::route(shared, ctx, &snapshot, session.req_header(), call, &asked)?;
     let pool = Arc::clone(&snapshot.pools[route.pool]);
     let request = session.req_header();
     let credentials = credentials(&snapshot, &pool);
@@ -146,11 +137,7 @@ async fn answer(
     let holder = ctx.holder();
     let exchange = Exchange {
         call,
-        kind: match request.method {
-            http::Method::HEAD => RequestKind::Head,
-            _ if is_websocket => RequestKind::WebSocket,
-            _ => RequestKind::Other,
-        },
+        kind: kind_of(request, is_websocket),
         body: &[],
         limits: &snapshot.config.limits,
         memory: &shared.body_memory,
@@ -184,7 +171,7 @@ async fn answer(
             ctx.overhead = overhead(ctx, &answer);
             bind(shared, ctx, call, &answer, &lease);
             if answer.is_switched() {
-                let passed = tunnel::pass(session, ctx, *answer, lease).await;
+                let passed = Box::pin(tunnel::pass(session, ctx, answer, lease)).await;
                 return passed.map_err(Stop::Failed);
             }
             let grounds = Grounds {
@@ -202,6 +189,15 @@ async fn answer(
         Chosen::Failed(held) => pass_failure(session, ctx, *held).await,
     };
     passed.map_err(Stop::Failed)
+}
+
+/// What an answer to it may be.
+fn kind_of(request: &RequestHeader, is_websocket: bool) -> RequestKind {
+    match request.method {
+        http::Method::HEAD => RequestKind::Head,
+        _ if is_websocket => RequestKind::WebSocket,
+        _ => RequestKind::Other,
+    }
 }
 
 /// With keys, a client's is the gateway's business alone; without, it is the engines', but for those that

@@ -34,7 +34,7 @@ use super::respond::{self, Framing};
 pub async fn pass(
     session: &mut Session,
     ctx: &mut RequestCtx,
-    answer: Answer,
+    answer: Box<Answer>,
     lease: Lease,
 ) -> Result<()> {
     ctx.status = Some(answer.head.status);
