@@ -8,6 +8,7 @@
 //! * [`suspects`] knows the requests that kill engines
 //! * [`health`] decides who is out, [`RetryBudget`] who may try again
 
+mod drain;
 mod endpoint;
 mod fault;
 pub mod health;
@@ -27,6 +28,7 @@ use std::sync::{Arc, OnceLock};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+pub use drain::DrainedBy;
 pub use endpoint::{Endpoint, EndpointState, LastCatalog, LastReport, Report, Settings};
 pub use fault::{Fault, ProbeFailure, Reason};
 pub use lease::{Lease, Outcome};

@@ -13,6 +13,7 @@ use crate::openai::request::{Peeked, apply};
 use crate::openai::{Call, Dialect};
 use crate::pool::{Endpoint, Lease, Outcome, Pool, Tried};
 use crate::server::Shared;
+use crate::upstream::RequestKind;
 
 use super::attempt::{Answer, Exchange};
 use super::body::Body;
@@ -193,7 +194,7 @@ impl Onward<'_> {
         };
         let exchange = Exchange {
             call,
-            is_head: false,
+            kind: RequestKind::Other,
             body: &[],
             limits: &self.config.limits,
             memory: &self.shared.body_memory,

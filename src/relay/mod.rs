@@ -2,19 +2,23 @@
 //!
 //! `start`, `answer_locally`, `identify`, `read_body` (intake), `peek`; `authenticate`, `resolve`, `admit`
 //! (admit); `pick`, `lease`, `send`, `classify`,
-//! `fail_over` (retry, attempt); `observe` (stream); `finish`. [`serve`] tells the story; Pingora's
+//! `fail_over` (retry, attempt); `observe` (stream, or tunnel for a WebSocket); `finish`. [`serve`] tells the story; Pingora's
 //! session is the client's side of it, [`crate::upstream`] the engine's.
 
+mod admin;
 mod admit;
 mod attempt;
 mod bindings;
 mod body;
 mod continuing;
 mod ctx;
+mod duplex;
 mod events;
 mod finish;
+mod handshake;
 mod incoming;
 mod intake;
+mod listing;
 mod local;
 mod memory;
 mod models;
@@ -29,12 +33,14 @@ mod suspect;
 mod timing;
 mod tokenize;
 mod tracing;
+mod tunnel;
 mod turn;
 
 use std::cell::RefCell;
 use std::sync::Arc;
 
 use pingora::Result;
+use pingora::http::RequestHeader;
 use pingora_proxy::Session;
 use tokio::time::Instant;
 
@@ -42,10 +48,9 @@ use crate::config::Expose;
 use crate::openai::continuation::Plan;
 use crate::openai::{ApiError, Call, Dialect};
 use crate::pool::{Lease, Pool};
-use crate::routing::Route;
 use crate::server::Shared;
 use crate::snapshot::Snapshot;
-use crate::upstream::Connection;
+use crate::upstream::{Connection, RequestKind};
 
 pub use bindings::Bindings;
 pub use ctx::{End, RequestCtx};
@@ -57,6 +62,7 @@ pub use suspect::Suspects;
 use attempt::Exchange;
 use continuing::Grounds;
 use payload::{Names, Payload};
+use peek::Asked;
 use request::Credentials;
 use retry::{Chosen, Held, Way};
 
@@ -97,30 +103,27 @@ async fn answer(
     }
     let snapshot = intake::snapshot(ctx);
     let call = intake::identify(session, ctx, &snapshot.config)?;
-    admit::authenticate(ctx, &snapshot, &session.req_header().headers)?;
+    let is_websocket = handshake::is_websocket(session.req_header(), call);
+    admit::authenticate(ctx, &snapshot, &session.req_header().headers, call)?;
     if let Some(own) = call.own {
         let local = models::answer(&snapshot, session.req_header(), ctx, call, own)?;
         return respond::write_local(session, ctx, local)
             .await
             .map_err(Stop::Failed);
     }
-    let asked = intake::read_body(shared, session, ctx, &snapshot.config, call).await?;
+    let mut asked = intake::read_body(shared, session, ctx, &snapshot.config, call).await?;
     let (_, target) = request::split_target(session.req_header().raw_path());
+    if call.websocket {
+        asked = Asked::of_query(intake::query_of(target)).map_err(Stop::Refused)?;
+    }
     tracing::asked(ctx, call, intake::path_of(target), &asked);
-    let bound = admit::bound(shared, ctx, &snapshot, session.req_header(), &asked)?;
-    let route = match bound {
-        Some((pool, _)) if asked.is_unread() => Route::to_pool(pool),
-        _ => admit::resolve(ctx, &snapshot, call, &asked)?,
-    };
-    ctx.model = snapshot.model(&route).cloned();
-    ctx.pool = Some(Arc::clone(&snapshot.pools[route.pool]));
-    let only = admit::only_endpoint(bound, &route, &asked)?;
-    admit::admit(ctx, &snapshot.config, call, &asked)?;
-
+    let (route, only) = admit::route(shared, ctx, &snapshot, session.req_header(), call, &asked)?;
     let pool = Arc::clone(&snapshot.pools[route.pool]);
     let request = session.req_header();
     let credentials = credentials(&snapshot, &pool);
-    let parts = intake::parts(request, ctx, &snapshot.config, call, credentials);
+    let mut parts = intake::parts(request, ctx, &snapshot.config, call, credentials);
+    parts.is_websocket = is_websocket;
+    parts.model = asked.in_query(route.upstream_model);
     let prepared = request::prepare(&parts).map_err(intake::unsendable)?;
     let body = std::mem::take(&mut ctx.body);
     let counts = matches!(snapshot.config.expose, Expose::Inference { .. })
@@ -134,7 +137,7 @@ async fn answer(
     let holder = ctx.holder();
     let exchange = Exchange {
         call,
-        is_head: request.method == http::Method::HEAD,
+        kind: kind_of(request, is_websocket),
         body: &[],
         limits: &snapshot.config.limits,
         memory: &shared.body_memory,
@@ -167,6 +170,10 @@ async fn answer(
         Chosen::Answer(answer, lease) => {
             ctx.overhead = overhead(ctx, &answer);
             bind(shared, ctx, call, &answer, &lease);
+            if answer.is_switched() {
+                let passed = Box::pin(tunnel::pass(session, ctx, answer, lease)).await;
+                return passed.map_err(Stop::Failed);
+            }
             let grounds = Grounds {
                 shared,
                 config: &snapshot.config,
@@ -182,6 +189,15 @@ async fn answer(
         Chosen::Failed(held) => pass_failure(session, ctx, *held).await,
     };
     passed.map_err(Stop::Failed)
+}
+
+/// What an answer to it may be.
+fn kind_of(request: &RequestHeader, is_websocket: bool) -> RequestKind {
+    match request.method {
+        http::Method::HEAD => RequestKind::Head,
+        _ if is_websocket => RequestKind::WebSocket,
+        _ => RequestKind::Other,
+    }
 }
 
 /// With keys, a client's is the gateway's business alone; without, it is the engines', but for those that

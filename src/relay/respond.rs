@@ -66,6 +66,19 @@ pub fn relayed_head(
     Ok(Box::new(response))
 }
 
+/// Takes out what speaks of the body's bytes, which are others now (RFC 9110 §8.8.3, RFC 9530).
+pub fn forget_digests(response: &mut ResponseHeader) {
+    for name in [
+        "etag",
+        "content-digest",
+        "repr-digest",
+        "digest",
+        "content-md5",
+    ] {
+        response.remove_header(name);
+    }
+}
+
 fn finish_head(
     response: &mut ResponseHeader,
     session: &mut Session,

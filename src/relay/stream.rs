@@ -22,7 +22,7 @@ use super::continuing::Onward;
 use super::ctx::{End, RequestCtx, Tokens};
 use super::events::{Events, Failed};
 use super::respond::{self, Framing};
-use super::straight::{self, Lost, Next, Patience};
+use super::straight::{self, Lost, Meter, Next, Patience};
 use super::turn::{self, Turn};
 
 /// h2: RST_STREAM overtakes DATA that was just written, so the error event gets a moment to leave.
@@ -99,6 +99,7 @@ pub async fn pass(
         mut events,
         mut failed,
         first_content,
+        is_renamed,
         charge,
         ..
     } = *answer;
@@ -120,7 +121,10 @@ pub async fn pass(
         ctx.ttft = first_content.map(|at| at - ctx.started);
         ctx.last_content = first_content;
     }
-    let response = respond::relayed_head(&head, session, framing, ctx)?;
+    let mut response = respond::relayed_head(&head, session, framing, ctx)?;
+    if is_renamed {
+        respond::forget_digests(&mut response);
+    }
     let is_kept = ctx.call.is_some_and(Call::is_for_kept_answer);
     if events.is_none() && is_whole && head.status < 300 && !is_kept {
         ctx.tokens.usage = Usage::of_json(&joined(&held)).unwrap_or_default();
@@ -356,7 +360,10 @@ async fn relay(
     let recall = pin!(lease.recalled());
     let engine = &lease.endpoint().state;
     let so_far = (std::mem::take(&mut ctx.intervals), ctx.last_content);
-    let mut patience = Patience::new(read_timeout, alarm, recall, engine, so_far);
+    let mut permit = ctx.permit.take();
+    let seen = events.as_deref().map_or(0, Events::content);
+    let meter = Meter::new(permit.as_mut(), ctx.prompt_cost.saturating_add(seen));
+    let mut patience = Patience::new(read_timeout, alarm, recall, engine, so_far, meter);
     let leaves = Leaves { onward, engine };
     let relayed = pass_on(
         session,
@@ -369,6 +376,7 @@ async fn relay(
     )
     .await;
     (ctx.intervals, ctx.last_content) = patience.into_intervals();
+    ctx.permit = permit;
     relayed
 }
 

@@ -128,6 +128,7 @@ fn samples(cell: &SnapshotCell) -> Vec<EndpointSample> {
             endpoint: Arc::clone(&endpoint.name),
             in_flight: u64::from(endpoint.state.in_flight()),
             up: endpoint.state.is_up(),
+            draining: endpoint.state.is_draining(),
             removals: endpoint.state.removals(),
         })
     });

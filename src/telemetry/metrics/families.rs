@@ -32,6 +32,7 @@ pub(super) const FAMILIES: &[Family] = &[
     family("continuations_total", &["pool", "result"], "Streams cut after they began: gone on with by ids or by text, only the end was missing (end), no other endpoint could (failed), the request does not allow it (refused)."),
     family("e2el_seconds", &["pool", "model"], "End-to-end latency: from a request's head to the end of an answer that came to its end."),
     family("ejections_total", &["pool", "endpoint", "reason"], "Times an endpoint was taken out of its pool, by reason."),
+    family("endpoint_draining", &["pool", "endpoint"], "1 while the endpoint gets no new requests on purpose, else 0."),
     family("endpoint_in_flight", &["pool", "endpoint"], "Requests the endpoint has from this gateway now."),
     family("endpoint_up", &["pool", "endpoint"], "1 while the endpoint may be chosen, else 0."),
     family("itl_seconds", &["pool", "model"], "Inter-token latency: between two content events of a stream; added when the stream ends."),

@@ -15,6 +15,7 @@ fn filled() -> (Metrics, PoolMetrics, EndpointMetrics) {
                 endpoint: endpoint.into(),
                 in_flight: 3,
                 up,
+                draining: !up,
                 removals: if up { vec![("refused", 1)] } else { Vec::new() },
             };
             vec![sample("node0:8000", true), sample("node1:8000", false)]
