@@ -670,3 +670,42 @@ async fn of_an_event_of_several_tokens_the_ids_are_asked_for() {
         gateway.finish().await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_model_keeps_the_name_that_the_client_knows() {
+    // Behind the sixteenth token, before its count; in the middle; at the end.
+    for after in [5, 17] {
+        let first = engine_with(Script {
+            fault: Some(Fault::Cut {
+                after,
+                how: Cut::Close,
+            }),
+            ..Script::default()
+        })
+        .await;
+        let second = engine_with(Script {
+            model: "other".into(),
+            ..Script::default()
+        })
+        .await;
+        let endpoints = format!(
+            "\"{}\", {{ url: \"{}\", backup: true, model: other }}",
+            first.authority(),
+            second.authority()
+        );
+        let yaml = format!(
+            "pools: {{ default: {{ endpoints: [{endpoints}], {KEYS} }} }}\nmodels: {{ r1: {{ upstream_model: DeepSeek-R1, rename_response: true }} }}"
+        );
+        let gateway = Gateway::start(&yaml).await;
+        let request = post(
+            "/v1/chat/completions",
+            chat(&json!({ "model": "r1" })).to_string(),
+        );
+        let answer = gateway.ask(&request).await;
+        let told = told(&answer);
+        assert_eq!(told.ids.len(), 1, "{}", answer.text());
+        assert!(told.ids[0].ends_with("\"r1\""), "{:?}", told.ids);
+        assert_eq!((told.done, told.usage.len(), told.errors), (1, 1, 0));
+        gateway.finish().await;
+    }
+}
