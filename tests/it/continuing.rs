@@ -673,16 +673,10 @@ async fn of_an_event_of_several_tokens_the_ids_are_asked_for() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_model_keeps_the_name_that_the_client_knows() {
-    // Behind the sixteenth token, before its count; in the middle; at the end.
-    for after in [5, 17] {
-        let first = engine_with(Script {
-            fault: Some(Fault::Cut {
-                after,
-                how: Cut::Close,
-            }),
-            ..Script::default()
-        })
-        .await;
+    // In the middle, and behind the finish_reason.
+    for at in (1500..6000).step_by(250) {
+        let first = speaking(16).await;
+        let first = Cutter::before(&first, CutBy::Fin).await;
         let second = engine_with(Script {
             model: "other".into(),
             ..Script::default()
@@ -699,7 +693,7 @@ async fn the_model_keeps_the_name_that_the_client_knows() {
         let gateway = Gateway::start(&yaml).await;
         let request = post(
             "/v1/chat/completions",
-            chat(&json!({ "model": "r1" })).to_string(),
+            chat(&json!({ "model": "r1", "user": at.to_string() })).to_string(),
         );
         let answer = gateway.ask(&request).await;
         let told = told(&answer);
