@@ -11,10 +11,12 @@ use nix::unistd::Pid;
 
 use crate::config::{self, Config, Diagnostics, look_up};
 use crate::demo;
+use crate::drain::Drain;
 use crate::generate;
 use crate::import::Import;
 use crate::key::Key;
 use crate::listener::handover::Predecessor;
+use crate::local::admin::Action;
 use crate::ready::Question;
 use crate::run;
 use crate::tasks::signals::Signals;
@@ -85,6 +87,10 @@ enum Command {
     Import(Import),
     /// Make an API key: print it, and on the next line the entry of `keys` that holds its hash
     Key(Key),
+    /// Send an endpoint no new requests, until undrain; those that it has go on
+    Drain(Drain),
+    /// Let a drained endpoint have requests again, once a probe finds it well
+    Undrain(Drain),
     /// Exit 0 when the gateway at URL is ready, else 1
     Ready(Ready),
     /// One simulated engine of the demo
@@ -96,7 +102,7 @@ enum Command {
 
 #[derive(Debug, Args)]
 struct Ready {
-    /// Where the gateway is; only http
+    /// Where the gateway is: http://HOST:PORT or unix:/path
     #[arg(default_value = "http://127.0.0.1:9180")]
     url: String,
     /// Only whether it runs and answers, whatever its endpoints do
@@ -133,6 +139,8 @@ impl Cli {
             Some(Command::DemoEngine(engine)) => engine.run(),
             Some(Command::Import(import)) => import.run(),
             Some(Command::Key(key)) => key.run(),
+            Some(Command::Drain(drain)) => drain.run(Action::Drain),
+            Some(Command::Undrain(drain)) => drain.run(Action::Undrain),
             Some(Command::Ready(ready)) => ready.ask(),
             Some(Command::Generate(generate)) => {
                 generate::write(Self::command(), &generate.directory)

@@ -40,6 +40,10 @@ pub mod import;
 
 pub mod key;
 
+pub mod ask;
+
+pub mod drain;
+
 pub mod ready;
 
 pub mod demo;

@@ -16,8 +16,8 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use crate::config::{Config, Listen, ListenAddress, restart_needed};
-use crate::listener::handover::Inherited;
+use crate::config::{Config, Listen, ListenAddress, ListenTls, restart_needed};
+use crate::listener::handover::{Inherited, drain_announcement};
 use crate::listener::{
     self, Beats, BindError, Bound, CertificateError, Certificates, Role, Service, SocketFile,
     Workers,
@@ -30,7 +30,7 @@ use crate::tasks::hung;
 use crate::tasks::prober::{self, HttpProbe, Probe};
 use crate::tasks::resolver::{self, Failing, Resolve, SystemResolver};
 use crate::tasks::scraper::{self, HttpScrape, Scrape};
-use crate::tasks::{series, sweeper};
+use crate::tasks::{drainer, series, sweeper};
 use crate::telemetry::tracing::{Exporter, Tracer};
 use crate::telemetry::{AccessLog, Metrics};
 
@@ -73,6 +73,15 @@ struct Shown {
 type Renewed = (Listen, CertifiedKey, Option<SystemTime>);
 
 impl Shown {
+    fn load(shared: &Shared, listen: &Listen, tls: &ListenTls) -> Result<Self, CertificateError> {
+        let (certificates, expires) = Certificates::load(tls)?;
+        note_expiry(shared, listen, expires);
+        Ok(Self {
+            certificates,
+            listen: Mutex::new(listen.clone()),
+        })
+    }
+
     /// Reads the files that `config` names for this listener. One that is no longer in it runs on until a
     /// restart: its files are read where they were, and may be gone.
     fn read(&self, config: &Config) -> Result<Option<Renewed>, CertificateError> {
@@ -163,19 +172,15 @@ impl Server {
             access_log,
         ));
         shared.replace_tracer(tracer);
+        drain_again(&shared, inherited);
         let mut certificates = Vec::new();
         let mut listeners = Vec::new();
         for one in bound {
             let mut acceptor = None;
             if let Some(tls) = &one.listen.tls {
-                let (shown, expires) = Certificates::load(tls)?;
-                note_expiry(&shared, &one.listen, expires);
-                let made = shown.acceptor(one.listen.http2)?;
-                acceptor = Some(Arc::new(made));
-                certificates.push(Shown {
-                    certificates: shown,
-                    listen: Mutex::new(one.listen.clone()),
-                });
+                let shown = Shown::load(&shared, &one.listen, tls)?;
+                acceptor = Some(Arc::new(shown.certificates.acceptor(one.listen.http2)?));
+                certificates.push(shown);
             }
             listeners.push((one, acceptor));
         }
@@ -206,36 +211,7 @@ impl Server {
             .map_err(|e| StartError::because("the worker threads could not be started", &e))?;
         let sockets = listeners.into_iter().map(|(bound, _)| bound).collect();
         let (end_tasks, end) = watch::channel(false);
-        let tasks = vec![
-            tokio::spawn(prober::run(
-                Arc::clone(&shared.snapshot),
-                probe,
-                ended(end.clone()),
-            )),
-            tokio::spawn(catalog::run(
-                Arc::clone(&shared.snapshot),
-                ask,
-                ended(end.clone()),
-            )),
-            tokio::spawn(hung::run(
-                Arc::clone(&shared.snapshot),
-                Arc::new(HttpCanary) as Arc<dyn Canary>,
-                ended(end.clone()),
-            )),
-            tokio::spawn(scraper::run(
-                Arc::clone(&shared.snapshot),
-                Arc::new(HttpScrape) as Arc<dyn Scrape>,
-                ended(end.clone()),
-            )),
-            tokio::spawn(resolver::run(
-                Arc::clone(&shared.snapshot),
-                names,
-                failing,
-                ended(end.clone()),
-            )),
-            tokio::spawn(series::run(Arc::clone(&shared), ended(end.clone()))),
-            tokio::spawn(sweeper::run(Arc::clone(&shared.snapshot), ended(end))),
-        ];
+        let tasks = background(&shared, probe, ask, (names, failing), &end);
         Ok(Server {
             shared,
             workers,
@@ -369,6 +345,16 @@ impl Server {
         self.sockets.lock().iter().map(Bound::try_clone).collect()
     }
 
+    /// What a process that takes over is told of the endpoints that operators drained.
+    pub fn drained(&self) -> Vec<Vec<u8>> {
+        let now = Instant::now();
+        let snapshot = self.shared.snapshot.load();
+        let told = snapshot
+            .endpoints()
+            .filter_map(|state| drain_announcement(state, now));
+        told.collect()
+    }
+
     /// Stops accepting, as another process does it on the same sockets; resolves when the last connection is closed,
     /// or after `grace`. Returns whether all requests were done.
     ///
@@ -417,6 +403,63 @@ impl Server {
         }
         self.socket_files.lock().iter().for_each(SocketFile::remove);
         info!("stopped");
+    }
+}
+
+/// What runs beside the requests, until `end`.
+fn background(
+    shared: &Arc<Shared>,
+    probe: Arc<dyn Probe>,
+    ask: Arc<dyn Ask>,
+    (names, failing): (Arc<dyn Resolve>, Failing),
+    end: &watch::Receiver<bool>,
+) -> Vec<JoinHandle<()>> {
+    vec![
+        tokio::spawn(prober::run(
+            Arc::clone(&shared.snapshot),
+            probe,
+            ended(end.clone()),
+        )),
+        tokio::spawn(catalog::run(
+            Arc::clone(&shared.snapshot),
+            ask,
+            ended(end.clone()),
+        )),
+        tokio::spawn(hung::run(
+            Arc::clone(&shared.snapshot),
+            Arc::new(HttpCanary) as Arc<dyn Canary>,
+            ended(end.clone()),
+        )),
+        tokio::spawn(scraper::run(
+            Arc::clone(&shared.snapshot),
+            Arc::new(HttpScrape) as Arc<dyn Scrape>,
+            ended(end.clone()),
+        )),
+        tokio::spawn(resolver::run(
+            Arc::clone(&shared.snapshot),
+            names,
+            failing,
+            ended(end.clone()),
+        )),
+        tokio::spawn(series::run(Arc::clone(shared), ended(end.clone()))),
+        tokio::spawn(drainer::run(
+            Arc::clone(&shared.snapshot),
+            ended(end.clone()),
+        )),
+        tokio::spawn(sweeper::run(
+            Arc::clone(&shared.snapshot),
+            ended(end.clone()),
+        )),
+    ]
+}
+
+/// What operators drained in the process before is not used in this one either.
+fn drain_again(shared: &Shared, inherited: &Inherited) {
+    let now = Instant::now();
+    for state in shared.snapshot.load().endpoints() {
+        for drained in &inherited.drained {
+            drained.apply(state, now);
+        }
     }
 }
 

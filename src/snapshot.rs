@@ -107,6 +107,13 @@ impl Snapshot {
         self.known.values().filter_map(Weak::upgrade)
     }
 
+    /// Those of earlier epochs that the configuration has no more and that still hold requests.
+    pub fn leaving(&self) -> impl Iterator<Item = Arc<EndpointState>> {
+        self.all_endpoints().filter(|state| {
+            state.in_flight() > 0 && !self.endpoints().any(|listed| listed.id == state.id)
+        })
+    }
+
     /// Gives what is shared with earlier snapshots this one's settings.
     fn take_effect(&self, now: Instant) {
         for (state, settings) in &self.endpoints {
@@ -202,6 +209,7 @@ impl SnapshotCell {
         for state in previous.endpoints() {
             if !snapshot.endpoints().any(|kept| Arc::ptr_eq(kept, state)) {
                 state.idle.clear();
+                state.removed(Instant::now());
             }
         }
         Ok(diff)

@@ -109,6 +109,11 @@ impl Permit {
         &self.tenant
     }
 
+    /// Whether tokens were taken for it at all.
+    pub fn is_charged(&self) -> bool {
+        self.charged.is_some()
+    }
+
     /// What is left of the key's limits.
     pub fn rate(&self, now: Instant) -> RateLimits {
         self.tenant.rate(now)

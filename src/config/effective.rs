@@ -174,6 +174,8 @@ fn one_pool(yaml: &mut Yaml, pool: &Pool) {
     yaml.section(2, "retry_budget");
     yaml.key(3, "ratio", pool.retry_budget.ratio);
     yaml.key(3, "min_per_second", pool.retry_budget.min_per_second);
+    let drain_timeout = pool.drain_timeout.as_ref().map(show_duration);
+    yaml.key(2, "drain_timeout", or_null(drain_timeout));
     yaml.key(2, "continue_streams", name(pool.continue_streams));
     let tls = &pool.tls;
     yaml.section(2, "tls");
@@ -219,6 +221,7 @@ fn one_endpoint(yaml: &mut Yaml, endpoint: &Endpoint) {
         or_null(endpoint.max_in_flight.map(number)),
     );
     yaml.key(4, "backup", endpoint.backup);
+    yaml.key(4, "drain", endpoint.drain);
     let api_key = endpoint.api_key.as_ref().map(|_| text("***"));
     yaml.key(4, "api_key", or_null(api_key));
     yaml.key(4, "model", or_null(endpoint.model.as_ref().map(text)));

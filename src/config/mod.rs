@@ -53,6 +53,14 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+/// Reads a duration as the configuration writes it: `30s`.
+///
+/// # Errors
+/// What is wrong with it, and how it is written.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    units::duration(text).map_err(|fault| format!("{}; {}", fault.what, units::DURATION_FORM))
+}
+
 /// A whole configuration. Every field holds its effective value.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
@@ -214,6 +222,8 @@ pub struct Pool {
     /// Further tries per request, on other endpoints.
     pub retries: u32,
     pub retry_budget: RetryBudget,
+    /// How long the streams of a draining endpoint may stay there; `None` = until they end.
+    pub drain_timeout: Option<Duration>,
     pub continue_streams: ContinueStreams,
     pub tls: UpstreamTls,
     pub health: Health,
@@ -281,6 +291,8 @@ pub struct Endpoint {
     /// The pool's `max_in_flight` where the endpoint has none; `None` = no cap.
     pub max_in_flight: Option<u32>,
     pub backup: bool,
+    /// Gets no new requests.
+    pub drain: bool,
     /// Sent as `Authorization: Bearer` in place of the client's.
     pub api_key: Option<Secret>,
     /// What the engine calls the model, where it differs from what the others of its pool do.

@@ -133,6 +133,7 @@ fn without_endpoints(section: &Section<'_>, name: &str, inherited: &Timeouts) ->
             ratio: budget.ratio("ratio"),
             min_per_second: budget.count("min_per_second"),
         },
+        drain_timeout: section.duration_or_none("drain_timeout"),
         continue_streams: (section.choice("continue_streams")).unwrap_or(ContinueStreams::ByIds),
         tls: UpstreamTls {
             ca: tls.path(
@@ -195,6 +196,7 @@ fn plain(url: Url, max_in_flight: Option<u32>) -> Endpoint {
         weight: 1,
         max_in_flight,
         backup: false,
+        drain: false,
         api_key: None,
         model: None,
     }
@@ -228,6 +230,7 @@ fn endpoint(section: &Section<'_>, item: &Field<'_>, cap: Option<u32>) -> Option
     let weight = section.count("weight");
     let max_in_flight = section.count_or_none("max_in_flight").or(cap);
     let backup = section.switch("backup").unwrap_or(false);
+    let drain = section.switch("drain").unwrap_or(false);
     let api_key = section.nullable("api_key", "write it as \"${ENGINE_KEY}\"", api_key);
     let model = section.nullable("model", models::UPSTREAM_FORM, models::name);
     Some(Endpoint {
@@ -235,6 +238,7 @@ fn endpoint(section: &Section<'_>, item: &Field<'_>, cap: Option<u32>) -> Option
         weight,
         max_in_flight,
         backup,
+        drain,
         api_key,
         model,
     })

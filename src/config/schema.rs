@@ -152,6 +152,7 @@ pub(super) static KEYS: &[Key] = &[
         "null",
     )),
     key("pools.*.endpoints[].backup", Value, "false"),
+    key("pools.*.endpoints[].drain", Value, "false"),
     or_null(key("pools.*.endpoints[].api_key", Secret, "null")),
     or_null(key("pools.*.endpoints[].model", Value, "null")),
     key("pools.*.engine", Value, "auto"),
@@ -168,6 +169,11 @@ pub(super) static KEYS: &[Key] = &[
         Count(0, 100_000),
         "10",
     ),
+    or_null(key(
+        "pools.*.drain_timeout",
+        Kind::Duration(Duration::ZERO, DAY),
+        "null",
+    )),
     key("pools.*.continue_streams", Value, "true"),
     key("pools.*.tls", Section, "{}"),
     or_null(key("pools.*.tls.ca", Value, "null")),
@@ -225,13 +231,7 @@ pub(super) const MOST_MODELS: usize = 10_000;
 pub(super) const MOST_KEYS: usize = 10_000;
 
 /// Keys of versions to come: written today they get this answer, not a guess at what was meant.
-pub(super) static LATER: &[&str] = &[
-    "keys[].priority",
-    "keys[].weight",
-    "pools.*.heartbeat",
-    "pools.*.drain_timeout",
-    "pools.*.endpoints[].drain",
-];
+pub(super) static LATER: &[&str] = &["keys[].priority", "keys[].weight", "pools.*.heartbeat"];
 
 /// What nginx and LiteLLM call it, and where it is here.
 pub(super) static HABITS: &[(&str, &str)] = &[

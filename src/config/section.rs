@@ -147,6 +147,11 @@ impl<'a> Section<'a> {
     }
 
     pub fn duration(&self, name: &str) -> Duration {
+        self.duration_or_none(name).unwrap_or_default()
+    }
+
+    /// Where null is allowed, `None` is that.
+    pub fn duration_or_none(&self, name: &str) -> Option<Duration> {
         let Kind::Duration(min, max) = self.key(name).kind else {
             unreachable!("{name} is no duration in the schema")
         };
@@ -154,7 +159,6 @@ impl<'a> Section<'a> {
             let value = units::duration(text)?;
             units::within(value, min, max, units::show_duration)
         })
-        .unwrap_or_default()
     }
 
     pub fn size(&self, name: &str) -> usize {

@@ -212,13 +212,14 @@ keepalive: { idle: 1s, connections: 0 }
 pools:
   big:
     endpoints:
-      - { url: "https://Node0", weight: 7, max_in_flight: 9, backup: true, api_key: "${KEY}", model: "own $${x}" }
+      - { url: "https://Node0", weight: 7, max_in_flight: 9, backup: true, drain: true, api_key: "${KEY}", model: "own $${x}" }
       - "[::1]:9000"
       - { url: unix:/run/a.sock, api_key: plain-secret }
     policy: round_robin
     max_in_flight: 12
     queue: { size: 7, timeout: 250ms }
     retries: 0
+    drain_timeout: 0
     retry_budget: { ratio: 0.125, min_per_second: 0 }
     tls: { ca: ca.pem, verify: false, server_name: Engines.internal }
     health: { path: "/x?y=1", interval: 1s, timeout: 500ms, fall: 1, rise: 1, eject_after: 1, eject_for: 1s, stall: 1s }

@@ -310,7 +310,7 @@ fn clock_ms() -> u64 {
     u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX - 1) + 1
 }
 
-/// Open connections per client address, kept only while `limits.connections_per_client` is set.
+/// Open connections per client (see [`super::one_client`]), kept only while `limits.connections_per_client` is set.
 #[derive(Debug, Default)]
 pub struct ClientCounts(Mutex<HashMap<IpAddr, usize>>);
 
@@ -382,6 +382,19 @@ mod tests {
         connection.account(50);
         connection.bytes_arrived(20);
         assert_eq!(connection.ahead(), 20);
+    }
+
+    #[test]
+    fn the_connections_of_one_network_are_one_clients() {
+        let clients = Arc::new(ClientCounts::default());
+        let claim =
+            |address: &str| clients.claim(super::super::one_client(address.parse().unwrap()), 2);
+        let first = claim("2001:db8::1").unwrap();
+        let _second = claim("2001:db8::ffff:2").unwrap();
+        assert!(claim("2001:db8::3").is_none());
+        let _other = claim("2001:db8:0:1::3").unwrap();
+        drop(first);
+        assert!(claim("2001:db8::4").is_some());
     }
 
     #[test]

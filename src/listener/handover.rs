@@ -10,10 +10,13 @@
 //! | from | message | means |
 //! |---|---|---|
 //! | old | `listen` LF role LF address, and a descriptor | a listening socket |
+//! | old | `drained` LF seconds LF address LF url | an endpoint that was drained by command, so long ago |
 //! | old | `end` | that was the last |
 //! | new | `ready` | it accepts on every socket of its configuration |
 //! | new | `failed` LF reason | it does not start |
 //! | old | `go` | systemd knows of the new process, and the old one accepts no more |
+
+mod drained;
 
 use std::ffi::OsStr;
 use std::io::{self, IoSlice, IoSliceMut};
@@ -31,6 +34,8 @@ use rustix::net::{
 use socket2::SockRef;
 
 use crate::config::{Listen, ListenAddress};
+
+pub use drained::{Drained, announcement as drain_announcement};
 
 use super::Role;
 use super::bind::{Bound, BoundSocket, SocketFile, set_mode};
@@ -174,23 +179,24 @@ impl Predecessor {
         Some(Self(channel))
     }
 
-    /// Waits for the sockets of the old process.
+    /// Waits for the sockets of the old process, and what else it hands over.
     ///
     /// # Errors
     /// The old process is gone, or does not send what it should.
     pub fn sockets(&self) -> io::Result<Inherited> {
-        let mut sockets = Vec::new();
+        let mut inherited = Inherited::default();
         loop {
             let (message, descriptor) = receive(&self.0)?;
             if message == END {
-                return Ok(Inherited(sockets));
+                return Ok(inherited);
             }
             if message.is_empty() {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
             // A newer process may say more than this one knows.
-            if let Some(socket) = descriptor.and_then(|fd| Left::of(&message, fd)) {
-                sockets.push(socket);
+            match descriptor {
+                Some(fd) => inherited.sockets.extend(Left::of(&message, fd)),
+                None => inherited.drained.extend(Drained::of(&message)),
             }
         }
     }
@@ -285,7 +291,11 @@ impl Left {
 
 /// The sockets of the process before; none where there was no such process.
 #[derive(Debug, Default)]
-pub struct Inherited(Vec<Left>);
+pub struct Inherited {
+    sockets: Vec<Left>,
+    /// What operators drained in it.
+    pub drained: Vec<Drained>,
+}
 
 impl Inherited {
     /// The socket for `listen`, if there is one. Connections that wait on it are this process's then, too.
@@ -297,11 +307,11 @@ impl Inherited {
         };
         let of_socket = |left: &Left| left.is_bound_to(&listen.address);
         let index = self
-            .0
+            .sockets
             .iter()
             .position(of_name)
-            .or_else(|| self.0.iter().position(of_socket))?;
-        let left = self.0.remove(index);
+            .or_else(|| self.sockets.iter().position(of_socket))?;
+        let left = self.sockets.remove(index);
         if let (ListenAddress::Unix(path), true) = (&listen.address, left.role != role)
             && let Err(e) = set_mode(path, role)
         {
@@ -316,7 +326,7 @@ impl Inherited {
 
     /// What of the process before keeps this one from binding `address`.
     pub fn excluding(&self, address: &ListenAddress) -> Option<&ListenAddress> {
-        let mut left = self.0.iter();
+        let mut left = self.sockets.iter();
         left.find(|left| left.address.overlaps(address))
             .map(|left| &left.address)
     }
@@ -324,7 +334,7 @@ impl Inherited {
     /// Closes what was not taken, and removes the files of its Unix sockets. Only when the process before has stopped
     /// accepting: until then it needs them.
     pub fn discard(self) {
-        let files = self.0.iter().filter_map(|left| left.file.as_ref());
+        let files = self.sockets.iter().filter_map(|left| left.file.as_ref());
         files.for_each(SocketFile::remove);
     }
 }

@@ -8,17 +8,21 @@
 mod beats;
 mod bell;
 mod bind;
+mod client;
 mod connection;
 mod ending;
 pub mod handover;
 mod io;
+mod stand_in;
 mod tls;
 mod worker;
 
 pub use beats::Beats;
 pub use bell::Bell;
 pub use bind::{BindError, Bound, SocketFile, bind};
+pub use client::one_client;
 pub use connection::{ClientCounts, Connection, Phase, Role, Writes};
 pub use io::ClientIo;
+pub use stand_in::take_connection;
 pub use tls::{CertificateError, Certificates};
 pub use worker::{Service, Workers, start};

@@ -24,6 +24,7 @@ use crate::telemetry::Seldom;
 use super::beats::Beats;
 use super::bell::Bell;
 use super::bind::{Bound, BoundSocket};
+use super::client::one_client;
 use super::connection::{ClientClaim, ClientCounts, Connection, Role};
 use super::ending::Ending;
 use super::io::{ClientIo, ClientSocket};
@@ -310,7 +311,7 @@ impl Worker {
         let mut claim = None;
         if let (Role::Public, Some(limit), Some(peer)) = (role, limits.connections_per_client, peer)
         {
-            claim = self.clients.claim(peer.ip(), limit);
+            claim = self.clients.claim(one_client(peer.ip()), limit);
             if claim.is_none() {
                 gateway.metrics.refused("connections_per_client");
                 gateway.metrics.connection_counts.refused_connection();

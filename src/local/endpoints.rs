@@ -11,14 +11,15 @@ use crate::telemetry::rfc3339;
 /// One endpoint in one pool, as it is shown.
 #[derive(Debug, Clone, Serialize)]
 pub struct EndpointView<'a> {
-    pub pool: &'a str,
+    /// `None` = no pool of the configuration has it any more; it still holds requests.
+    pub pool: Option<&'a str>,
     pub endpoint: &'a str,
     pub url: String,
     /// `vllm`, `sglang`, `openai`; `None` = not known yet.
     pub engine: Option<&'a str>,
     /// The names it serves models by, as far as is known.
     pub models: Vec<&'a str>,
-    /// `up`, `down`, `ejected`, `draining`.
+    /// `up`, `ramping`, `down`, `ejected`, `draining`.
     pub state: &'a str,
     /// What put it into this state.
     pub reason: Option<&'a str>,
@@ -101,7 +102,7 @@ mod tests {
     #[test]
     fn an_endpoint_is_shown_with_all_it_has() {
         let view = EndpointView {
-            pool: "default",
+            pool: Some("default"),
             endpoint: "node0:8000",
             url: "http://node0:8000".to_owned(),
             engine: Some("vllm"),

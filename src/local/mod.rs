@@ -2,6 +2,7 @@
 //! is for the proxy.
 
 pub mod access;
+pub mod admin;
 pub mod endpoints;
 pub mod health;
 pub mod models;

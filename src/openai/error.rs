@@ -42,6 +42,15 @@ pub enum ApiError {
     },
     /// 404: no engine has made this response, or not for this key.
     ResponseNotFound { id: String },
+    /// 403: whoever asks may not change the gateway's state, or not in this way.
+    OrderRefused { problem: &'static str },
+    /// 404: no pool has an endpoint of this name; `suggestions` are names that there are.
+    EndpointNotFound {
+        name: String,
+        suggestions: Vec<String>,
+    },
+    /// 409: the configuration drains it, which no order undoes.
+    StillDrained { endpoint: String },
     /// 404: not in the allow-list of paths.
     PathNotExposed { method: String, path: String },
     /// 405: `allow` is the value of the `Allow` field.
@@ -64,7 +73,9 @@ pub enum ApiError {
     Internal,
     /// 502: every engine that was asked failed.
     UpstreamFailed,
-    /// 503: every endpoint is at its `max_in_flight`.
+    /// 502: the engines that got it died of it.
+    SuspectRequest,
+    /// 503: every endpoint is at its `max_in_flight`, and the request cannot wait for a place, or any longer.
     Overloaded { retry_after: Duration },
     /// 503 `overloaded` too: the bodies held together reach `limits.body_memory`.
     OutOfBodyMemory { retry_after: Duration },
@@ -141,6 +152,14 @@ impl ApiError {
         }
     }
 
+    /// At most [`ECHO_LIMIT`] characters of `name` are kept.
+    pub fn endpoint_not_found(name: &str, suggestions: Vec<String>) -> Self {
+        Self::EndpointNotFound {
+            name: echo(name.as_bytes()),
+            suggestions,
+        }
+    }
+
     /// A path the allow-list does not have; at most [`ECHO_LIMIT`] characters of it are kept.
     pub fn path_not_exposed(method: &str, raw_path: &[u8]) -> Self {
         Self::PathNotExposed {
@@ -160,17 +179,21 @@ impl ApiError {
         match self {
             Self::InvalidValue { .. } | Self::InvalidJson { .. } | Self::MissingModel => 400,
             Self::InvalidApiKey { .. } => 401,
-            Self::ModelNotAllowed { .. } | Self::NotAllowedHere { .. } => 403,
+            Self::ModelNotAllowed { .. }
+            | Self::NotAllowedHere { .. }
+            | Self::OrderRefused { .. } => 403,
             Self::ModelNotFound { .. }
             | Self::ResponseNotFound { .. }
+            | Self::EndpointNotFound { .. }
             | Self::PathNotExposed { .. } => 404,
             Self::MethodNotAllowed { .. } => 405,
             Self::RequestTimeout => 408,
+            Self::StillDrained { .. } => 409,
             Self::RequestTooLarge { .. } => 413,
             Self::RateLimitExceeded { .. } => 429,
             Self::HeaderTooLarge { .. } => 431,
             Self::Internal => 500,
-            Self::UpstreamFailed => 502,
+            Self::UpstreamFailed | Self::SuspectRequest => 502,
             Self::Overloaded { .. }
             | Self::OutOfBodyMemory { .. }
             | Self::NoEndpointAvailable { .. } => 503,
@@ -211,14 +234,16 @@ impl ApiError {
             Self::ModelNotFound { .. } => "model_not_found",
             Self::ResponseNotFound { .. } => "response_not_found",
             Self::RateLimitExceeded { .. } => "rate_limit_exceeded",
-            Self::NotAllowedHere { .. } => "not_allowed_here",
+            Self::NotAllowedHere { .. } | Self::OrderRefused { .. } => "not_allowed_here",
+            Self::EndpointNotFound { .. } => "endpoint_not_found",
+            Self::StillDrained { .. } => "still_drained",
             Self::PathNotExposed { .. } => "path_not_exposed",
             Self::MethodNotAllowed { .. } => "method_not_allowed",
             Self::RequestTimeout => "request_timeout",
             Self::RequestTooLarge { .. } => "request_too_large",
             Self::HeaderTooLarge { .. } => "header_too_large",
             Self::Internal => "internal_error",
-            Self::UpstreamFailed => "upstream_failed",
+            Self::UpstreamFailed | Self::SuspectRequest => "upstream_failed",
             Self::Overloaded { .. } | Self::OutOfBodyMemory { .. } => "overloaded",
             Self::NoEndpointAvailable { .. } => "no_endpoint_available",
             Self::UpstreamTimeout { .. } => "upstream_timeout",
@@ -253,6 +278,11 @@ impl ApiError {
             }
             _ => None,
         }
+    }
+
+    /// Whether it must not be sent again, although its status would make SDKs do so: `x-should-retry: false`.
+    pub fn is_final(&self) -> bool {
+        matches!(self, Self::SuspectRequest)
     }
 
     /// The value of `Allow` (RFC 9110 §15.5.6).

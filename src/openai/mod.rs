@@ -6,6 +6,7 @@ pub mod continuation;
 pub mod error;
 pub mod models;
 pub mod paths;
+pub mod query;
 pub mod rename;
 pub mod request;
 pub mod sse;

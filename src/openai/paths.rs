@@ -32,6 +32,8 @@ pub struct Call {
     /// Answered by the gateway, not by an engine; `None` for all calls with `expose: all`.
     pub own: Option<Own>,
     pub body: BodyKind,
+    /// A client may make a WebSocket of it (RFC 6455).
+    pub websocket: bool,
 }
 
 impl Call {
@@ -155,6 +157,7 @@ fn unlisted(method: &str) -> Call {
         prefix: "",
         own: None,
         body: BodyKind::Any,
+        websocket: false,
     }
 }
 
@@ -165,6 +168,7 @@ struct Row {
     prefix: &'static str,
     own: Option<Own>,
     body: BodyKind,
+    websocket: bool,
 }
 
 impl Row {
@@ -175,6 +179,7 @@ impl Row {
             prefix: self.prefix,
             own: self.own,
             body: self.body,
+            websocket: self.websocket,
         }
     }
 }
@@ -239,12 +244,21 @@ const fn row(methods: Methods, shape: Shape, dialect: Dialect) -> Row {
             Get => BodyKind::Any,
             Post => BodyKind::Json,
         },
+        websocket: false,
     }
 }
 
 /// A call whose body is a form with a file in it, or nothing.
 const fn with_body(body: BodyKind, row: Row) -> Row {
     Row { body, ..row }
+}
+
+/// A path where frames follow the handshake in place of an answer.
+const fn websocket(row: Row) -> Row {
+    Row {
+        websocket: true,
+        ..row
+    }
 }
 
 /// A short form of LiteLLM's: the engine is asked for `/v1` + the path.
@@ -301,6 +315,8 @@ const TABLE: &[Row] = &[
         row(Post, Is("/v1/audio/translations"), Other),
     ),
     row(Post, Is("/v1/audio/speech"), Other),
+    websocket(row(Get, Is("/v1/realtime"), Other)),
+    websocket(short(Get, Is("/realtime"), Other)),
     row(Post, Is("/tokenize"), Other),
     row(Post, Is("/v1/tokenize"), Other),
     row(Post, Is("/detokenize"), Other),

@@ -19,6 +19,7 @@ use memchr::memchr2;
 
 use super::{Dialect, Usage};
 use alike::Alike;
+pub use event::gave_up;
 use event::{Meaning, Reader};
 
 /// Watches one streamed answer.

@@ -1,4 +1,5 @@
 mod catalog;
+mod draining;
 mod report;
 
 use std::fmt;
@@ -14,11 +15,13 @@ use tokio::time::Instant;
 pub use catalog::LastCatalog;
 pub use report::{LastReport, Report};
 
+use super::drain::Drain;
 use super::fault::{Fault, ProbeFailure};
 use super::health::{Change, FULL, Health, Phase};
 use super::places::Places;
 use super::recall::Recalls;
 use super::status::{EndpointStatus, State};
+use super::suspects::Fate;
 use crate::config::{self, Secret};
 use crate::telemetry::metrics::EndpointMetrics;
 use crate::upstream::{Address, IdlePool, Target};
@@ -34,6 +37,8 @@ pub struct Endpoint {
     pub max_in_flight: Option<u32>,
     /// Only used when no other is left.
     pub backup: bool,
+    /// Drained by the configuration.
+    pub drain: bool,
     pub api_key: Option<Secret>,
     /// What it calls the model, where that is a name of its own.
     pub model: Option<Arc<str>>,
@@ -83,6 +88,11 @@ pub struct EndpointState {
     settings: ArcSwap<Settings>,
     inner: Mutex<Inner>,
     pub(super) recalls: Recalls,
+    /// When it last stopped accepting connections, having been up; when it last came up again; when a
+    /// request of it was last lost without an answer. Milliseconds, plus one; 0 = never.
+    fell: AtomicU64,
+    rose: AtomicU64,
+    lost: AtomicU64,
     /// The next probe may be sooner than the prober thinks.
     pub(crate) rescheduled: Notify,
     /// It is usable again.
@@ -99,16 +109,24 @@ pub struct Settings {
     pub engine: Option<config::Engine>,
     /// For the probe.
     pub api_key: Option<Secret>,
+    /// It gets no new requests.
+    pub drain: bool,
+    /// How long its requests may stay when it drains; `None` = until they end.
+    pub drain_timeout: Option<Duration>,
 }
 
 struct Inner {
     health: Health,
+    drain: Drain,
     rng: fastrand::Rng,
     /// By reason, few of them.
     ejections: Vec<(&'static str, u64)>,
     /// A connect was refused since the last good probe.
     refused: bool,
 }
+
+/// What is lost within it is lost together, in milliseconds.
+const MOMENT: u64 = 1000;
 
 /// Whether an endpoint may be chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -120,6 +138,8 @@ pub(super) enum Gate {
     FailsRequests,
     /// The last connect was refused or timed out.
     Unreachable,
+    /// Gets no new requests on purpose, however it is.
+    Drains,
 }
 
 impl EndpointState {
@@ -160,15 +180,19 @@ impl EndpointState {
             settings: ArcSwap::new(settings),
             inner: Mutex::new(Inner {
                 health,
+                drain: Drain::default(),
                 rng: fastrand::Rng::new(),
                 ejections: Vec::new(),
                 refused: false,
             }),
             recalls: Recalls::default(),
+            fell: AtomicU64::new(0),
+            rose: AtomicU64::new(0),
+            lost: AtomicU64::new(0),
             rescheduled: Notify::new(),
             recovered: Notify::new(),
         };
-        state.publish(&state.inner.lock().health);
+        state.publish(&state.inner.lock());
         state
     }
 
@@ -260,7 +284,7 @@ impl EndpointState {
         }
         let mut inner = self.inner.lock();
         inner.health.success();
-        self.publish(&inner.health);
+        self.publish(&inner);
     }
 
     /// A request met `fault`. A 5xx is one only if another endpoint then answered the same request
@@ -270,22 +294,30 @@ impl EndpointState {
         let mut inner = self.inner.lock();
         let Inner {
             health,
+            drain,
             rng,
             ejections,
             refused,
         } = &mut *inner;
-        let change = health.fault(fault, now, &settings.health, rng);
-        if change
-            .as_ref()
-            .is_some_and(|change| !matches!(change.phase, Phase::Up))
+        // It may be on its way out, which is meant; but whether it is still there is worth knowing.
+        let change = if drain.is_on() && fault != Fault::ConnectRefused {
+            health.doubt(fault, now);
+            None
+        } else {
+            health.fault(fault, now, &settings.health, rng)
+        };
+        if let Some(change) = &change
+            && change.phase != Phase::Up
+            && !drain.is_on()
         {
             count(ejections, fault.reason());
         }
-        self.publish(health);
+        let is_meant = drain.is_on();
         let is_first_refusal = fault == Fault::ConnectRefused && !std::mem::replace(refused, true);
+        self.publish(&inner);
         drop(inner);
         self.rescheduled.notify_one();
-        report(&settings.name, change, now);
+        report(&settings.name, change, is_meant, now);
         if is_first_refusal {
             self.recall(Fault::ConnectRefused);
         }
@@ -324,23 +356,25 @@ impl EndpointState {
         let mut inner = self.inner.lock();
         let Inner {
             health,
+            drain,
             rng,
             ejections,
             refused,
         } = &mut *inner;
         let change = health.probed(result, flowing, now, &settings.health, rng);
-        if change
-            .as_ref()
-            .is_some_and(|change| !matches!(change.phase, Phase::Up))
+        if let Some(change) = &change
+            && change.phase != Phase::Up
+            && !drain.is_on()
         {
             count(ejections, "probe");
         }
-        self.publish(health);
+        let is_meant = drain.is_on();
         let is_refused = result == Err(ProbeFailure::Refused);
         let is_first_refusal = is_refused && !*refused;
         *refused = is_refused || (*refused && result.is_err());
+        self.publish(&inner);
         drop(inner);
-        report(&settings.name, change, now);
+        report(&settings.name, change, is_meant, now);
         if is_first_refusal {
             self.recall(Fault::ConnectRefused);
         }
@@ -348,6 +382,10 @@ impl EndpointState {
 
     /// Puts a new epoch's settings into effect.
     pub fn configure(&self, settings: &Arc<Settings>, now: Instant) {
+        self.change_drain(now, |by| {
+            by.configuration = settings.drain;
+            by.removal = false;
+        });
         if **self.settings.load() == **settings {
             return;
         }
@@ -360,18 +398,21 @@ impl EndpointState {
 
     pub fn status(&self, now: Instant) -> EndpointStatus {
         let inner = self.inner.lock();
-        let health = &inner.health;
+        let (health, drain) = (&inner.health, &inner.drain);
         let share = self.share(now);
         let wall = SystemTime::now();
         EndpointStatus {
             state: match health.phase() {
+                _ if drain.is_on() => State::Draining,
                 Phase::Up if share < FULL => State::Ramping,
                 Phase::Up => State::Up,
                 Phase::Down => State::Down,
                 Phase::Ejected { .. } => State::Ejected,
             },
             reason: health.reason(),
-            since: wall - now.saturating_duration_since(health.since()),
+            drained_by: drain.by(),
+            since: wall
+                - now.saturating_duration_since(drain.since().unwrap_or_else(|| health.since())),
             next_probe: health
                 .next_probe()
                 .map(|next| wall + next.saturating_duration_since(now)),
@@ -380,6 +421,32 @@ impl EndpointState {
             consecutive_faults: health.faults(),
             ejections: inner.ejections.clone(),
             share,
+        }
+    }
+
+    /// A request that it had is lost, and the endpoint had not begun to answer it; to be told before its
+    /// lease is given back. Whether it was up then, or a moment before, and no other request waited for its
+    /// answer: none does now, and none was lost in the same moment.
+    pub fn lost_alone(&self, now: Instant) -> bool {
+        let stamp = self.stamp(now);
+        let is_recent = |at: u64| at != 0 && stamp.saturating_sub(at) <= MOMENT;
+        // In this order of two that are lost at once the second sees the first, here or there.
+        let with_another = is_recent(self.lost.swap(stamp, Ordering::SeqCst));
+        let waits_another = self.places.unanswered() > 1;
+        let was_up = self.is_up() || is_recent(self.fell.load(Ordering::Acquire));
+        was_up && !with_another && !waits_another
+    }
+
+    /// When it last stopped accepting connections, having been up, and when it last came up again.
+    pub fn fate(&self) -> Fate {
+        let at = |stamp: &AtomicU64| match stamp.load(Ordering::Acquire) {
+            0 => None,
+            millis => Some(self.born + Duration::from_millis(millis - 1)),
+        };
+        Fate {
+            endpoint: self.id,
+            fell: at(&self.fell),
+            rose: at(&self.rose),
         }
     }
 
@@ -404,6 +471,7 @@ impl EndpointState {
             0 => Gate::Usable,
             1 => Gate::FailsProbes,
             2 => Gate::FailsRequests,
+            4 => Gate::Drains,
             _ => Gate::Unreachable,
         }
     }
@@ -430,9 +498,11 @@ impl EndpointState {
         u64::try_from(millis).map_or(u64::MAX, |millis| millis.saturating_add(1))
     }
 
-    /// Makes the atomics say what `health` says. Called with its lock held.
-    fn publish(&self, health: &Health) {
+    /// Makes the atomics say what `inner` says. Called with its lock held.
+    fn publish(&self, inner: &Inner) {
+        let health = &inner.health;
         let gate = match health.phase() {
+            _ if inner.drain.is_on() => Gate::Drains,
             Phase::Up => Gate::Usable,
             _ if health.unreachable() => Gate::Unreachable,
             Phase::Down => Gate::FailsProbes,
@@ -447,8 +517,12 @@ impl EndpointState {
         if before == gate as u8 {
             return;
         }
+        let since = self.stamp(health.since());
         if gate == Gate::Usable {
+            self.rose.store(since, Ordering::Release);
             self.recovered.notify_one();
+        } else if before == Gate::Usable as u8 && gate == Gate::Unreachable {
+            self.fell.store(since, Ordering::Release);
         }
         self.places.changed();
     }
@@ -461,13 +535,15 @@ fn count(counts: &mut Vec<(&'static str, u64)>, reason: &'static str) {
     }
 }
 
-fn report(name: &str, change: Option<Change>, now: Instant) {
+/// `is_meant`: it drains, and what becomes of it then surprises nobody.
+fn report(name: &str, change: Option<Change>, is_meant: bool, now: Instant) {
     let Some(change) = change else { return };
     let why = change.reason.map(|reason| reason.to_string());
     let why = why.as_deref().unwrap_or("new");
     let after = change.after.as_secs_f32();
     match change.phase {
         Phase::Up => log::info!("endpoint {name} is up again after {after:.1} s ({why})"),
+        _ if is_meant => log::info!("endpoint {name}, which drains, is down: {why}"),
         Phase::Down => log::warn!("endpoint {name} is down: {why}"),
         Phase::Ejected { until } => {
             let left = until.saturating_duration_since(now).as_secs_f32();

@@ -98,6 +98,8 @@ pub enum Reason {
     Probe(ProbeFailure),
     /// Its name has never resolved.
     Unresolved,
+    /// It drained, and has not been probed since.
+    Drained,
 }
 
 impl Reason {
@@ -116,6 +118,7 @@ impl Reason {
             Reason::Probe(ProbeFailure::NoModels) => "probe_models",
             Reason::Probe(ProbeFailure::NoCanary) => "probe_canary",
             Reason::Unresolved => "unresolved",
+            Reason::Drained => "drained",
         }
     }
 }
@@ -153,6 +156,7 @@ impl fmt::Display for Reason {
                 f.write_str("probe: does not answer a request for one token")
             }
             Reason::Unresolved => f.write_str("does not resolve"),
+            Reason::Drained => f.write_str("drained until now, and not probed since"),
         }
     }
 }

@@ -194,6 +194,28 @@ impl Health {
         change
     }
 
+    /// A request met `fault`, which does not count against it; but it may have gone.
+    pub fn doubt(&mut self, fault: Fault, now: Instant) {
+        if fault == Fault::ConnectionLost {
+            self.want_probe(now);
+        }
+    }
+
+    /// It was in nobody's use, and what was done to it meanwhile is not known: out until a probe finds it well, then
+    /// back like after an outage.
+    pub fn readmit(&mut self, now: Instant) {
+        if self.probes.next.is_none() {
+            return;
+        }
+        self.enter(Phase::Down, Some(Reason::Drained), now);
+        self.faults = 0;
+        self.failed_probes = 0;
+        // One more is enough, whatever `rise` says.
+        self.good_probes = u32::MAX;
+        self.probes.pause = FAST_PROBE;
+        self.want_probe(now);
+    }
+
     /// Whether a good probe now would end an outage.
     pub fn would_let_in(&self, now: Instant, config: &config::Health) -> bool {
         match self.phase {
@@ -349,7 +371,7 @@ impl Health {
 
     /// A probe at once, but not sooner than [`FAST_PROBE`] after the last one began: a thousand
     /// streams that break together are one question.
-    fn want_probe(&mut self, now: Instant) {
+    pub fn want_probe(&mut self, now: Instant) {
         if matches!(self.phase, Phase::Ejected { .. }) {
             return;
         }
@@ -370,10 +392,12 @@ impl Health {
         rng: &mut fastrand::Rng,
     ) {
         let pause = match self.phase {
-            Phase::Ejected { until } => {
+            Phase::Ejected { until } if now < until => {
                 self.probes.next = Some(until);
                 return;
             }
+            // Its probe could not be sent.
+            Phase::Ejected { .. } => FAST_PROBE,
             Phase::Up => config.interval,
             Phase::Down => {
                 let slowest = config.interval.max(FAST_PROBE);

@@ -1,6 +1,6 @@
 use std::ops::Deref;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use tokio::time::Instant;
 
@@ -15,6 +15,8 @@ pub struct Lease {
     index: usize,
     /// Recalls of the endpoint that the request is not to be told of (any more).
     pub(super) recalls_seen: AtomicU32,
+    is_answered: AtomicBool,
+    was_lost: AtomicBool,
 }
 
 /// How an exchange with an endpoint ended, as far as the endpoint is concerned.
@@ -39,6 +41,8 @@ impl Lease {
             pool,
             index,
             recalls_seen: AtomicU32::new(recalls),
+            is_answered: AtomicBool::new(false),
+            was_lost: AtomicBool::new(false),
         }
     }
 
@@ -53,6 +57,23 @@ impl Lease {
 
     pub fn pool(&self) -> &Arc<Pool> {
         &self.pool
+    }
+
+    /// The endpoint has begun to answer.
+    pub fn answered(&self) {
+        if !self.is_answered.swap(true, Ordering::Relaxed) {
+            self.state.places.answered();
+        }
+    }
+
+    /// The endpoint had the request, on a connection kept from before, and closed it without a word.
+    pub fn lost(&self) {
+        self.was_lost.store(true, Ordering::Relaxed);
+    }
+
+    /// See [`Self::lost`].
+    pub fn was_lost(&self) -> bool {
+        self.was_lost.load(Ordering::Relaxed)
     }
 
     /// Gives the place back and says how it went.
@@ -75,6 +96,7 @@ impl Deref for Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
+        self.answered();
         self.endpoint().state.give_back();
     }
 }

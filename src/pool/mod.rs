@@ -5,8 +5,10 @@
 //! * [`EndpointState`] is what outlives a reload: the in-flight count, the health, the idle
 //!   connections
 //! * [`Queue`] is where requests wait for one
+//! * [`suspects`] knows the requests that kill engines
 //! * [`health`] decides who is out, [`RetryBudget`] who may try again
 
+mod drain;
 mod endpoint;
 mod fault;
 pub mod health;
@@ -17,6 +19,7 @@ mod recall;
 mod retry_budget;
 mod silence;
 mod status;
+pub mod suspects;
 mod tried;
 
 use std::fmt;
@@ -25,6 +28,7 @@ use std::sync::{Arc, OnceLock};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+pub use drain::DrainedBy;
 pub use endpoint::{Endpoint, EndpointState, LastCatalog, LastReport, Report, Settings};
 pub use fault::{Fault, ProbeFailure, Reason};
 pub use lease::{Lease, Outcome};

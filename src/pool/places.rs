@@ -10,6 +10,8 @@ use super::queue::Queue;
 #[derive(Default)]
 pub(super) struct Places {
     taken: AtomicU32,
+    /// Those of them whose request has not been answered at all.
+    unanswered: AtomicU32,
     /// How many `watchers` there are.
     watched: AtomicUsize,
     /// A queue stands here while somebody waits in it, once for each endpoint of its pool that this is.
@@ -24,11 +26,25 @@ impl Places {
     /// Takes one more and says how many were taken before; `None`: there are `cap` already.
     pub fn take(&self, cap: Option<u32>) -> Option<u32> {
         let cap = cap.unwrap_or(u32::MAX);
-        self.taken
+        let taken = self
+            .taken
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, |count| {
                 (count < cap).then(|| count + 1)
             })
-            .ok()
+            .ok();
+        if taken.is_some() {
+            self.unanswered.fetch_add(1, Ordering::AcqRel);
+        }
+        taken
+    }
+
+    pub fn unanswered(&self) -> u32 {
+        self.unanswered.load(Ordering::Acquire)
+    }
+
+    /// One of them is answered, or given back without that.
+    pub fn answered(&self) {
+        self.unanswered.fetch_sub(1, Ordering::AcqRel);
     }
 
     pub fn give_back(&self) {

@@ -1,6 +1,6 @@
 use std::time::SystemTime;
 
-use super::Reason;
+use super::{DrainedBy, Reason};
 
 /// The public names of an endpoint's states.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -10,6 +10,8 @@ pub enum State {
     Ramping,
     Down,
     Ejected,
+    /// Gets no new requests on purpose, however it is.
+    Draining,
 }
 
 impl State {
@@ -19,6 +21,7 @@ impl State {
             State::Ramping => "ramping",
             State::Down => "down",
             State::Ejected => "ejected",
+            State::Draining => "draining",
         }
     }
 
@@ -32,8 +35,9 @@ impl State {
 #[derive(Debug, Clone, PartialEq)]
 pub struct EndpointStatus {
     pub state: State,
-    /// Why it is out.
+    /// Why it is out, or would be if it did not drain.
     pub reason: Option<Reason>,
+    pub drained_by: DrainedBy,
     /// When it entered its state.
     pub since: SystemTime,
     /// `None` = it has no address to probe.
@@ -47,4 +51,15 @@ pub struct EndpointStatus {
     pub ejections: Vec<(&'static str, u64)>,
     /// Its part of its weight, in thousandths.
     pub share: u32,
+}
+
+impl EndpointStatus {
+    /// What put it into its state, for a person.
+    pub fn why(&self) -> Option<String> {
+        match (self.drained_by.anybody(), self.reason) {
+            (true, Some(reason)) => Some(format!("{}; {reason}", self.drained_by)),
+            (true, None) => Some(self.drained_by.to_string()),
+            (false, reason) => reason.map(|reason| reason.to_string()),
+        }
+    }
 }

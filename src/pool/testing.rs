@@ -48,6 +48,7 @@ pub(crate) fn pool_config(policy: PolicyName) -> config::Pool {
             ratio: 0.2,
             min_per_second: 10,
         },
+        drain_timeout: None,
         continue_streams: config::ContinueStreams::ByIds,
         tls: UpstreamTls {
             ca: None,
@@ -70,6 +71,8 @@ pub(crate) fn settings(name: &str) -> Arc<Settings> {
         health: health(),
         engine: None,
         api_key: None,
+        drain: false,
+        drain_timeout: None,
     })
 }
 
@@ -92,6 +95,7 @@ pub(crate) fn endpoint(state: &Arc<EndpointState>) -> Endpoint {
         weight: 1,
         max_in_flight: None,
         backup: false,
+        drain: false,
         api_key: None,
         model: None,
         metrics: std::sync::OnceLock::new(),
@@ -183,6 +187,7 @@ pub(crate) fn config_endpoint(url: &str) -> config::Endpoint {
         weight: 1,
         max_in_flight: None,
         backup: false,
+        drain: false,
         api_key: None,
         model: None,
     }

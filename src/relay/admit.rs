@@ -15,6 +15,7 @@ use crate::snapshot::Snapshot;
 
 use super::Stop;
 use super::ctx::RequestCtx;
+use super::handshake;
 use super::intake::path_of;
 use super::peek::Asked;
 use super::request::split_target;
@@ -24,11 +25,12 @@ pub fn authenticate(
     ctx: &mut RequestCtx,
     snapshot: &Snapshot,
     headers: &HeaderMap,
+    call: Call,
 ) -> Result<(), Stop> {
     let Some(keyring) = &snapshot.keyring else {
         return Ok(());
     };
-    let presented = presented_key(headers);
+    let presented = presented_key(headers, call.websocket);
     match presented.and_then(|key| keyring.authenticate(key)) {
         Some(tenant) => {
             ctx.tenant = Some(Arc::clone(tenant));
@@ -40,12 +42,14 @@ pub fn authenticate(
     }
 }
 
-/// The key in `Authorization: Bearer` (RFC 6750 §2.1) or Anthropic's `x-api-key`. Several are none, for
-/// nobody could tell which of them counts; the same one twice is one.
-fn presented_key(headers: &HeaderMap) -> Option<&[u8]> {
+/// The key in `Authorization: Bearer` (RFC 6750 §2.1), in Anthropic's `x-api-key`, or, of a `websocket`, among
+/// its subprotocols. Several are none, for nobody could tell which of them counts; the same one twice is one.
+pub fn presented_key(headers: &HeaderMap, websocket: bool) -> Option<&[u8]> {
     let mut bearers = headers.get_all(header::AUTHORIZATION).iter().map(bearer);
     let plain = headers.get_all("x-api-key").iter();
-    let mut plain = plain.map(|value| Some(value.as_bytes().trim_ascii()));
+    let plain = plain.map(|value| Some(value.as_bytes().trim_ascii()));
+    let hidden = websocket.then(|| handshake::keys(headers).map(Some));
+    let mut plain = plain.chain(hidden.into_iter().flatten());
     let first = bearers.next().or_else(|| plain.next())??;
     let same = bearers.chain(plain).all(|other| other == Some(first));
     (same && !first.is_empty()).then_some(first)
@@ -143,6 +147,7 @@ pub fn admit(ctx: &mut RequestCtx, config: &Config, call: Call, asked: &Asked) -
         return Ok(());
     };
     let cost = asked.cost(ctx.body.len, generates(call));
+    ctx.prompt_cost = asked.prompt_cost(ctx.body.len);
     match tenant.admit(cost, Instant::now()) {
         Ok(permit) => {
             ctx.permit = Some(permit);
@@ -173,7 +178,7 @@ mod tests {
             let name: HeaderName = name.parse().unwrap();
             headers.append(name, value.parse().unwrap());
         }
-        presented_key(&headers).map(|key| String::from_utf8(key.to_vec()).unwrap())
+        presented_key(&headers, true).map(|key| String::from_utf8(key.to_vec()).unwrap())
     }
 
     #[test]
@@ -195,6 +200,24 @@ mod tests {
             (&[("authorization", "Bearer")], None),
             (&[("authorization", "é")], None),
             (&[("x-api-key", "")], None),
+            (
+                &[(
+                    "sec-websocket-protocol",
+                    "realtime, openai-insecure-api-key.a",
+                )],
+                Some("a"),
+            ),
+            (
+                &[
+                    ("authorization", "Bearer a"),
+                    ("sec-websocket-protocol", "openai-insecure-api-key.b"),
+                ],
+                None,
+            ),
+            (
+                &[("sec-websocket-protocol", "openai-insecure-api-key.")],
+                None,
+            ),
             (&[], None),
         ] {
             assert_eq!(key(fields).as_deref(), expected, "{fields:?}");

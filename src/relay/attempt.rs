@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::config::Limits;
-use crate::openai::sse::ErrorEvent;
+use crate::openai::sse::{ErrorEvent, gave_up};
 use crate::openai::{BodyKind, Call, Dialect, Rename};
 use crate::pool::{Fault, Lease};
 use crate::telemetry::metrics::EndpointMetrics;
@@ -23,7 +23,7 @@ const HEAD_FIELDS: usize = 256;
 #[derive(Clone, Copy)]
 pub struct Exchange<'a> {
     pub call: Call,
-    pub is_head: bool,
+    pub kind: RequestKind,
     pub body: &'a [Bytes],
     pub limits: &'a Limits,
     pub memory: &'a Arc<BodyMemory>,
@@ -57,6 +57,15 @@ pub struct Answer {
     pub first_content: Option<Instant>,
     pub connect: Option<Duration>,
     pub sent_at: Instant,
+    /// The model has another name in it than the engine gave it.
+    pub is_renamed: bool,
+}
+
+impl Answer {
+    /// From here on WebSocket is spoken.
+    pub fn is_switched(&self) -> bool {
+        self.head.status == 101
+    }
 }
 
 /// Why a try came to nothing, with nothing shown to the client.
@@ -95,11 +104,15 @@ pub async fn attempt(
     head: &[u8],
     metrics: &EndpointMetrics,
 ) -> Result<Answer, Failure> {
-    tokio::select! {
+    let result = tokio::select! {
         biased;
         result = on_endpoint(lease, exchange, head, metrics) => result,
         why = lease.recalled(), if exchange.call.repeatable => Err(Failure::Recalled(why)),
+    };
+    if result.is_ok() {
+        lease.answered();
     }
+    result
 }
 
 async fn on_endpoint(
@@ -113,7 +126,7 @@ async fn on_endpoint(
     if let Some(connection) = exchange.call.repeatable.then(take).flatten() {
         metrics.connections_reused.inc();
         match run(lease, exchange, head, connection, None).await {
-            Err(Stopped::Stale) => {}
+            Err(Stopped::Stale) => lease.lost(),
             Err(Stopped::Failed(failure)) => return Err(failure),
             Ok(answer) => return Ok(answer),
         }
@@ -157,11 +170,7 @@ async fn run(
     connect: Option<Duration>,
 ) -> Result<Answer, Stopped> {
     let timeouts = &lease.pool().timeouts;
-    connection.expect(if exchange.is_head {
-        RequestKind::Head
-    } else {
-        RequestKind::Other
-    });
+    connection.expect(exchange.kind);
     let head_limits = HeadLimits {
         bytes: exchange.limits.response_header,
         fields: HEAD_FIELDS,
@@ -211,14 +220,23 @@ async fn run(
         first_content: None,
         connect,
         sent_at,
+        is_renamed: false,
     };
     let status = answer.head.status;
     if (200..300).contains(&status) && is_readable_stream(exchange, &answer) {
         hold_until_content(lease, exchange, &mut answer, deadline).await?;
-    } else if must_be_whole(exchange, &answer) {
+        answer.is_renamed = exchange.rename.is_some();
+    } else if !answer.is_switched() && must_be_whole(exchange, &answer) {
         hold_until_whole(lease, exchange, &mut answer, timeouts.read).await?;
+        if (200..300).contains(&status) && was_given_up(exchange, &answer) {
+            return Err(Stopped::sent(
+                Fault::ErrorEvent,
+                &"the engine aborted the request and answered what it had",
+            ));
+        }
         if let (true, Some(rename)) = (answer.is_whole, exchange.rename) {
             answer.held = vec![rename.apply(&joined(&answer.held))];
+            answer.is_renamed = true;
         }
     } else if let Some(piece) = answer.connection.buffered_body()? {
         answer.held.push(piece);
@@ -237,7 +255,7 @@ fn is_readable_stream(exchange: &Exchange<'_>, answer: &Answer) -> bool {
         .is_none_or(|coding| coding.eq_ignore_ascii_case(b"identity"));
     answer.head.content_type_is_event_stream()
         && is_plain
-        && !exchange.is_head
+        && exchange.kind != RequestKind::Head
         && answer.head.status != 204
 }
 
@@ -268,6 +286,16 @@ fn must_be_whole(exchange: &Exchange<'_>, answer: &Answer) -> bool {
         .is_none_or(|length| length <= exchange.limits.answer as u64);
     fits && exchange.call.repeatable
         && (is_failure || (is_json && exchange.call.body == BodyKind::Json))
+}
+
+/// An engine that ends may answer 200 with what it had so far.
+fn was_given_up(exchange: &Exchange<'_>, answer: &Answer) -> bool {
+    let dialect = exchange.call.dialect;
+    match answer.held.as_slice() {
+        _ if !answer.is_whole => false,
+        [piece] => gave_up(dialect, piece),
+        pieces => gave_up(dialect, &joined(pieces)),
+    }
 }
 
 async fn hold_until_whole(

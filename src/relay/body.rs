@@ -61,6 +61,12 @@ impl Body {
             if !piece.is_empty() {
                 reader.feed(&piece);
                 body.push(piece, declared, limits, memory, holder)?;
+                // What is still to come would not mend it.
+                if let Some(refusal) = reader.refusal()
+                    && incoming.is_unread(session)
+                {
+                    return Err(BodyError::Refused(refusal));
+                }
             }
         }
         body.close_tail();

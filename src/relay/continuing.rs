@@ -13,6 +13,7 @@ use crate::openai::request::{Peeked, apply};
 use crate::openai::{Call, Dialect};
 use crate::pool::{Endpoint, Lease, Outcome, Pool, Tried};
 use crate::server::Shared;
+use crate::upstream::RequestKind;
 
 use super::attempt::{Answer, Exchange};
 use super::body::Body;
@@ -49,15 +50,15 @@ pub struct Grounds<'a> {
 
 impl<'a> Grounds<'a> {
     /// What the stream that `asked` got needs to go on elsewhere; `None`, and the body is given back, where it cannot.
-    pub fn onward(self, asked: Option<&'a Peeked>, body: Body) -> Option<Onward<'a>> {
+    pub fn onward(self, asked: Option<&'a Peeked>, body: Body) -> Option<Box<Onward<'a>>> {
         let asked = asked?;
         let plan = Plan::of(asked, self.call.dialect, &body.pieces)?;
-        Some(Onward {
+        Some(Box::new(Onward {
             grounds: self,
             asked,
             plan,
             body,
-        })
+        }))
     }
 }
 
@@ -193,7 +194,7 @@ impl Onward<'_> {
         };
         let exchange = Exchange {
             call,
-            is_head: false,
+            kind: RequestKind::Other,
             body: &[],
             limits: &self.config.limits,
             memory: &self.shared.body_memory,

@@ -9,7 +9,7 @@ use http::HeaderValue;
 use tokio::time::Instant;
 
 use crate::admission::{Limited, Permit, Tenant};
-use crate::listener::Connection;
+use crate::listener::{Connection, one_client};
 use crate::openai::{Call, Usage};
 use crate::pool::Pool;
 use crate::snapshot::{ModelScope, Snapshot};
@@ -55,6 +55,8 @@ pub struct RequestCtx {
     // authenticate, resolve, admit
     /// Whose key it is, where keys are configured.
     pub tenant: Option<Arc<Tenant>>,
+    /// Tokens that its prompt is taken to cost while the engine has not said.
+    pub prompt_cost: u64,
     /// What the request takes of its key's limits.
     pub permit: Option<Permit>,
     /// The limits of its key refused it; they are told to the client.
@@ -90,6 +92,8 @@ pub struct RequestCtx {
     pub end: End,
     /// The `reason` of `sluicegate_refused_total`.
     pub refusal: Option<&'static str>,
+    /// The client is told not to send it again.
+    pub is_final: bool,
     pub error: Option<Cow<'static, str>>,
 }
 
@@ -109,6 +113,7 @@ impl RequestCtx {
             body: Body::default(),
             body_read: None,
             tenant: None,
+            prompt_cost: 0,
             permit: None,
             limited: None,
             model: None,
@@ -130,15 +135,18 @@ impl RequestCtx {
             status: None,
             end: End::Complete,
             refusal: None,
+            is_final: false,
             error: None,
         }
     }
 
-    /// Whose memory its body and a held answer take; `None` for a unix socket without keys.
+    /// Whose memory its body and a held answer take: its key's, else its address's, of IPv6 its network's; `None` for a unix socket without keys.
     pub fn holder(&self) -> Option<Holder> {
         match &self.tenant {
             Some(tenant) => Some(Holder::Key(Arc::clone(&tenant.name))),
-            None => self.client.map(Holder::Address),
+            None => self
+                .client
+                .map(|address| Holder::Address(one_client(address))),
         }
     }
 

@@ -21,6 +21,9 @@ use super::request::{self, AddressText};
 /// nginx's status for a client that left before its answer was whole.
 const CLIENT_LEFT: u16 = 499;
 
+/// The client and the engine speak WebSocket from there on.
+const SWITCHED: u16 = 101;
+
 /// Settles what is left and tells about the request. Called once, after the last byte.
 pub fn finish(shared: &Shared, session: &mut Session, error: Option<&Error>, ctx: &mut RequestCtx) {
     if let (Some(error), End::Complete) = (error, ctx.end) {
@@ -28,6 +31,8 @@ pub fn finish(shared: &Shared, session: &mut Session, error: Option<&Error>, ctx
         ctx.fail(End::ClientLeft, "the client left");
     }
     let status = match (ctx.end, ctx.status) {
+        // A WebSocket has no status but that of its handshake.
+        (_, Some(SWITCHED)) => SWITCHED,
         (End::ClientLeft, _) | (_, None) => CLIENT_LEFT,
         (_, Some(status)) => status,
     };
@@ -140,7 +145,8 @@ fn count(shared: &Shared, ctx: &RequestCtx, status: u16, duration: Duration) {
     if let Some(result) = ctx.cut {
         metrics.continued(result);
     }
-    if call.own.is_none() {
+    // How long a WebSocket was open is nobody's latency.
+    if call.own.is_none() && status != SWITCHED {
         metrics.observe_duration(duration);
     }
     if let Some(overhead) = ctx.overhead {
@@ -169,7 +175,7 @@ fn count_model(shared: &Shared, ctx: &RequestCtx, status: u16, duration: Duratio
     }
     metrics.add_intervals(&ctx.intervals);
     metrics.add_tokens(tokens);
-    if ctx.end == End::Complete && status < 400 {
+    if ctx.end == End::Complete && status < 400 && status != SWITCHED {
         metrics.observe_end(duration, ctx.ttft, tokens.completion);
     }
 }
@@ -182,7 +188,7 @@ fn settle(ctx: &mut RequestCtx) {
     let Usage {
         prompt, completion, ..
     } = ctx.tokens.usage;
-    let estimated = ctx.body.len as u64 / 4;
+    let estimated = ctx.prompt_cost;
     let is_begun = ctx.is_stream.is_some() && ctx.status.is_none_or(|status| status < 400);
     let has_left = ctx.end == End::ClientLeft && ctx.attempts > 0;
     let used = match (prompt, completion) {

@@ -291,7 +291,7 @@ pub(super) async fn read_body(
             }
             ctx.body = body;
             ctx.body_read = Some(Instant::now());
-            reader.finish(is_lenient).map_err(Stop::Refused)
+            reader.finish().map_err(Stop::Refused)
         }
         Err(BodyError::Refused(error)) => {
             // Pingora takes a body that failed for one that is done. What follows it on the connection
@@ -343,6 +343,8 @@ pub(super) fn parts<'a>(
         credentials,
         context: ContextFields::of(ctx),
         is_inference: matches!(config.expose, Expose::Inference { .. }),
+        is_websocket: false,
+        model: None,
     }
 }
 
@@ -352,6 +354,12 @@ pub(super) fn path_of(path_and_query: &[u8]) -> &[u8] {
         Some(end) => &path_and_query[..end],
         None => path_and_query,
     }
+}
+
+/// The query of a target, behind its `?`; empty where it has none.
+pub(super) fn query_of(path_and_query: &[u8]) -> &[u8] {
+    let path = path_of(path_and_query);
+    path_and_query.get(path.len() + 1..).unwrap_or_default()
 }
 
 /// How long a client may idle after this request.

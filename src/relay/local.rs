@@ -1,22 +1,19 @@
 //! The paths the gateway answers itself, on the public listeners and on the admin's.
 
-use std::time::SystemTime;
-
 use bytes::Bytes;
 use http::header;
 use pingora::http::RequestHeader;
 use tokio::time::Instant;
 
-use crate::config::Engine;
 use crate::local::access::{self, Origin};
-use crate::local::endpoints::{self, EndpointView, LoadView};
 use crate::local::health::{self, Health};
-use crate::local::{LocalPath, Route, route, stub_status};
+use crate::local::{LocalPath, Route, admin, route, stub_status};
 use crate::openai::ApiError;
 use crate::server::Shared;
 use crate::snapshot::Snapshot;
 
 use super::ctx::RequestCtx;
+use super::listing;
 use super::request::forwarded_for;
 use super::respond::Local;
 
@@ -29,11 +26,14 @@ const EXPOSITION: &str = "text/plain; version=0.0.4; charset=utf-8";
 pub fn answer(
     shared: &Shared,
     snapshot: &Snapshot,
-    ctx: &RequestCtx,
+    ctx: &mut RequestCtx,
     request: &RequestHeader,
     path: &[u8],
     on_admin: bool,
 ) -> Result<Option<Local>, ApiError> {
+    if on_admin && let Some(order) = admin::order(path) {
+        return super::admin::obey(snapshot, ctx, request, &order).map(Some);
+    }
     let method = request.method.as_str();
     let local = match route(path, method, on_admin) {
         None => return Ok(None),
@@ -65,7 +65,7 @@ pub fn answer(
             whole(200, stub_status::CONTENT_TYPE, stub_status::render(now))
         }
         LocalPath::Metrics => whole(200, EXPOSITION, shared.metrics.render().into()),
-        LocalPath::Endpoints => whole(200, JSON, list_endpoints(snapshot)),
+        LocalPath::Endpoints => whole(200, JSON, listing::all(snapshot)),
     }))
 }
 
@@ -132,46 +132,4 @@ fn litellm_health(snapshot: &Snapshot) -> Bytes {
         })
         .collect();
     health::litellm(&list)
-}
-
-fn list_endpoints(snapshot: &Snapshot) -> Bytes {
-    let now = Instant::now();
-    let each: Vec<_> = snapshot
-        .pools
-        .iter()
-        .flat_map(|pool| pool.endpoints.iter().map(move |endpoint| (pool, endpoint)))
-        .map(|(pool, endpoint)| {
-            let status = endpoint.state.status(now);
-            let reason = status.reason.map(|reason| reason.to_string());
-            let catalog = endpoint.state.catalog.get();
-            (pool, endpoint, status, reason, catalog)
-        })
-        .collect();
-    let views: Vec<EndpointView<'_>> = each
-        .iter()
-        .map(|(pool, endpoint, status, reason, catalog)| EndpointView {
-            pool: &pool.name,
-            endpoint: &endpoint.name,
-            url: endpoint.state.url(),
-            engine: pool.engine_of(endpoint).map(Engine::as_str),
-            models: (catalog.iter())
-                .flat_map(|catalog| catalog.names())
-                .collect(),
-            state: status.state.as_str(),
-            reason: reason.as_deref(),
-            since: status.since,
-            in_flight: u64::from(status.in_flight),
-            weight: endpoint.weight,
-            max_in_flight: endpoint.max_in_flight,
-            queued: pool.queue.depth() as u64,
-            backup: endpoint.backup,
-            next_probe: status
-                .next_probe
-                .map(|at| at.duration_since(SystemTime::now()).unwrap_or_default()),
-            idle_connections: endpoint.state.idle.len(),
-            load: (endpoint.state.report.get())
-                .map(|report| LoadView::of(&report.load, now.duration_since(report.at))),
-        })
-        .collect();
-    endpoints::render(&views)
 }

@@ -24,7 +24,7 @@ pub struct BodyMemory {
 pub enum Holder {
     /// A key, by its name, wherever its requests come from.
     Key(Arc<str>),
-    /// Where there are no keys.
+    /// Where there are no keys; see [`crate::listener::one_client`].
     Address(IpAddr),
 }
 

@@ -2,19 +2,23 @@
 //!
 //! `start`, `answer_locally`, `identify`, `read_body` (intake), `peek`; `authenticate`, `resolve`, `admit`
 //! (admit); `pick`, `lease`, `send`, `classify`,
-//! `fail_over` (retry, attempt); `observe` (stream); `finish`. [`serve`] tells the story; Pingora's
+//! `fail_over` (retry, attempt); `observe` (stream, or tunnel for a WebSocket); `finish`. [`serve`] tells the story; Pingora's
 //! session is the client's side of it, [`crate::upstream`] the engine's.
 
+mod admin;
 mod admit;
 mod attempt;
 mod bindings;
 mod body;
 mod continuing;
 mod ctx;
+mod duplex;
 mod events;
 mod finish;
+mod handshake;
 mod incoming;
 mod intake;
+mod listing;
 mod local;
 mod memory;
 mod models;
@@ -25,9 +29,11 @@ mod respond;
 mod retry;
 mod straight;
 mod stream;
+mod suspect;
 mod timing;
 mod tokenize;
 mod tracing;
+mod tunnel;
 mod turn;
 
 use std::cell::RefCell;
@@ -44,17 +50,19 @@ use crate::pool::{Lease, Pool};
 use crate::routing::Route;
 use crate::server::Shared;
 use crate::snapshot::Snapshot;
-use crate::upstream::Connection;
+use crate::upstream::{Connection, RequestKind};
 
 pub use bindings::Bindings;
 pub use ctx::{End, RequestCtx};
 pub use finish::finish;
 pub use intake::start;
 pub use memory::BodyMemory;
+pub use suspect::Suspects;
 
 use attempt::Exchange;
 use continuing::Grounds;
 use payload::{Names, Payload};
+use peek::Asked;
 use request::Credentials;
 use retry::{Chosen, Held, Way};
 
@@ -95,15 +103,19 @@ async fn answer(
     }
     let snapshot = intake::snapshot(ctx);
     let call = intake::identify(session, ctx, &snapshot.config)?;
-    admit::authenticate(ctx, &snapshot, &session.req_header().headers)?;
+    let is_websocket = handshake::is_websocket(session.req_header(), call);
+    admit::authenticate(ctx, &snapshot, &session.req_header().headers, call)?;
     if let Some(own) = call.own {
         let local = models::answer(&snapshot, session.req_header(), ctx, call, own)?;
         return respond::write_local(session, ctx, local)
             .await
             .map_err(Stop::Failed);
     }
-    let asked = intake::read_body(shared, session, ctx, &snapshot.config, call).await?;
+    let mut asked = intake::read_body(shared, session, ctx, &snapshot.config, call).await?;
     let (_, target) = request::split_target(session.req_header().raw_path());
+    if call.websocket {
+        asked = Asked::of_query(intake::query_of(target)).map_err(Stop::Refused)?;
+    }
     tracing::asked(ctx, call, intake::path_of(target), &asked);
     let bound = admit::bound(shared, ctx, &snapshot, session.req_header(), &asked)?;
     let route = match bound {
@@ -118,7 +130,9 @@ async fn answer(
     let pool = Arc::clone(&snapshot.pools[route.pool]);
     let request = session.req_header();
     let credentials = credentials(&snapshot, &pool);
-    let parts = intake::parts(request, ctx, &snapshot.config, call, credentials);
+    let mut parts = intake::parts(request, ctx, &snapshot.config, call, credentials);
+    parts.is_websocket = is_websocket;
+    parts.model = asked.in_query(route.upstream_model);
     let prepared = request::prepare(&parts).map_err(intake::unsendable)?;
     let body = std::mem::take(&mut ctx.body);
     let counts = matches!(snapshot.config.expose, Expose::Inference { .. })
@@ -132,7 +146,11 @@ async fn answer(
     let holder = ctx.holder();
     let exchange = Exchange {
         call,
-        is_head: request.method == http::Method::HEAD,
+        kind: match request.method {
+            http::Method::HEAD => RequestKind::Head,
+            _ if is_websocket => RequestKind::WebSocket,
+            _ => RequestKind::Other,
+        },
         body: &[],
         limits: &snapshot.config.limits,
         memory: &shared.body_memory,
@@ -142,6 +160,10 @@ async fn answer(
         may_go_on: read.is_some_and(|read| Plan::allows(read, call.dialect)),
         only,
     };
+    if call.repeatable && shared.suspects.refuses(&body.pieces, Instant::now()) {
+        ctx.body = body;
+        return Err(Stop::Refused(ApiError::SuspectRequest));
+    }
     let mut rng = thread_rng();
     let chosen = {
         let downstream = session.as_downstream_mut();
@@ -160,8 +182,11 @@ async fn answer(
         Chosen::Refused(error) => return Err(Stop::Refused(error)),
         Chosen::Answer(answer, lease) => {
             ctx.overhead = overhead(ctx, &answer);
-            let answer = *answer;
             bind(shared, ctx, call, &answer, &lease);
+            if answer.is_switched() {
+                let passed = tunnel::pass(session, ctx, *answer, lease).await;
+                return passed.map_err(Stop::Failed);
+            }
             let grounds = Grounds {
                 shared,
                 config: &snapshot.config,
@@ -258,3 +283,6 @@ fn thread_rng() -> fastrand::Rng {
     }
     RNG.with_borrow_mut(fastrand::Rng::fork)
 }
+
+#[cfg(test)]
+mod size;

@@ -19,6 +19,11 @@ use super::peek::Asked;
 pub trait Bodies: Sync {
     /// The body for this endpoint.
     fn for_endpoint(&self, endpoint: &Endpoint) -> Sent<'_>;
+
+    /// The client's own body, of a request that nothing has been shown of yet; else nothing.
+    fn original(&self) -> &[Bytes] {
+        &[]
+    }
 }
 
 /// What every endpoint's body is made of.
@@ -28,7 +33,7 @@ pub struct Payload<'a> {
     names: Names<'a>,
     /// The client's own name for the model is put back into the answer.
     restores: bool,
-    usage: Option<Edit>,
+    usage: Vec<Edit>,
     usage_asked: UsageAsked,
     /// For endpoints that give the ids of tokens: the pool, so that it can tell which.
     ids: Option<(&'a Pool, Edit)>,
@@ -89,10 +94,10 @@ impl<'a> Payload<'a> {
         let read = asked.json();
         let usage = read
             .filter(|read| counts && read.stream == Some(true))
-            .and_then(|read| read.ask_for_usage());
-        let usage_asked = if usage.is_some() {
+            .map_or_else(Vec::new, |read| read.ask_for_usage());
+        let usage_asked = if !usage.is_empty() {
             UsageAsked::ByGateway
-        } else if read.is_some_and(|read| read.continuous_usage) {
+        } else if read.is_some_and(|read| matches!(read.continuous_usage, Some((true, _)))) {
             UsageAsked::InEveryEvent
         } else {
             UsageAsked::AsItComes
@@ -115,6 +120,10 @@ impl<'a> Payload<'a> {
 }
 
 impl Bodies for Payload<'_> {
+    fn original(&self) -> &[Bytes] {
+        self.pieces
+    }
+
     fn for_endpoint(&self, endpoint: &Endpoint) -> Sent<'_> {
         let public = self.names.public();
         let upstream = self.names.for_endpoint(endpoint);
@@ -126,7 +135,10 @@ impl Bodies for Payload<'_> {
             _ => None,
         };
         let ids = ids.map(|(_, edit)| edit.clone());
-        let edits = name.into_iter().chain(self.usage.clone()).chain(ids);
+        let edits = name
+            .into_iter()
+            .chain(self.usage.iter().cloned())
+            .chain(ids);
         let mut edits: Vec<Edit> = edits.collect();
         if edits.is_empty() {
             return Sent {

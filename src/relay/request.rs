@@ -3,15 +3,18 @@
 use std::cell::RefCell;
 use std::io::Write as _;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use http::header::{self, HeaderName};
 use http::{HeaderMap, HeaderValue, Version};
 use pingora::http::RequestHeader;
 
 use crate::openai::ApiError;
+use crate::openai::query::{self, QueryModel};
 use crate::pool::Endpoint;
 use crate::upstream::{HeadError, RequestHead, connection_options, is_hop_by_hop};
 
+use super::handshake;
 use super::timing;
 use super::tracing::ContextFields;
 
@@ -35,6 +38,18 @@ pub struct Parts<'a> {
     pub context: ContextFields,
     /// Fields that steer an engine's insides go no further.
     pub is_inference: bool,
+    /// It is the handshake of one.
+    pub is_websocket: bool,
+    /// The model where the query names it.
+    pub model: Option<ModelInQuery<'a>>,
+}
+
+/// A model that the query names.
+#[derive(Debug, Clone, Copy)]
+pub struct ModelInQuery<'a> {
+    pub model: &'a QueryModel,
+    /// What the engines call it, but for endpoints that have a name of their own.
+    pub upstream: Option<&'a Arc<str>>,
 }
 
 /// What becomes of a client's own `Authorization` and `x-api-key`.
@@ -134,6 +149,45 @@ pub struct Prepared {
     has_length: bool,
     /// The client's own credentials, for endpoints without a key of their own.
     credentials: Vec<(HeaderName, HeaderValue)>,
+    named: Option<Box<Named>>,
+}
+
+/// A request line with a model in it.
+struct Named {
+    method: String,
+    before: Vec<u8>,
+    /// As the client wrote it.
+    public: Vec<u8>,
+    after: Vec<u8>,
+    upstream: Option<Arc<str>>,
+}
+
+impl Named {
+    fn of(parts: &Parts<'_>) -> Option<Box<Self>> {
+        let ModelInQuery { model, upstream } = parts.model?;
+        let Target {
+            prefix,
+            path_and_query,
+        } = parts.target;
+        let query = memchr::memchr(b'?', path_and_query)? + 1;
+        let (start, end) = (query + model.range.start, query + model.range.end);
+        // The client's own name may be that of its engines.
+        let upstream = upstream.filter(|name| ***name != model.value).cloned();
+        Some(Box::new(Self {
+            method: parts.request.method.as_str().to_owned(),
+            before: [prefix.as_bytes(), path_and_query.get(..start)?].concat(),
+            public: path_and_query.get(start..end)?.to_vec(),
+            after: path_and_query.get(end..)?.to_vec(),
+            upstream,
+        }))
+    }
+
+    fn target(&self, endpoint: &Endpoint) -> Vec<u8> {
+        let upstream = endpoint.model.as_ref().or(self.upstream.as_ref());
+        let name = upstream.map(|name| query::encode(name));
+        let name = name.as_deref().unwrap_or(&self.public);
+        [&self.before, name, &self.after].concat()
+    }
 }
 
 impl Prepared {
@@ -148,6 +202,10 @@ impl Prepared {
             return Err(HeadError::Target);
         };
         head.rewind(self.mark);
+        if let Some(named) = &self.named {
+            head.retarget(&named.method, &named.target(endpoint))?;
+            self.mark = head.mark();
+        }
         if !self.has_host {
             head.field("Host", &endpoint.state.target.authority)?;
         }
@@ -203,6 +261,11 @@ pub fn prepare(parts: &Parts<'_>) -> Result<Prepared, HeadError> {
     head.field("X-Request-Id", parts.request_id.as_bytes())?;
     let nominated = nominated(&request.headers);
     let mut credentials = Vec::new();
+    let mut has_protocols = false;
+    if parts.is_websocket {
+        head.field("Connection", "Upgrade")?;
+        head.field("Upgrade", "websocket")?;
+    }
     let mut each = |name: &HeaderName, as_sent: &[u8], value: &HeaderValue| {
         // An engine behind CGI or WSGI reads `X_Real_IP` as `X-Real-IP` (nginx `underscores_in_headers off`).
         let has_underscore = name.as_str().contains('_');
@@ -215,6 +278,14 @@ pub fn prepare(parts: &Parts<'_>) -> Result<Prepared, HeadError> {
                 .any(|n| n.eq_ignore_ascii_case(name.as_str()))
         {
             return Ok(());
+        }
+        if parts.credentials != Credentials::Pass && name == header::SEC_WEBSOCKET_PROTOCOL {
+            let is_first = !std::mem::replace(&mut has_protocols, true);
+            let left = handshake::without_keys(&request.headers);
+            return match is_first && !left.is_empty() {
+                true => head.field(as_sent, left),
+                false => Ok(()),
+            };
         }
         if parts.credentials != Credentials::Pass
             && matches!(name.as_str(), "authorization" | "x-api-key")
@@ -252,6 +323,7 @@ pub fn prepare(parts: &Parts<'_>) -> Result<Prepared, HeadError> {
         has_host: parts.host.is_some(),
         has_length,
         credentials,
+        named: Named::of(parts),
     })
 }
 

@@ -66,6 +66,19 @@ pub fn relayed_head(
     Ok(Box::new(response))
 }
 
+/// Takes out what speaks of the body's bytes, which are others now (RFC 9110 §8.8.3, RFC 9530).
+pub fn forget_digests(response: &mut ResponseHeader) {
+    for name in [
+        "etag",
+        "content-digest",
+        "repr-digest",
+        "digest",
+        "content-md5",
+    ] {
+        response.remove_header(name);
+    }
+}
+
 fn finish_head(
     response: &mut ResponseHeader,
     session: &mut Session,
@@ -162,6 +175,9 @@ pub async fn write_local(session: &mut Session, ctx: &mut RequestCtx, local: Loc
         let challenge = HeaderValue::from_static(challenge);
         response.insert_header(header::WWW_AUTHENTICATE, challenge)?;
     }
+    if ctx.is_final {
+        response.insert_header("x-should-retry", HeaderValue::from_static("false"))?;
+    }
     let framing = if is_head {
         Framing::NoBody(Some(length))
     } else {
@@ -238,6 +254,10 @@ pub async fn refuse(session: &mut Session, ctx: &mut RequestCtx, error: &ApiErro
     };
     let dialect = ctx.call.map_or(Dialect::Other, |call| call.dialect);
     ctx.refusal = Some(error.code());
+    if error.is_final() {
+        ctx.is_final = true;
+        ctx.fail(end, "suspect_request");
+    }
     ctx.fail(end, error.code());
     let local = Local {
         status: error.status(),

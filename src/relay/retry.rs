@@ -11,6 +11,7 @@ use crate::balance::RequestFacts;
 use crate::engine;
 use crate::openai::ApiError;
 use crate::openai::sse::ErrorEvent;
+use crate::pool::suspects::REFUSED_FOR;
 use crate::pool::{EndpointState, Fault, Lease, NoPlace, Outcome, Pool, Tried, lease_or_wait};
 use crate::server::Shared;
 use crate::telemetry::metrics::PoolMetrics;
@@ -20,6 +21,7 @@ use super::attempt::{Answer, Exchange, Failure, attempt, is_engine_failure, join
 use super::ctx::RequestCtx;
 use super::payload::Bodies;
 use super::request::Prepared;
+use super::suspect::has_killed;
 use super::tracing;
 
 /// What a client is told to wait when no endpoint is there to take its request.
@@ -142,6 +144,15 @@ pub async fn choose(
             shared.endpoint_metrics(lease.pool(), &lease),
         )
         .await;
+        let original = bodies.original();
+        if exchange.call.repeatable
+            && !original.is_empty()
+            && has_killed(&lease, &result).await
+            && shared.suspects.strike(original, &lease, Instant::now())
+        {
+            tracing::attempted(journey.ctx, &result, Instant::now());
+            return journey.condemn(lease);
+        }
         match journey.judge(result, lease, &exchange) {
             Step::Show(chosen) => return chosen,
             Step::Next => {}
@@ -272,6 +283,22 @@ impl Journey<'_> {
         } else {
             Step::Show(self.exhausted())
         }
+    }
+
+    /// Ends the journey of a request of which two engines have died.
+    fn condemn(&mut self, lease: Lease) -> Chosen {
+        let fault = Fault::ConnectRefused;
+        self.note(&lease, fault, "it died of this request");
+        warn!(
+            "pool {}: two engines died while request {} was the only one that they had not answered: it is \
+             refused for {} minutes",
+            self.pool.name,
+            String::from_utf8_lossy(self.ctx.request_id.as_bytes()),
+            REFUSED_FOR.as_secs() / 60,
+        );
+        self.metrics.suspects.inc();
+        lease.settle(Outcome::Failed(fault), Instant::now());
+        Chosen::Refused(ApiError::SuspectRequest)
     }
 
     fn may_retry(&mut self, reason: &str, now: Instant) -> bool {

@@ -17,6 +17,7 @@ use pingora::{Error, ErrorType};
 use pingora_proxy::Session;
 use tokio::time::{Instant, Sleep};
 
+use crate::admission::Permit;
 use crate::listener::{Bell, ClientIo};
 use crate::openai::continuation::Alike;
 use crate::openai::sse::Seen;
@@ -44,6 +45,39 @@ pub struct Patience<'a> {
     /// Between the content events so far.
     intervals: Intervals,
     last_content: Option<Instant>,
+    meter: Option<Meter<'a>>,
+}
+
+/// What a stream costs its key while it goes on: by its events, each of which has a token or more. Its charge on
+/// entry may be far less than it comes to.
+pub struct Meter<'a> {
+    permit: &'a mut Permit,
+    tokens: u64,
+    /// When the key is told again.
+    next: u64,
+}
+
+impl<'a> Meter<'a> {
+    /// Tokens between two looks at the key's account.
+    const STEP: u64 = 256;
+
+    /// `None` where the key's tokens are not limited. `prompt`: what the prompt is taken to have cost.
+    pub fn new(permit: Option<&'a mut Permit>, prompt: u64) -> Option<Self> {
+        let permit = permit.filter(|permit| permit.is_charged())?;
+        Some(Self {
+            permit,
+            tokens: prompt,
+            next: prompt + Self::STEP,
+        })
+    }
+
+    fn count(&mut self, content_events: u32, now: Instant) {
+        self.tokens += u64::from(content_events);
+        if self.tokens >= self.next {
+            self.next = self.tokens + Self::STEP;
+            self.permit.note(self.tokens, now);
+        }
+    }
 }
 
 impl<'a> Patience<'a> {
@@ -55,6 +89,7 @@ impl<'a> Patience<'a> {
         recall: Recall<'a>,
         engine: &'a EndpointState,
         (intervals, last_content): (Intervals, Option<Instant>),
+        meter: Option<Meter<'a>>,
     ) -> Self {
         Self {
             timeout,
@@ -64,6 +99,7 @@ impl<'a> Patience<'a> {
             engine,
             intervals,
             last_content,
+            meter,
         }
     }
 
@@ -81,6 +117,9 @@ impl<'a> Patience<'a> {
         let now = Instant::now();
         self.deadline = now + self.timeout;
         self.engine.progressed(now);
+        if let Some(meter) = &mut self.meter {
+            meter.count(content_events, now);
+        }
         if content_events > 0
             && let Some(last) = self.last_content.replace(now)
         {

@@ -22,7 +22,7 @@ use super::continuing::Onward;
 use super::ctx::{End, RequestCtx, Tokens};
 use super::events::{Events, Failed};
 use super::respond::{self, Framing};
-use super::straight::{self, Lost, Next, Patience};
+use super::straight::{self, Lost, Meter, Next, Patience};
 use super::turn::{self, Turn};
 
 /// h2: RST_STREAM overtakes DATA that was just written, so the error event gets a moment to leave.
@@ -86,10 +86,10 @@ impl From<Failed> for Broken {
 pub async fn pass(
     session: &mut Session,
     ctx: &mut RequestCtx,
-    answer: Answer,
+    answer: Box<Answer>,
     lease: Lease,
     dialect: Dialect,
-    mut onward: Option<Onward<'_>>,
+    mut onward: Option<Box<Onward<'_>>>,
 ) -> Result<()> {
     let Answer {
         connection,
@@ -99,9 +99,10 @@ pub async fn pass(
         mut events,
         mut failed,
         first_content,
+        is_renamed,
         charge,
         ..
-    } = answer;
+    } = *answer;
     if let Some(events) = &mut events {
         held = turn::begin(&mut onward, &lease, events, held);
     }
@@ -120,7 +121,10 @@ pub async fn pass(
         ctx.ttft = first_content.map(|at| at - ctx.started);
         ctx.last_content = first_content;
     }
-    let response = respond::relayed_head(&head, session, framing, ctx)?;
+    let mut response = respond::relayed_head(&head, session, framing, ctx)?;
+    if is_renamed {
+        respond::forget_digests(&mut response);
+    }
     let is_kept = ctx.call.is_some_and(Call::is_for_kept_answer);
     if events.is_none() && is_whole && head.status < 300 && !is_kept {
         ctx.tokens.usage = Usage::of_json(&joined(&held)).unwrap_or_default();
@@ -154,14 +158,16 @@ pub async fn pass(
             (Ok(()), None) if is_whole => finish(session, ctx, events.as_mut()).await,
             (Ok(()), None) => {
                 let events = events.as_mut();
-                let onward = onward.as_ref();
+                let onward = onward.as_deref();
                 relay(session, ctx, &mut place, events, &pace, onward).await
             }
         };
         let (Some(onward), Some(so_far)) = (&onward, &mut events) else {
             break (result, Some(place));
         };
-        match turn::turn(session, ctx, onward, so_far, place, result).await {
+        // Boxed: every stream's task would be larger by what is needed at its end.
+        let next = turn::turn(session, ctx, onward, so_far, place, result);
+        match Box::pin(next).await {
             Turn::Over(result, place) => break (result, place),
             Turn::On(stretch) => {
                 let piece;
@@ -354,7 +360,10 @@ async fn relay(
     let recall = pin!(lease.recalled());
     let engine = &lease.endpoint().state;
     let so_far = (std::mem::take(&mut ctx.intervals), ctx.last_content);
-    let mut patience = Patience::new(read_timeout, alarm, recall, engine, so_far);
+    let mut permit = ctx.permit.take();
+    let seen = events.as_deref().map_or(0, Events::content);
+    let meter = Meter::new(permit.as_mut(), ctx.prompt_cost.saturating_add(seen));
+    let mut patience = Patience::new(read_timeout, alarm, recall, engine, so_far, meter);
     let leaves = Leaves { onward, engine };
     let relayed = pass_on(
         session,
@@ -367,6 +376,7 @@ async fn relay(
     )
     .await;
     (ctx.intervals, ctx.last_content) = patience.into_intervals();
+    ctx.permit = permit;
     relayed
 }
 
@@ -425,7 +435,10 @@ async fn pass_on(
                 Some((Ending::Whole, _)) => return Ok(()),
                 _ => return Err(broken(&e)),
             },
-            Next::Lost(Lost::Recalled(fault)) if leaves.may(events.as_deref_mut()) => {
+            // One that hangs has had its time, and the client is told now.
+            Next::Lost(Lost::Recalled(fault))
+                if fault == Fault::Hung || leaves.may(events.as_deref_mut()) =>
+            {
                 return Err(Broken::Upstream {
                     fault,
                     detail: "the endpoint was recalled".into(),

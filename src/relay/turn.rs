@@ -21,7 +21,7 @@ use super::tokenize::tokenize;
 /// A stream begins that may have to go on elsewhere: what is shown is kept from its first event on. Gives what is
 /// shown of `held`.
 pub fn begin(
-    onward: &mut Option<Onward<'_>>,
+    onward: &mut Option<Box<Onward<'_>>>,
     lease: &Lease,
     events: &mut Events,
     mut held: Vec<Bytes>,

@@ -8,7 +8,7 @@ use arc_swap::ArcSwapOption;
 
 use crate::admission::Tenant;
 use crate::pool::{Endpoint, Pool};
-use crate::relay::{Bindings, BodyMemory};
+use crate::relay::{Bindings, BodyMemory, Suspects};
 use crate::snapshot::{ModelScope, SnapshotCell};
 use crate::telemetry::metrics::{
     EndpointMetrics, EndpointSample, KeyMetrics, ModelMetrics, PoolMetrics, QueueSample, Sources,
@@ -22,6 +22,7 @@ pub struct Shared {
     pub metrics: Metrics,
     pub body_memory: Arc<BodyMemory>,
     pub bindings: Bindings,
+    pub suspects: Suspects,
     access_log: ArcSwapOption<AccessLog>,
     tracer: ArcSwapOption<Tracer>,
     draining: AtomicBool,
@@ -44,6 +45,7 @@ impl Shared {
             metrics,
             body_memory,
             bindings: Bindings::default(),
+            suspects: Suspects::default(),
             access_log: ArcSwapOption::from_pointee(access_log),
             tracer: ArcSwapOption::empty(),
             draining: AtomicBool::new(false),
@@ -126,6 +128,7 @@ fn samples(cell: &SnapshotCell) -> Vec<EndpointSample> {
             endpoint: Arc::clone(&endpoint.name),
             in_flight: u64::from(endpoint.state.in_flight()),
             up: endpoint.state.is_up(),
+            draining: endpoint.state.is_draining(),
             removals: endpoint.state.removals(),
         })
     });

@@ -184,6 +184,8 @@ impl<'a> Builder<'a> {
                 health: pool.health.clone(),
                 engine: pool.engine,
                 api_key: endpoint.api_key.clone(),
+                drain: endpoint.drain,
+                drain_timeout: pool.drain_timeout,
             });
             let state = self.state(pool, endpoint, address, &settings)?;
             list.push(Endpoint {
@@ -191,6 +193,7 @@ impl<'a> Builder<'a> {
                 weight: endpoint.weight,
                 max_in_flight: endpoint.max_in_flight,
                 backup: endpoint.backup,
+                drain: endpoint.drain,
                 api_key: endpoint.api_key.clone(),
                 model: endpoint.model.clone(),
                 metrics: OnceLock::new(),
@@ -198,9 +201,19 @@ impl<'a> Builder<'a> {
             });
             if self.listed.insert(state.id) {
                 self.endpoints.push((state, settings));
+            } else if endpoint.drain {
+                self.drain(&state);
             }
         }
         Ok(())
+    }
+
+    /// One pool's word is enough for all that have the endpoint.
+    fn drain(&mut self, state: &EndpointState) {
+        let mut listed = self.endpoints.iter_mut();
+        if let Some((_, settings)) = listed.find(|(listed, _)| listed.id == state.id) {
+            Arc::make_mut(settings).drain = true;
+        }
     }
 
     /// The state of that identity, found again or new.

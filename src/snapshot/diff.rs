@@ -115,6 +115,9 @@ impl Diff {
         if old.backup != new.backup {
             note(format!("backup {} -> {}", old.backup, new.backup));
         }
+        if old.drain != new.drain {
+            note(format!("drain {} -> {}", old.drain, new.drain));
+        }
         if old.api_key != new.api_key {
             note("api_key".to_owned());
         }
@@ -142,6 +145,7 @@ impl Diff {
         for (differs, key) in [
             (old.queue != new.queue, "queue"),
             (old.retry_budget != new.retry_budget, "retry_budget"),
+            (old.drain_timeout != new.drain_timeout, "drain_timeout"),
             (old.tls != new.tls, "tls"),
             (old.health != new.health, "health"),
             (old.timeouts != new.timeouts, "timeouts"),

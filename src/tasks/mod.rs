@@ -2,6 +2,7 @@
 
 pub mod canary;
 pub mod catalog;
+pub mod drainer;
 pub mod hung;
 pub mod per_endpoint;
 pub mod pid_file;

@@ -198,10 +198,11 @@ async fn start_successor(
     program: &Program,
 ) -> Result<Successor, Failure> {
     let sockets = server.sockets().map_err(Failure::NotStarted)?;
+    let drained = server.drained();
     let mut successor = Successor::start(program)?;
     let pid = successor.pid();
     let served = {
-        let mut serves = pin!(successor.serves(&sockets));
+        let mut serves = pin!(successor.serves(&sockets, &drained));
         loop {
             tokio::select! {
                 served = &mut serves => break served,

@@ -5,7 +5,7 @@ mod program;
 
 use std::fmt;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -108,18 +108,18 @@ impl Successor {
         self.pid
     }
 
-    /// Gives it the sockets, and waits until it accepts on them.
+    /// Gives it the sockets and these further messages, and waits until it accepts.
     ///
     /// # Errors
     /// It does not; it may still run then, and is to be ended.
-    pub async fn serves(&mut self, sockets: &[Bound]) -> Result<(), Failure> {
-        tokio::time::timeout(DEADLINE, self.hand_over(sockets))
+    pub async fn serves(&mut self, sockets: &[Bound], further: &[Vec<u8>]) -> Result<(), Failure> {
+        tokio::time::timeout(DEADLINE, self.hand_over(sockets, further))
             .await
             .unwrap_or(Err(Failure::Late))
     }
 
-    async fn hand_over(&mut self, sockets: &[Bound]) -> Result<(), Failure> {
-        let sent = self.send(sockets).await;
+    async fn hand_over(&mut self, sockets: &[Bound], further: &[Vec<u8>]) -> Result<(), Failure> {
+        let sent = self.send(sockets, further).await;
         match sent {
             Ok(()) => {}
             // It may have said why before it ended.
@@ -152,19 +152,21 @@ impl Successor {
             .await
     }
 
-    async fn send(&self, sockets: &[Bound]) -> io::Result<()> {
+    async fn send(&self, sockets: &[Bound], further: &[Vec<u8>]) -> io::Result<()> {
         for socket in sockets {
             let message = handover::announcement(socket);
-            let descriptor = socket.socket.as_fd();
-            self.channel
-                .async_io(Interest::WRITABLE, || {
-                    handover::send(&self.channel, &message, Some(descriptor))
-                })
-                .await?;
+            self.say(&message, Some(socket.socket.as_fd())).await?;
         }
+        for message in further {
+            self.say(message, None).await?;
+        }
+        self.say(handover::END, None).await
+    }
+
+    async fn say(&self, message: &[u8], descriptor: Option<BorrowedFd<'_>>) -> io::Result<()> {
         self.channel
             .async_io(Interest::WRITABLE, || {
-                handover::send(&self.channel, handover::END, None)
+                handover::send(&self.channel, message, descriptor)
             })
             .await
     }

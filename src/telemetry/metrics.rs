@@ -53,6 +53,7 @@ pub struct Metrics {
     upstream_connections: IntCounterVec,
     refused: IntCounterVec,
     retry_budget_exhausted: IntCounterVec,
+    suspects: IntCounterVec,
     certificate_expiry: IntGaugeVec,
     config_reloads: IntCounterVec,
     sources: Arc<OnceLock<Sources>>,
@@ -64,6 +65,7 @@ pub struct PoolMetrics {
     pub request_duration: Histogram,
     pub queue_wait: Histogram,
     pub retry_budget_exhausted: IntCounter,
+    pub suspects: IntCounter,
     unanswered: Codes,
     pool: Arc<str>,
     continuations: IntCounterVec,
@@ -106,6 +108,7 @@ impl Metrics {
             upstream_connections: counters(r, "upstream_connections_total"),
             refused: counters(r, "refused_total"),
             retry_budget_exhausted: counters(r, "retry_budget_exhausted_total"),
+            suspects: counters(r, "suspects_total"),
             certificate_expiry: gauges(r, "certificate_expiry_timestamp_seconds"),
             config_reloads,
             sources,
@@ -125,6 +128,7 @@ impl Metrics {
             request_duration: self.request_duration.with_label_values(&[pool]),
             queue_wait: self.queue_wait.with_label_values(&[pool]),
             retry_budget_exhausted: self.retry_budget_exhausted.with_label_values(&[pool]),
+            suspects: self.suspects.with_label_values(&[pool]),
             unanswered: Codes::new(&self.requests, pool, NO_ENDPOINT),
             pool: pool.into(),
             continuations: self.continuations.clone(),
@@ -193,6 +197,7 @@ impl Metrics {
             &self.continuations,
             &self.retries,
             &self.retry_budget_exhausted,
+            &self.suspects,
         ] {
             families::remove(counters, &[("pool", &gone.pool)]);
         }

@@ -21,6 +21,7 @@ use super::idle_pool;
 use super::lent::{BACK, FRONT, Lent};
 use super::response_head::ResponseHead;
 use super::target::Target;
+use super::tunnel::Tunnel;
 
 /// Bytes of one read, and so the largest piece of a body.
 const SCRATCH: usize = 64 * 1024;
@@ -157,7 +158,8 @@ impl Connection {
         self.decoder.set_request(request);
     }
 
-    /// Waits for the final head. Up to eight interim ones (1xx) are skipped; 101 is refused.
+    /// Waits for the final head. Up to eight interim ones (1xx) are skipped; 101 is one that is refused, but as
+    /// the answer to a [`RequestKind::WebSocket`], when it is the final one.
     pub async fn read_head(&mut self, limits: HeadLimits) -> Result<ResponseHead, ReadError> {
         self.decoder.set_limits(limits);
         poll_fn(|cx| {
@@ -254,6 +256,11 @@ impl Connection {
         self.phase = Phase::Idle;
         self.reused = true;
         self.received_any = false;
+    }
+
+    /// The bare transport, once the answer that allows it has been read to what is here of it.
+    pub fn into_tunnel(self) -> Tunnel {
+        Tunnel::new(self.transport)
     }
 
     /// Whether the peer has neither closed nor spoken out of turn.

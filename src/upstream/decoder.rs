@@ -39,6 +39,8 @@ impl Default for HeadLimits {
 pub enum RequestKind {
     /// HEAD: the answer describes a body and has none.
     Head,
+    /// The handshake of a WebSocket: behind a 101 there is no HTTP any more, and all that comes is payload.
+    WebSocket,
     #[default]
     Other,
 }
@@ -235,6 +237,13 @@ impl Decoder {
     fn take_head(&mut self, head: &ResponseHead) -> Result<bool, DecodeError> {
         let framing = head.framing(self.request)?;
         match head.status {
+            101 if self.request == RequestKind::WebSocket => {
+                if !head.opens_websocket() {
+                    return Err(DecodeError::Malformed("101 to what is no WebSocket"));
+                }
+                self.state = State::UntilClose;
+                return Ok(true);
+            }
             101 => return Err(DecodeError::Malformed("101 that nobody asked for")),
             100..200 if self.interim == MAX_INTERIM => {
                 return Err(DecodeError::Malformed("too many interim answers"));

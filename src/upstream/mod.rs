@@ -10,6 +10,7 @@
 //! * [`request_head`]: what we say, built and never forwarded
 //! * [`response_head`], [`chunked`], [`decoder`]: what we hear, sans I/O, and strict
 //! * [`connection`]: the decoder on a socket
+//! * [`tunnel`]: what is left of a connection when HTTP is over
 //!
 //! Nothing here knows the rest of the gateway.
 
@@ -24,6 +25,7 @@ pub mod request_head;
 pub mod response_head;
 pub mod target;
 pub mod tls;
+pub mod tunnel;
 
 pub use connection::{Came, Connection};
 pub use decoder::{HeadLimits, RequestKind};
@@ -34,6 +36,7 @@ pub use request_head::{RequestHead, connection_options, is_hop_by_hop};
 pub use response_head::ResponseHead;
 pub use target::{Address, Target};
 pub use tls::{TlsClient, TlsError};
+pub use tunnel::Tunnel;
 
 #[cfg(test)]
 #[path = "../../tests/fuzz/src/differential.rs"]

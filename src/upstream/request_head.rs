@@ -29,6 +29,14 @@ impl RequestHead {
         Ok(RequestHead { buf })
     }
 
+    /// Puts another request line in place of the first; what comes after it moves.
+    pub fn retarget(&mut self, method: &str, target: &[u8]) -> Result<(), HeadError> {
+        let line = Self::start(Vec::new(), method, target)?.buf;
+        let end = memchr::memchr(b'\n', &self.buf).map_or(self.buf.len(), |at| at + 1);
+        self.buf.splice(..end, line);
+        Ok(())
+    }
+
     /// Adds a field. Order and case of the name are kept; Content-Length and Transfer-Encoding are
     /// refused.
     pub fn field(
@@ -150,6 +158,21 @@ mod tests {
         );
         let head = RequestHead::start(Vec::new(), "GET", b"/").unwrap();
         assert_eq!(head.finish(None), b"GET / HTTP/1.1\r\n\r\n");
+    }
+
+    #[test]
+    fn the_request_line_can_be_another_for_another_endpoint() {
+        let mut head = RequestHead::start(Vec::new(), "GET", b"/v1/realtime?model=a").unwrap();
+        head.field("Host", b"gateway").unwrap();
+        for target in ["/v1/realtime?model=a-longer-name", "/v1/realtime?model=b"] {
+            let mark = head.mark();
+            head.retarget("GET", target.as_bytes()).unwrap();
+            let mark = head.mark().min(mark.max(head.mark()));
+            let text = format!("GET {target} HTTP/1.1\r\nHost: gateway\r\n\r\n");
+            assert_eq!(head.complete(None), text.as_bytes());
+            head.rewind(mark);
+        }
+        assert_eq!(head.retarget("GET", b"/ /"), Err(HeadError::Target));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use httparse::ParserConfig;
 
 use super::decoder::{MAX_FIELDS, RequestKind};
 use super::error::DecodeError;
+use super::request_head::connection_options;
 
 /// The head of an engine's answer, as it was sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -122,6 +123,16 @@ impl ResponseHead {
                         && matches!(rest.first(), None | Some(b';' | b' ' | b'\t'))
                 })
         })
+    }
+
+    /// Whether it says that WebSocket is spoken from here on (RFC 6455 §4.2.2), and nothing else.
+    pub(super) fn opens_websocket(&self) -> bool {
+        let mut protocols = self.values("upgrade");
+        let only = (protocols.next(), protocols.next());
+        let is_websocket =
+            matches!(only, (Some(name), None) if name.eq_ignore_ascii_case(b"websocket"));
+        let mut options = connection_options(self.values("connection"));
+        is_websocket && options.any(|option| option.eq_ignore_ascii_case(b"upgrade"))
     }
 
     /// Judges everything in the head that says where the body ends. Two readings of one head are how

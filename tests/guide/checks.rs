@@ -270,6 +270,27 @@ pub const CHECKS: &[(&str, Check)] = &[
     ("editor .env prometheus/targets.yml", Not(Editor)),
     // docs/operations.md
     ("curl 127.0.0.1:9180/endpoints", Runs("\"in_flight\"")),
+    (
+        "sluicegate drain node0:8000 --wait",
+        RunBy(
+            "tests/process/drain.rs",
+            "a_node_is_drained_restarted_and_taken_in_again",
+        ),
+    ),
+    (
+        "sluicegate undrain node0:8000 --wait",
+        RunBy(
+            "tests/process/drain.rs",
+            "a_node_is_drained_restarted_and_taken_in_again",
+        ),
+    ),
+    (
+        "curl -X POST --unix-socket /run/sluicegate/admin.sock http://localhost/endpoints/node0:8000/drain",
+        RunBy(
+            "tests/process/drain.rs",
+            "curl_gives_orders_over_the_unix_socket",
+        ),
+    ),
     // loadtest/README.md
     ("cargo build --profile dist -p loadtest", Not(Minutes)),
     (

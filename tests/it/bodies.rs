@@ -248,7 +248,8 @@ async fn the_rest_of_a_refused_body_is_never_a_request() {
     let total = || gateway.shared().body_memory.total();
     until("a body to be held", || total() == 449_999).await;
     let smuggled = get("/v1/models").bytes();
-    let body: Vec<u8> = smuggled.iter().copied().cycle().take(400_000).collect();
+    let requests: Vec<u8> = smuggled.iter().copied().cycle().take(400_000).collect();
+    let body = [&b"{\"x\":\""[..], &requests].concat();
     let mut client = Client::connect(gateway.address).await;
     client.send(post(PATH, &*body).bytes()).await;
     assert_eq!(
@@ -256,6 +257,10 @@ async fn the_rest_of_a_refused_body_is_never_a_request() {
         503,
         "one client may hold half"
     );
+    assert_eq!(client.ended().await, End::Closed);
+    let mut client = Client::connect(gateway.address).await;
+    client.send(post(PATH, &*requests).bytes()).await;
+    assert_eq!(client.answer().await.status, 400, "it is no JSON");
     assert_eq!(client.ended().await, End::Closed);
     assert_eq!(engine.inferences().len(), 0);
     drop(holding);

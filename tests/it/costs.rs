@@ -94,7 +94,7 @@ async fn what_sglangs_generate_counts_is_charged() {
 async fn who_leaves_before_the_answer_pays_for_the_prompt() {
     let mut puppet = Puppet::start().await;
     let gateway = before(&puppet).await;
-    let prompt = "x".repeat(16_000);
+    let prompt = "word ".repeat(3_200);
     let request =
         chat(&json!({ "messages": [{ "role": "user", "content": prompt }], "max_tokens": 16 }));
     let mut client = Client::connect(gateway.address).await;

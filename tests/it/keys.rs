@@ -3,7 +3,8 @@
 use serde_json::{Value, json};
 
 use crate::support::{
-    Answer, Client, Engine, Gateway, Request, Script, engine, engine_with, get, post, until,
+    Answer, Client, Engine, Gateway, Puppet, Request, Script, engine, engine_with, get, post,
+    sse_head, until,
 };
 
 const KEYS: &str = "keys:\n  - { name: team-a, key: sk-team-a-0123456789abcdef }\n  \
@@ -174,6 +175,96 @@ async fn tokens_a_minute_are_charged_on_entry_and_settled_to_what_was_used() {
     assert_eq!(third.status, 429);
     let message = String::from_utf8_lossy(&third.body).into_owned();
     assert!(message.contains("2000"), "{message}");
+    gateway.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_picture_costs_what_it_takes_to_see_it_and_each_prompt_of_a_list_its_answer() {
+    let key = "sk-limited-0123456789abcdef";
+    let (engine, gateway) = guarded(&format!(
+        "keys: [{{ name: limited, key: {key}, tokens_per_minute: 3000 }}]"
+    ))
+    .await;
+    let picture = format!(
+        "data:image/jpeg;base64,{}",
+        "/9j/4AAQSkZJRgABAQ".repeat(60_000)
+    );
+    let content = json!([
+        { "type": "text", "text": "What is this?" },
+        { "type": "image_url", "image_url": { "url": picture } },
+    ]);
+    let asked = json!({ "model": "DeepSeek-R1", "messages": [{ "role": "user", "content": content }], "max_tokens": 16 });
+    let seen = with(key, post("/v1/chat/completions", asked.to_string()));
+    assert_eq!(gateway.ask(&seen).await.status, 200);
+    gateway.quiet().await;
+    // As much text is more than a minute's.
+    let text = body("DeepSeek-R1", 16).replace("Hi", &"Once upon a time ".repeat(60_000));
+    let refused = gateway
+        .ask(&with(key, post("/v1/chat/completions", text)))
+        .await;
+    assert_eq!(code(&refused).0, 429);
+    assert_eq!(refused.field("retry-after"), None);
+    let prompts = |count: usize| {
+        let asked =
+            json!({ "model": "DeepSeek-R1", "prompt": vec!["Hi"; count], "max_tokens": 800 });
+        with(key, post("/v1/completions", asked.to_string()))
+    };
+    let refused = gateway.ask(&prompts(4)).await;
+    assert_eq!(
+        (code(&refused).0, refused.field("retry-after")),
+        (429, None)
+    );
+    assert_eq!(engine.inferences().len(), 1);
+    gateway.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_long_stream_is_charged_while_it_goes_on() {
+    let key = "sk-limited-0123456789abcdef";
+    let mut puppet = Puppet::start().await;
+    let gateway = Gateway::start(&format!(
+        "endpoints: [\"{}\"]\nkeys: [{{ name: limited, key: {key}, tokens_per_minute: 6000 }}]",
+        puppet.authority()
+    ))
+    .await;
+    let stream = json!({ "model": "DeepSeek-R1", "messages": [], "stream": true });
+    let mut client = Client::connect(gateway.address).await;
+    client
+        .send(with(key, post("/v1/chat/completions", stream.to_string())).bytes())
+        .await;
+    let mut exchange = puppet.next().await;
+    exchange.write(sse_head()).await;
+    for n in 0..3000 {
+        exchange
+            .event(&format!(
+                "{{\"choices\":[{{\"delta\":{{\"content\":\"{n}\"}}}}]}}"
+            ))
+            .await;
+    }
+    client.head().await;
+    client.body_until("\"2999\"").await;
+    // 1 024 were charged on entry, and 3 000 were seen.
+    let short = with(key, chat("DeepSeek-R1"));
+    let asking = tokio::spawn({
+        let address = gateway.address;
+        async move { crate::support::ask(address, &short).await }
+    });
+    puppet
+        .next()
+        .await
+        .answer_json("{\"usage\":{\"prompt_tokens\":9,\"completion_tokens\":4}}")
+        .await;
+    let left: u64 = asking
+        .await
+        .unwrap()
+        .field("x-ratelimit-remaining-tokens")
+        .unwrap()
+        .parse()
+        .unwrap();
+    assert!((2000..4500).contains(&left), "{left}");
+    exchange.event("[DONE]").await;
+    exchange.last_chunk().await;
+    client.rest().await;
     gateway.finish().await;
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::support::{
     Client, Engine, Gateway, H2, Puppet, Script, chat, chat_body, engine, engine_with, h2_post,
-    in_turn, letters, noise, padded, pool, post, sse_head, until,
+    in_turn, letters, padded, pool, post, sse_head, until,
 };
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -219,7 +219,8 @@ async fn over_h2_in_the_middle_of_its_body() {
         let mut h2 = H2::connect(&gateway).await;
         let request = h2_post("/v1/completions", 50_000, true);
         let (_answer, mut stream) = h2.open(request, false).await;
-        stream.send_data(noise(20_000, 6).into(), false).unwrap();
+        let begun = padded(50_000)[..20_000].to_vec();
+        stream.send_data(begun.into(), false).unwrap();
         until("bytes to be held", || {
             gateway.shared().body_memory.total() == 20_000
         })

@@ -202,6 +202,35 @@ async fn an_early_refusal_closes_only_where_a_body_is_left() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_body_that_is_no_json_is_not_waited_for() {
+    let (engine, gateway) = with("").await;
+    for begun in ["{\"model\":]", "[", "{\"messages\":[{\"role\" 7"] {
+        let mut client = Client::connect(gateway.address).await;
+        let request = post("/v1/chat/completions", "").field("Content-Length: 1000000");
+        client
+            .send([&request.head()[..], begun.as_bytes()].concat())
+            .await;
+        let answer = client.answer().await;
+        assert_eq!(
+            (answer.status, answer.code().as_str()),
+            (400, "invalid_json"),
+            "{begun}"
+        );
+        assert_eq!(answer.field("connection"), Some("close"));
+        assert_eq!(client.ended().await, End::Closed);
+    }
+    // Where nothing is left of it the connection serves on.
+    let mut client = Client::connect(gateway.address).await;
+    assert_eq!(
+        client.ask(&post("/v1/chat/completions", "{]")).await.status,
+        400
+    );
+    assert_eq!(client.ask(&crate::support::chat(false)).await.status, 200);
+    assert_eq!(engine.inferences().len(), 1);
+    gateway.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_client_may_hold_half_of_the_memory_and_all_together_the_whole() {
     let limits = "body_memory: 1MiB, body: 512KiB, answer: 512KiB, event: 512KiB";
     let (engine, gateway) = with(limits).await;

@@ -2,7 +2,9 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Answer, Engine, Gateway, Script, engine_with, get, in_turn, pool, post};
+use crate::support::{
+    Answer, Engine, Gateway, Puppet, Script, Then, engine_with, get, in_turn, pool, post,
+};
 
 async fn serving(model: &str) -> Engine {
     engine_with(Script {
@@ -186,10 +188,40 @@ async fn the_public_name_is_put_back_into_answers_and_events() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_spoke_of_the_bytes_before_does_not_speak_of_those_after() {
+    let body = "{\"model\":\"deepseek-ai/R1\"}";
+    let whole = format!(
+        "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nETag: \"a\"\r\nContent-Digest: sha-256=:x:\r\nX-Kept: 1\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    for renames in [true, false] {
+        let puppet = Puppet::answering(&whole, Then::Keep).await;
+        let gateway = Gateway::start(&format!(
+            "endpoints: [\"{}\"]\n\
+             models: {{ r1: {{ upstream_model: deepseek-ai/R1, rename_response: {renames} }} }}",
+            puppet.authority()
+        ))
+        .await;
+        let answer = chat(&gateway, &"r1".into(), false).await;
+        assert_eq!(
+            answer.text().contains("\"r1\""),
+            renames,
+            "{}",
+            answer.text()
+        );
+        for name in ["etag", "content-digest"] {
+            assert_eq!(answer.field(name).is_none(), renames, "{name}");
+        }
+        assert_eq!(answer.field("x-kept"), Some("1"));
+        gateway.finish().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_form_names_its_model_too() {
-    let puppet = crate::support::Puppet::answering(
+    let puppet = Puppet::answering(
         "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}",
-        crate::support::Then::Keep,
+        Then::Keep,
     )
     .await;
     let gateway = Gateway::start(&format!(

@@ -68,7 +68,7 @@ moves! {
         Fault::Error { after: 0, error: EngineError::CoreDead },
         Fault::Error { after: 0, error: EngineError::ShuttingDown },
     ], [true], "error_event";
-    an_abort_in_place_of_content_moves_the_request: [Fault::Abort { after: 0 }], [true], "error_event";
+    an_abort_in_place_of_content_moves_the_request: [Fault::Abort { after: 0 }], WHOLE_OR_STREAM, "error_event";
     an_answer_that_is_not_http_moves_the_request: [
         Fault::GarbageHead, Fault::EndlessHead, Fault::TwoLengths, Fault::LengthAndChunked,
         Fault::BadChunk { after: 0 }, Fault::SwitchingProtocols,

@@ -6,8 +6,8 @@ use serde_json::Value;
 use tokio::task::JoinSet;
 
 use crate::support::{
-    Answer, Client, Engine, Exchange, Gateway, H2, H2End, Puppet, Request, Script, ask, chat,
-    chat_body, engine, engine_with, get, h2_answer, h2_post, pool, until,
+    Answer, Client, Engine, Exchange, Gateway, H2, H2End, Health, Puppet, Request, Script, ask,
+    chat, chat_body, engine, engine_with, get, h2_answer, h2_post, pool, until,
 };
 
 const DEPTH: &str = "sluicegate_queue_depth{pool=\"default\"}";
@@ -319,8 +319,11 @@ async fn pools_that_share_a_node_serve_each_others_queues() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_comes_back_serves_the_queue() {
-    let (busy, away) = (engine().await, engine().await);
-    away.stop().await;
+    let sick = Script {
+        health: Health::Status(500),
+        ..Script::default()
+    };
+    let (busy, away) = (engine().await, engine_with(sick).await);
     busy.hold();
     let urls = [url(&busy.authority()), url(&away.authority())];
     let keys = "max_in_flight: 1, health: { interval: 50ms, rise: 1 }";
@@ -330,9 +333,12 @@ async fn a_node_that_comes_back_serves_the_queue() {
     first.send(chat(false).bytes()).await;
     busy.wait_for_arrivals(1).await;
     let mut second = queue(&gateway, &chat(true), 1).await;
-    away.restart().await.unwrap();
+    away.set(Script::default());
     assert_eq!(second.answer().await.status, 200);
-    assert_eq!(away.settled().await.completed(), 1);
+    let answered = "sluicegate_requests_total{code=\"200\",endpoint=\"AWAY\",pool=\"default\"}";
+    gateway
+        .wait_for_metric(&answered.replace("AWAY", &away.authority()), 1.0)
+        .await;
     busy.release();
     assert_eq!(first.answer().await.status, 200);
     gateway.finish().await;

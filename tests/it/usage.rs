@@ -47,6 +47,14 @@ async fn a_stream_is_counted_and_the_client_sees_what_it_asked_for() {
         ),
         (
             "/v1/chat/completions",
+            json!({ "stream_options": { "include_usage": false, "continuous_usage_stats": true } }),
+        ),
+        (
+            "/v1/completions",
+            json!({ "prompt": "Say something.", "stream_options": { "continuous_usage_stats": true } }),
+        ),
+        (
+            "/v1/chat/completions",
             json!({ "stream_options": { "include_usage": true } }),
         ),
         ("/v1/completions", json!({ "prompt": "Say something." })),

@@ -341,7 +341,7 @@ async fn bodies_and_frames_that_http2_forbids() {
         ("signed length", post(&[("content-length", "+5")], Some(b"{   }")), PROTOCOL_ERROR, nothing),
         ("body beyond the limit, declared", post(&[("content-length", "2000")], Some(&[b'a'; 2000])), Status(413), nothing),
         ("body beyond the limit", post(&[], Some(&[b'a'; 2000])), Status(413), nothing),
-        ("body that stops", without_end(&[], &[frame(DATA, 0, 1, b"hell")]), Status(408), nothing),
+        ("body that stops", without_end(&[], &[frame(DATA, 0, 1, b"{  ")]), Status(408), nothing),
         ("trailers are dropped", without_end(&[], &[
             frame(DATA, 0, 1, b"{   }"),
             frame(HEADERS, END_HEADERS | END_STREAM, 1, &fields(&[("x-a", "1")])),

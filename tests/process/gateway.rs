@@ -98,6 +98,7 @@ pub struct Start {
     /// The keys besides `listen`, `admin`, `pid_file`; indented by nothing.
     keys: String,
     listen: String,
+    admin: String,
     environment: Vec<(&'static str, String)>,
     open_files: Option<u64>,
     program: PathBuf,
@@ -128,6 +129,7 @@ pub struct Gateway {
     /// Standard output: the access log, unless the file says otherwise.
     pub output: Lines,
     listen: String,
+    admin_keys: String,
 }
 
 impl Start {
@@ -136,6 +138,7 @@ impl Start {
         Self {
             keys: format!("endpoints: [{}]\n{keys}", quoted(endpoints)),
             listen: "127.0.0.1:0".into(),
+            admin: "127.0.0.1:0".into(),
             environment: Vec::new(),
             open_files: None,
             program: PROGRAM.into(),
@@ -161,6 +164,12 @@ impl Start {
         self
     }
 
+    /// What `admin:` says, with an address of port 0 in it.
+    pub fn admin(mut self, admin: impl Into<String>) -> Self {
+        self.admin = admin.into();
+        self
+    }
+
     pub fn environment(mut self, name: &'static str, value: impl Into<String>) -> Self {
         self.environment.push((name, value.into()));
         self
@@ -183,7 +192,7 @@ impl Start {
         let file = self.directory.path().join("sluicegate.yaml");
         fs::write(
             &file,
-            content(&self.listen, self.directory.path(), &self.keys),
+            content(&self.listen, &self.admin, self.directory.path(), &self.keys),
         )
         .unwrap();
         let mut command = match self.open_files {
@@ -236,6 +245,7 @@ impl Start {
             log,
             output,
             listen: self.listen,
+            admin_keys: self.admin,
             directory: self.directory,
         }
     }
@@ -276,7 +286,7 @@ impl Gateway {
     pub fn rewrite(&self, keys: &str) {
         fs::write(
             &self.file,
-            content(&self.listen, self.directory.path(), keys),
+            content(&self.listen, &self.admin_keys, self.directory.path(), keys),
         )
         .unwrap();
     }
@@ -356,10 +366,10 @@ pub fn quoted(endpoints: &[String]) -> String {
     quoted.join(", ")
 }
 
-fn content(listen: &str, directory: &Path, keys: &str) -> String {
+fn content(listen: &str, admin: &str, directory: &Path, keys: &str) -> String {
     let pid_file = directory.join("sluicegate.pid");
     format!(
-        "listen: {listen}\nadmin: 127.0.0.1:0\npid_file: {}\n{keys}",
+        "listen: {listen}\nadmin: {admin}\npid_file: {}\n{keys}",
         pid_file.display()
     )
 }

@@ -206,6 +206,96 @@ async fn the_anthropic_sdk() {
     an_sdk_with_keys("anthropic", "anthropic_sdk.py", "").await;
 }
 
+/// What an SDK does by itself when it is refused, or is not answered: against models that come to be there.
+async fn an_sdks_own_retries(module: &str) {
+    let Some(python) = find("python3") else {
+        return;
+    };
+    let import = format!("import {module}");
+    let has_sdk = Command::new(&python).args(["-c", &import]).output();
+    if !has_sdk.is_ok_and(|output| output.status.success()) {
+        return lacks(module);
+    }
+    let mut engines = Vec::new();
+    for _ in 0..4 {
+        engines.push(Engine::start(Script::default()).await.unwrap());
+    }
+    let [public, down, held, mute] = &engines[..] else {
+        unreachable!("there are four");
+    };
+    let mut pools = String::from("access_log: null\npools:\n");
+    let names = ["public", "down", "held", "mute"];
+    for (name, engine) in names.iter().zip(&engines) {
+        let health = "health: { interval: 100ms, timeout: 100ms, rise: 1 }";
+        pools += &format!(
+            "  {name}: {{ endpoints: [\"{}\"], {health} }}\n",
+            engine.authority()
+        );
+    }
+    // Nobody listens at that port of TCP, which is for a service long gone.
+    pools += "  nobody: { endpoints: [\"127.0.0.1:1\"] }\nmodels:\n";
+    for name in names.iter().chain(&["nobody"]) {
+        pools += &format!("  {name}: {{ pool: {name}, upstream_model: DeepSeek-R1 }}\n");
+    }
+    pools += "keys:\n  - { name: a, key: sk-a-0123456789abcdef }\n  \
+              - { name: limited, key: sk-limited-0123456789abcdef, requests_per_minute: 60 }\n";
+    down.refuse().await;
+    held.hold();
+    mute.hold();
+    let gateway = Start::with_keys(&pools).run();
+    let base = format!("http://{}", gateway.public);
+    let arguments = [script("sdk_retries.py"), module.to_owned(), base];
+    let said = tokio::task::spawn_blocking(move || {
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        run(&python, &arguments)
+    });
+    let changes = async {
+        let refused = "sluicegate_refused_total{reason=\"no_endpoint_available\"}";
+        // The first is of `nobody`.
+        while sample(gateway.admin, refused).await < 2.0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        down.restart().await.unwrap();
+        held.wait_for_arrivals(2).await;
+        held.release();
+    };
+    let (said, ()) = tokio::join!(said, changes);
+    assert_eq!(said.unwrap().trim(), "ok");
+    // Who gave up is not waited for.
+    for engine in &engines {
+        assert!(engine.wait_for_in_flight(0, Duration::from_secs(5)).await);
+    }
+    assert_eq!((mute.left(), held.left()), (3, 1));
+    assert!(public.completed() >= 61);
+}
+
+/// A sample of the gateway's metrics; 0 where it is not there.
+async fn sample(admin: std::net::SocketAddr, series: &str) -> f64 {
+    let ask = || -> std::io::Result<String> {
+        use std::io::{Read, Write};
+        let mut stream = std::net::TcpStream::connect(admin)?;
+        stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n")?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text)?;
+        Ok(text)
+    };
+    let text = tokio::task::block_in_place(ask).unwrap();
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+    line.map_or(0.0, |value| value.parse().unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_openai_sdks_own_retries() {
+    an_sdks_own_retries("openai").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_anthropic_sdks_own_retries() {
+    an_sdks_own_retries("anthropic").await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn k6() {
     let Some(k6) = find("k6") else { return };

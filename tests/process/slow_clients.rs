@@ -117,7 +117,7 @@ async fn a_body_that_stops_coming_is_a_408_and_one_that_trickles_is_served() {
         assert_eq!(wire.answer().await.unwrap().status, 200);
     };
     tokio::join!(
-        stops("Content-Length: 10\r\n", "half"),
+        stops("Content-Length: 10\r\n", "{   "),
         stops("Transfer-Encoding: chunked\r\n", "5\r\n{   }\r\n"),
         stops("Transfer-Encoding: chunked\r\n", "5\r\n{   }\r\n0\r\n"),
         stops("Expect: 100-continue\r\nContent-Length: 10\r\n", ""),

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use loadtest::survive::{Fault, Faults, Settings, run};
+use loadtest::survive::{Fault, Faults, Settings, markdown, run};
 
 use crate::gateway::{Directory, PROGRAM};
 use crate::programs;
@@ -28,18 +28,18 @@ fn settings(engine_program: PathBuf, directory: &Directory) -> Settings {
         tokens: 120,
         connects: 20.0,
         patience: Duration::from_secs(15),
-        duration: Duration::from_millis(13_700),
+        duration: Duration::from_millis(16_100),
         faults: Faults {
             kinds: Fault::ALL.to_vec(),
             pause: Duration::from_millis(1600),
             outage: Duration::from_millis(800),
-            hang: Duration::from_millis(800),
+            hang: Duration::from_millis(3200),
         },
         reloads: 2,
         upgrades: 1,
         junk: 30,
         is_soak: false,
-        pool: String::new(),
+        pool: "health: { stall: 1s }".to_owned(),
         directory: directory.path().join("survive"),
     }
 }
@@ -54,24 +54,24 @@ async fn engines_die_hang_and_come_back_and_clients_lose_nothing() {
     let [outcome] = &outcomes[..] else {
         panic!("{outcomes:?}");
     };
+    let told = markdown(&outcomes);
+    assert!(outcome.survived(), "{told}");
     let counts = outcome.counts;
-    let told = loadtest::survive::markdown(&outcomes);
-    assert_eq!(
-        (
-            counts.refused,
-            counts.lost,
-            counts.wrong_texts,
-            counts.malformed
-        ),
-        (0, 0, 0, 0),
-        "{told}"
-    );
-    assert_eq!(outcome.left_over, 0, "{told}");
-    assert_eq!((outcome.reloads, outcome.upgrades), (2, 1), "{told}");
     assert!(counts.streams > 100 && counts.requests > 100, "{told}");
+    assert_eq!((outcome.reloads, outcome.upgrades), (2, 1), "{told}");
     let faults: Vec<_> = outcome.faults.iter().map(|fault| fault.fault).collect();
     assert_eq!(faults, ["kill", "hang", "freeze", "abort", "error"]);
-    for fault in outcome.faults.iter().filter(|fault| fault.fault != "hang") {
-        assert!(fault.out_after_ms.is_some_and(|ms| ms < 1000), "{fault:?}");
+    for fault in &outcome.faults {
+        let within = match fault.fault {
+            // Twice `stall`, and time for a busy machine.
+            "hang" => 3000,
+            // One that freezes closes nothing: the next probe or request tells.
+            "freeze" => continue,
+            _ => 1000,
+        };
+        assert!(
+            fault.out_after_ms.is_some_and(|ms| ms < within),
+            "{fault:?}"
+        );
     }
 }

@@ -464,6 +464,8 @@ fn settings(index: usize) -> Arc<Settings> {
         health: health(),
         engine: None,
         api_key: None,
+        drain: false,
+        drain_timeout: None,
     })
 }
 
@@ -499,6 +501,7 @@ fn pool(
             ratio: 0.2,
             min_per_second: 10,
         },
+        drain_timeout: None,
         continue_streams: config::ContinueStreams::ByIds,
         tls: UpstreamTls {
             ca: None,
@@ -524,6 +527,7 @@ fn pool(
         weight: engines[index].weight,
         max_in_flight: engines[index].cap,
         backup: engines[index].backup,
+        drain: false,
         api_key: None,
         metrics: std::sync::OnceLock::new(),
     });

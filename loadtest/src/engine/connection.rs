@@ -253,6 +253,23 @@ impl Connection {
         }
     }
 
+    /// Bytes read and not yet used.
+    pub(super) fn input(&self) -> &[u8] {
+        &self.input
+    }
+
+    pub(super) fn use_input(&mut self, bytes: usize) {
+        self.input.drain(..bytes);
+    }
+
+    /// Waits for more of them.
+    pub(super) async fn read_some(&mut self) -> Result<(), Gone> {
+        match self.read().await? {
+            0 => Err(Gone),
+            _ => Ok(()),
+        }
+    }
+
     fn record(&self, script: &Script, head: &Head, raw_head: Vec<u8>, body: &[u8], complete: bool) {
         let recorded = Recorded {
             method: head.method.clone(),

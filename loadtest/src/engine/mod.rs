@@ -33,6 +33,7 @@ mod store;
 mod stream;
 pub mod text;
 mod tokenizer;
+mod websocket;
 
 use std::io::Result;
 use std::net::SocketAddr;

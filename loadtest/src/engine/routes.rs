@@ -12,7 +12,7 @@ use super::request::{Api, Ask, Extra};
 use super::responder::Responder;
 use super::script::{Fault, Flavour, Health, Script};
 use super::shared::{InFlight, Shared, lock};
-use super::{background, faults, stream, tokenizer};
+use super::{background, faults, stream, tokenizer, websocket};
 
 /// A path of the engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +29,7 @@ enum Route {
     Load,
     Metrics,
     Loads,
+    Realtime,
 }
 
 /// Which engines have a path.
@@ -138,6 +139,7 @@ const ROUTES: &[(&str, &str, Of, Route)] = &[
     ("/load", "GET", Of::Vllm, Route::Load),
     ("/metrics", "GET", Of::All, Route::Metrics),
     ("/v1/loads", "GET", Of::Sglang, Route::Loads),
+    ("/v1/realtime", "GET", Of::VllmText, Route::Realtime),
 ];
 
 const RESPONSES: &str = "/v1/responses/";
@@ -197,7 +199,11 @@ pub(super) async fn answer(
         connection.write(&out).await?;
         return Ok(end);
     }
-    let Some((methods, route)) = find(request.head.path(), script) else {
+    let is_websocket = websocket::is_asked(&request.head);
+    // Starlette knows the path of a WebSocket by that protocol alone.
+    let found = find(request.head.path(), script)
+        .filter(|(_, route)| (*route == Route::Realtime) == is_websocket);
+    let Some((methods, route)) = found else {
         responder.error(&mut out, &ErrorAnswer::not_found());
         connection.write(&out).await?;
         return Ok(end);
@@ -211,6 +217,7 @@ pub(super) async fn answer(
         Route::Inference(api) => {
             inference(connection, responder, api, request, script, fault).await
         }
+        Route::Realtime => websocket::serve(connection, &responder, &request.head).await,
         Route::Health => {
             match script.health {
                 Health::Ok => responder.empty(&mut out, 200),
@@ -364,7 +371,7 @@ fn local(
             let page = frozen.unwrap_or_else(|| shared.metrics_page(script));
             return responder.body(out, 200, kind, page.as_bytes());
         }
-        Route::Inference(_) | Route::Health => Err(ErrorAnswer::not_found()),
+        Route::Inference(_) | Route::Health | Route::Realtime => Err(ErrorAnswer::not_found()),
     };
     match result {
         Ok(body) => responder.body(out, 200, JSON, body.as_bytes()),

@@ -28,13 +28,13 @@ pub struct FaultRecord {
     pub back_after_ms: Option<u64>,
 }
 
-/// What a process held at one moment.
+/// What Sluicegate's process held at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct HeldSample {
     pub at_seconds: f64,
     pub resident_bytes: u64,
     pub open_files: usize,
-    /// Series in its metrics; 0 when it has none to ask for.
+    /// Series in its metrics.
     pub series: usize,
 }
 
@@ -179,13 +179,14 @@ impl Driver<'_> {
     }
 
     fn sample(&mut self) {
-        // A process that is being replaced is not missed.
-        let Ok((resident_bytes, open_files)) = watch::held(self.trial.serving()) else {
+        if !self.trial.is_ours() {
             return;
-        };
-        let metrics = match self.trial.is_ours() {
-            true => watch::get(self.trial.admin, "/metrics").unwrap_or_default(),
-            false => String::new(),
+        }
+        let held = watch::held(self.trial.serving());
+        let metrics = watch::get(self.trial.admin, "/metrics");
+        // A process that is being replaced is not missed.
+        let (Ok((resident_bytes, open_files)), Ok(metrics)) = (held, metrics) else {
+            return;
         };
         self.happened.samples.push(HeldSample {
             at_seconds: seconds(self.start.elapsed()),

@@ -42,17 +42,22 @@ impl Growth {
 
     pub(super) fn memory(&self) -> String {
         let (first, last) = self.resident_bytes;
-        format!("{:.1}, {:.1}", first / 1e6, last / 1e6)
+        shown((first / 1e6, last / 1e6), 1)
     }
 
     pub(super) fn files(&self) -> String {
-        let (first, last) = self.open_files;
-        format!("{first:.0}, {last:.0}")
+        shown(self.open_files, 0)
     }
 
     pub(super) fn series(&self) -> String {
-        let (first, last) = self.series;
-        format!("{first:.0}, {last:.0}")
+        shown(self.series, 0)
+    }
+}
+
+fn shown((first, last): (f64, f64), digits: usize) -> String {
+    match first + last {
+        0.0 => "-".to_owned(),
+        _ => format!("{first:.digits$}, {last:.digits$}"),
     }
 }
 

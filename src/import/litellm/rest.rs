@@ -5,7 +5,7 @@ use crate::config::is_variable;
 
 use super::notes::Notes;
 use super::source::Section;
-use super::table::why::{CALLBACKS, GUARDRAILS};
+use super::table::why::{CALLBACKS, GUARDRAILS, OTEL};
 use super::table::{Fate, Place, fate};
 use super::tree::{Field, Word};
 
@@ -128,6 +128,7 @@ fn callbacks(field: &Field<'_>, notes: &mut Notes) {
                 &name,
                 "metrics are at /metrics with names of their own: docs/monitoring.md has them",
             ),
+            Some("otel") => notes.not_carried(&name, OTEL),
             Some(guard) if GUARDS.contains(&guard) => notes.unguarded(&name, GUARDRAILS),
             _ => notes.not_carried(&name, CALLBACKS),
         }

@@ -92,7 +92,7 @@ fn sent(field: &Directive) -> Sent {
             "X-Forwarded-Proto is http or https, as the client came; a trusted proxy's own is kept",
         ),
         ("upgrade" | "connection", _) => {
-            Not("connections towards engines are kept, and WebSocket is not supported yet")
+            Not("connections towards engines are kept, and WebSocket passes on /v1/realtime alone")
         }
         (_, "") => Not("fields of the client's are passed, but for those of one connection"),
         _ => Not("fields of one's own are not added"),

@@ -143,7 +143,7 @@ fn what_is_not_understood_is_passed_over() {
         send(&old, message, descriptor).unwrap();
     }
     send(&old, END, None).unwrap();
-    assert_eq!(new.sockets().unwrap().0.len(), 1);
+    assert_eq!(new.sockets().unwrap().sockets.len(), 1);
 }
 
 #[test]

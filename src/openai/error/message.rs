@@ -33,14 +33,17 @@ impl fmt::Display for ApiError {
             ),
             Self::ModelNotFound { model, suggestions } => {
                 write!(f, "The model `{model}` does not exist. ")?;
-                match suggestions.split_last() {
-                    None => f.write_str("GET /v1/models lists those that you may use."),
-                    Some((last, [])) => write!(f, "Did you mean `{last}`?"),
-                    Some((last, rest)) => {
-                        write!(f, "Did you mean `{}` or `{last}`?", rest.join("`, `"))
-                    }
-                }
+                suggest(f, suggestions, "GET /v1/models lists those that you may use.")
             }
+            Self::EndpointNotFound { name, suggestions } => {
+                write!(f, "There is no endpoint `{name}`. ")?;
+                suggest(f, suggestions, "GET /endpoints lists them.")
+            }
+            Self::OrderRefused { problem } => f.write_str(problem),
+            Self::StillDrained { endpoint } => write!(
+                f,
+                "The configuration drains {endpoint}. Take `drain: true` out of it and reload."
+            ),
             Self::RateLimitExceeded { limit, .. } => {
                 limit.fmt(f)?;
                 match self.retry_after() {
@@ -83,6 +86,10 @@ impl fmt::Display for ApiError {
             Self::UpstreamFailed => {
                 f.write_str("The inference servers that were asked failed. Send the request again.")
             }
+            Self::SuspectRequest => f.write_str(
+                "Two inference servers died while they worked on this request alone, so it is sent to no other for \
+                 ten minutes. Change it before you send it again, and report it.",
+            ),
             Self::Overloaded { .. } => f.write_str(
                 "All inference servers are busy. Send the request again after the time given in Retry-After.",
             ),
@@ -99,6 +106,15 @@ impl fmt::Display for ApiError {
                  the gateway's configuration."
             ),
         }
+    }
+}
+
+/// `otherwise`: what to say where nothing was found.
+fn suggest(f: &mut fmt::Formatter<'_>, found: &[String], otherwise: &str) -> fmt::Result {
+    match found.split_last() {
+        None => f.write_str(otherwise),
+        Some((last, [])) => write!(f, "Did you mean `{last}`?"),
+        Some((last, rest)) => write!(f, "Did you mean `{}` or `{last}`?", rest.join("`, `")),
     }
 }
 

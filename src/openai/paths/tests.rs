@@ -47,6 +47,8 @@ fn inference_calls_are_exposed_with_their_dialect() {
         ("GET", "/v1/responses/resp_12-3", Responses, "", None),
         ("POST", "/v1/responses/resp_12/cancel", Other, "", None),
         ("POST", "/generate", Other, "", None),
+        ("GET", "/v1/realtime", Other, "", None),
+        ("GET", "/realtime", Other, "/v1", None),
     ] {
         let call = call(&inference(), method, path);
         assert_eq!(
@@ -57,6 +59,7 @@ fn inference_calls_are_exposed_with_their_dialect() {
                 prefix,
                 own,
                 body: call.body,
+                websocket: path.ends_with("/realtime"),
             },
             "{method} {path}"
         );
@@ -98,7 +101,7 @@ fn administration_of_the_engines_is_not_exposed() {
         "/docs",
         "/v1/files",
         "/v1/chat/completions/render",
-        "/v1/realtime",
+        "/v1/realtime/sessions",
     ] {
         for method in ["GET", "POST", "PUT", "DELETE"] {
             assert_eq!(

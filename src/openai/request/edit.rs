@@ -114,16 +114,25 @@ impl Peeked {
         )
     }
 
-    /// Asks for the usage chunk at the end of a stream (`stream_options.include_usage`); `None` where
-    /// the body asks for no stream, or for the chunk already.
-    pub fn ask_for_usage(&self) -> Option<Edit> {
-        if self.stream != Some(true) {
-            return None;
+    /// Asks for the usage chunk at the end of a stream (`stream_options.include_usage`), and for no count
+    /// before it: vLLM leaves `continuous_usage_stats` out of account where no chunk is asked for. Nothing
+    /// where the body asks for no stream, or for the chunk already.
+    pub fn ask_for_usage(&self) -> Vec<Edit> {
+        if self.stream != Some(true) || matches!(self.include_usage, Some((true, _))) {
+            return Vec::new();
         }
-        if let Some((asked, value)) = &self.include_usage {
-            return (!asked).then(|| Edit::replace(value.clone(), "true"));
+        let mut edits = vec![self.include_usage()];
+        if let Some((true, value)) = &self.continuous_usage {
+            edits.push(Edit::replace(value.clone(), "false"));
         }
-        Some(match &self.stream_options {
+        edits
+    }
+
+    fn include_usage(&self) -> Edit {
+        if let Some((_, value)) = &self.include_usage {
+            return Edit::replace(value.clone(), "true");
+        }
+        match &self.stream_options {
             StreamOptions::Object { range, is_empty } => Edit::insert(
                 range.start + 1,
                 match is_empty {
@@ -137,7 +146,7 @@ impl Peeked {
                 self.object.start + 1,
                 "\"stream_options\":{\"include_usage\":true},",
             ),
-        })
+        }
     }
 }
 

@@ -18,14 +18,19 @@ pub struct Peeked {
     /// The most tokens the client wants: `max_completion_tokens`, else `max_tokens`, else
     /// `max_output_tokens` (responses), else `sampling_params.max_new_tokens` (SGLang).
     pub max_tokens: Option<u64>,
+    /// How many prompts there are: the elements of a list of texts or of lists of tokens, at least 1.
+    pub prompts: u64,
+    /// Bytes of pictures and sounds, as far as each goes beyond [`super::ENCODED`]: of long strings that look
+    /// like an encoding. What they cost the engine has nothing to do with their length.
+    pub encoded: usize,
     /// How many answers are computed for each prompt: the largest of `n`, `best_of` and
     /// `sampling_params.n`, at least 1.
     pub completions: u64,
     pub stream_options: StreamOptions,
     /// `stream_options.include_usage` and where its value stands; `null` is false.
     pub include_usage: Option<(bool, Range<usize>)>,
-    /// `stream_options.continuous_usage_stats` (vLLM).
-    pub continuous_usage: bool,
+    /// `stream_options.continuous_usage_stats` (vLLM) and where its value stands; `null` is false.
+    pub continuous_usage: Option<(bool, Range<usize>)>,
     /// None also where it is no string or longer than [`super::TEXT_LIMIT`].
     pub user: Option<String>,
     pub previous_response_id: Option<String>,
@@ -70,6 +75,10 @@ pub(super) enum Field {
     IncludeUsage,
     ContinuousUsage,
     SamplingParams,
+    /// What else vLLM's sampler is given: `vllm_xargs`.
+    Xargs,
+    /// Where a list makes several requests of one, as in `prompt`: SGLang's `text` and `input_ids`.
+    Prompts,
     SamplingN,
     SamplingBestOf,
     SamplingMaxTokens,
@@ -96,6 +105,7 @@ pub(super) enum Scope {
     Top,
     StreamOptions,
     SamplingParams,
+    Xargs,
     ResponseFormat,
     Message,
     /// Of the content of a message.
@@ -118,6 +128,9 @@ const TOP: &[(&str, Field)] = &[
     ("previous_response_id", PreviousResponseId),
     ("stream_options", StreamOptions),
     ("sampling_params", SamplingParams),
+    ("vllm_xargs", Xargs),
+    ("text", Prompts),
+    ("input_ids", Prompts),
     ("prompt", Onward(Key::Prompt)),
     ("top_p", Onward(Key::Carried(1))),
     ("top_k", Onward(Key::Carried(2))),
@@ -191,6 +204,7 @@ impl Scope {
             }
             Self::StreamOptions => find(IN_STREAM_OPTIONS, key),
             Self::SamplingParams => find(IN_SAMPLING_PARAMS, key),
+            Self::Xargs => steering(key),
             Self::ResponseFormat if key == b"type" => Some(Onward(Key::ResponseFormatType)),
             Self::ResponseFormat => Some(UNKNOWN),
             Self::Message => (key == b"content").then_some(Onward(Key::Content)),
@@ -240,14 +254,22 @@ pub(super) struct Fields {
     user: Option<String>,
     previous_response_id: Slot<Text>,
     steering: Option<&'static str>,
+    prompts: Prompts,
     onward: Reading,
+}
+
+/// The longest of all lists of prompts, for the same reason as [`Sampling`].
+#[derive(Debug, Clone, Copy, Default)]
+struct Prompts {
+    longest: u64,
+    current: u64,
 }
 
 #[derive(Debug, Clone)]
 struct Options {
     place: self::StreamOptions,
     include_usage: Slot<(bool, Range<usize>)>,
-    continuous_usage: Slot<bool>,
+    continuous_usage: Slot<(bool, Range<usize>)>,
 }
 
 impl Options {
@@ -292,6 +314,7 @@ impl Default for Fields {
             user: None,
             previous_response_id: Ok(None),
             steering: None,
+            prompts: Prompts::default(),
             onward: Reading::default(),
         }
     }
@@ -323,6 +346,8 @@ impl Fields {
             IncludeUsage | ContinuousUsage => self.set_option(field, raw, at),
             // Whatever it holds: its members are judged where they are read.
             SamplingParams => self.sampling = Sampling::NONE,
+            Xargs => {}
+            Field::Prompts | Onward(Key::Prompt) => self.prompts.current = 0,
             SamplingN => self.sampling.count("sampling_params.n", raw, &at),
             SamplingBestOf => self.sampling.count("sampling_params.best_of", raw, &at),
             SamplingMaxTokens => {
@@ -342,6 +367,12 @@ impl Fields {
         Ok(())
     }
 
+    /// One more prompt of the list that is being read.
+    pub fn count_prompt(&mut self) {
+        self.prompts.current += 1;
+        self.prompts.longest = self.prompts.longest.max(self.prompts.current);
+    }
+
     /// What a field says of going on elsewhere.
     fn weigh(&mut self, field: Field, raw: Raw<'_>, at: &Range<usize>) {
         let onward = &mut self.onward;
@@ -352,7 +383,12 @@ impl Fields {
             N | BestOf if is_one() => {}
             ContinuousUsage if matches!(raw, Raw::False | Raw::Null) => {}
             N | BestOf | ContinuousUsage => onward.bar(),
-            PreviousResponseId | MaxOutputTokens | SamplingParams | Steering(_) => {
+            PreviousResponseId
+            | MaxOutputTokens
+            | SamplingParams
+            | Xargs
+            | Field::Prompts
+            | Steering(_) => {
                 onward.set(Key::Unknown, raw, at.clone());
             }
             _ => {}
@@ -380,7 +416,7 @@ impl Fields {
             options.include_usage = value.map(|value| Some((value.unwrap_or(false), at)));
         } else {
             let value = truth("stream_options.continuous_usage_stats", raw, &at);
-            options.continuous_usage = value;
+            options.continuous_usage = value.map(|value| Some((value.unwrap_or(false), at)));
         }
     }
 
@@ -413,10 +449,12 @@ impl Fields {
                 .flatten()
                 .next()
                 .or(self.sampling.max_tokens),
+            prompts: self.prompts.longest.max(1),
+            encoded: 0,
             completions: completions.into_iter().flatten().max().unwrap_or(1),
             stream_options: options.place,
             include_usage: options.include_usage?,
-            continuous_usage: options.continuous_usage?.unwrap_or(false),
+            continuous_usage: options.continuous_usage?,
             user: self.user,
             previous_response_id: self.previous_response_id?.map(|text| text.value),
             steering: self.steering,

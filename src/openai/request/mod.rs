@@ -26,7 +26,7 @@ pub use edit::{Edit, apply};
 pub use fault::BodyFault;
 pub use fields::{Peeked, StreamOptions, Text};
 pub use onward::{CARRIED, Onward, STOP, TEMPERATURE, TOP_K};
-pub use scan::{MAX_DEPTH, Scanner};
+pub use scan::{ENCODED, MAX_DEPTH, Scanner};
 pub use steering::STEERING;
 pub use value::TEXT_LIMIT;
 

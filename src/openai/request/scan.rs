@@ -14,6 +14,17 @@ use super::value::{RAW_TEXT_LIMIT, Raw, unescape};
 /// How many arrays and objects may lie within one another.
 pub const MAX_DEPTH: u8 = 128;
 
+/// A string that is longer, in bytes, and looks like an encoding of bytes is taken for a picture or a sound.
+pub const ENCODED: usize = 4096;
+/// So much of its beginning is looked at.
+const LOOKED_AT: usize = 64;
+
+/// Whether a byte can stand at the beginning of base64, or of a `data:` URL with it. Text has blanks, or letters
+/// beyond ASCII.
+fn may_encode(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"+/=_-:;,.%\\".contains(&byte)
+}
+
 /// Reads a request's JSON as it arrives.
 #[derive(Debug)]
 pub struct Scanner {
@@ -40,8 +51,12 @@ pub struct Scanner {
     /// The field whose value comes next.
     wanted: Option<Field>,
     scope: Scope,
-    /// The container at depth 2 whose keys are looked at, too.
+    /// The container at depth 2 whose keys or elements are looked at, too.
     inside: Option<Field>,
+    /// So far nothing in the current string is unlike an encoding of bytes.
+    looks_encoded: bool,
+    /// See [`Peeked::encoded`].
+    encoded: usize,
     /// Inside the content of a message, which is a list of parts.
     in_parts: bool,
     /// The value at depth 2 whose end matters, and where it begins.
@@ -101,6 +116,8 @@ impl Scanner {
             wanted: None,
             scope: Scope::Other,
             inside: None,
+            looks_encoded: false,
+            encoded: 0,
             in_parts: false,
             spanning: None,
             fields: Fields::default(),
@@ -125,7 +142,13 @@ impl Scanner {
     pub fn finish(self) -> Result<Peeked, BodyFault> {
         match (self.fault, self.state) {
             (Some(fault), _) => Err(fault),
-            (None, State::End) => self.fields.finish(self.object, self.is_empty_object),
+            (None, State::End) => {
+                let read = self.fields.finish(self.object, self.is_empty_object)?;
+                Ok(Peeked {
+                    encoded: self.encoded,
+                    ..read
+                })
+            }
             (None, State::Start) => Err(BodyFault::Empty),
             (None, _) => Err(BodyFault::CutShort { length: self.base }),
         }
@@ -165,6 +188,7 @@ impl Scanner {
             }
             (State::Colon, b':') => self.state = State::Value,
             (State::Value | State::FirstElement, b'"') => {
+                self.count_prompt();
                 self.begin(at, self.wanted.is_some());
                 self.state = State::Text;
             }
@@ -223,6 +247,7 @@ impl Scanner {
         if self.depth == MAX_DEPTH {
             return Err(BodyFault::TooDeep { at });
         }
+        self.count_prompt();
         let bit = 1 << self.depth;
         self.objects = if is_object {
             self.objects | bit
@@ -241,14 +266,15 @@ impl Scanner {
         if let Some(field) = self.wanted.take() {
             let raw = if is_object { Raw::Object } else { Raw::Array };
             self.fields.set(field, raw, at..at + 1)?;
-            if self.depth == 2
-                && matches!(
-                    field,
-                    Field::StreamOptions
-                        | Field::SamplingParams
-                        | Field::Onward(Key::ResponseFormat | Key::Messages)
-                )
-            {
+            let is_looked_into = matches!(
+                field,
+                Field::StreamOptions
+                    | Field::SamplingParams
+                    | Field::Xargs
+                    | Field::Prompts
+                    | Field::Onward(Key::Prompt | Key::ResponseFormat | Key::Messages)
+            );
+            if self.depth == 2 && is_looked_into {
                 self.inside = Some(field);
                 self.options_start = at;
             }
@@ -294,14 +320,47 @@ impl Scanner {
             (3, Some(Field::Onward(Key::Messages))) if is_list => Scope::Message,
             (5, _) if self.in_parts => Scope::Part,
             (2, Some(Field::SamplingParams)) if !is_list => Scope::SamplingParams,
+            (2, Some(Field::Xargs)) if !is_list => Scope::Xargs,
             (3, Some(Field::SamplingParams)) if is_list => Scope::SamplingParams,
             _ => Scope::Other,
         };
     }
 
+    /// A text or a list begins: where it is an element of a list of prompts, it is one of them.
+    fn count_prompt(&mut self) {
+        let is_inside = matches!(
+            self.inside,
+            Some(Field::Prompts | Field::Onward(Key::Prompt))
+        );
+        if self.depth == 2 && is_inside {
+            self.fields.count_prompt();
+        }
+    }
+
+    /// Adds up what is longer than [`ENCODED`] and looks encoded. `from`: where the string's content goes on;
+    /// `end`: where its quote stands.
+    fn weigh(&mut self, piece: &[u8], from: usize, end: Option<usize>) {
+        let before = self.base + from - self.token_start - 1;
+        let part = &piece[from..end.unwrap_or(piece.len())];
+        let length = before + part.len();
+        // Nearly always.
+        if end.is_some() && length <= ENCODED {
+            return;
+        }
+        let looked_at = part.iter().take(LOOKED_AT.saturating_sub(before));
+        self.looks_encoded = (before == 0 || self.looks_encoded)
+            && looked_at.into_iter().all(|byte| may_encode(*byte));
+        if end.is_some() && self.looks_encoded {
+            self.encoded += length - ENCODED;
+        }
+    }
+
     /// Goes on in a key or string, up to its quote or the end of the piece; gives where.
     fn string(&mut self, piece: &[u8], from: usize) -> Result<usize, BodyFault> {
         let end = closing_quote(piece, from, &mut self.escaped);
+        if self.state == State::Text {
+            self.weigh(piece, from, end);
+        }
         if self.captures {
             self.capture(&piece[from..end.unwrap_or(piece.len())], end)?;
         }

@@ -1,6 +1,6 @@
 //! Fields by which a client would reach past its own request into the engine.
 
-/// Top-level fields that steer an engine's insides, each with what it would let a client do. They
+/// Top-level fields, and members of `vllm_xargs`, that steer an engine's insides, each with what it would let a client do. They
 /// belong to routers and operators; SGLang's schema has all of them in every client's reach, vLLM
 /// and TensorRT-LLM some. `null` and `false` are as good as absent.
 pub const STEERING: &[(&str, &str)] = &[
@@ -69,6 +69,10 @@ pub const STEERING: &[(&str, &str)] = &[
         "sends the answer to another of the engine's processes",
     ),
     ("rid", "takes the id of another request, or breaks it"),
+    (
+        "request_id",
+        "takes the id of another request, or breaks it",
+    ),
     (
         "session_params",
         "reads and changes another client's session",

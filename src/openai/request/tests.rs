@@ -47,7 +47,9 @@ fn the_openai_sdk_puts_the_model_first() {
             is_empty: false,
         },
         include_usage: Some((true, options + 17..options + 21)),
-        continuous_usage: false,
+        continuous_usage: None,
+        prompts: 1,
+        encoded: 0,
         user: Some("u-1".into()),
         previous_response_id: None,
         steering: None,
@@ -78,7 +80,7 @@ fn the_last_of_equal_keys_counts() {
         r#"{"stream":true,"stream_options":{"include_usage":true},"stream_options":{"continuous_usage_stats":true}}"#,
     );
     assert_eq!(peeked.include_usage, None);
-    assert!(peeked.continuous_usage);
+    assert!(matches!(peeked.continuous_usage, Some((true, _))));
     assert_eq!(taken(r#"{"n":8,"n":2}"#).completions, 2);
 }
 
@@ -458,6 +460,72 @@ fn steering_fields_are_found_at_the_top_alone() {
 }
 
 #[test]
+fn steering_fields_are_found_among_the_arguments_of_vllms_sampler() {
+    for (body, found) in [
+        (
+            r#"{"vllm_xargs":{"kv_transfer_params":{"remote_host":"x"}}}"#,
+            Some("kv_transfer_params"),
+        ),
+        (
+            r#"{"vllm_xargs":{"a":1,"\u0072id":"x"},"model":"a"}"#,
+            Some("rid"),
+        ),
+        (
+            r#"{"vllm_xargs":{"kv_transfer_params":null,"request_id":false}}"#,
+            None,
+        ),
+        (r#"{"vllm_xargs":{"a":{"rid":"x"}},"x":{"rid":"x"}}"#, None),
+        (r#"{"vllm_xargs":[{"rid":"x"}]}"#, None),
+        (r#"{"vllm_xargs":7}"#, None),
+    ] {
+        assert_eq!(taken(body).steering, found, "{body}");
+    }
+}
+
+#[test]
+fn the_prompts_of_a_list_are_counted() {
+    for (body, prompts) in [
+        (r#"{"prompt":"one"}"#, 1),
+        (r#"{"prompt":[]}"#, 1),
+        (r#"{"prompt":["a"]}"#, 1),
+        (r#"{"prompt":["a", "b" ,"c"],"x":["d","e"]}"#, 3),
+        (r#"{"prompt":[1,2,3,4]}"#, 1),
+        (r#"{"prompt":[[1,2],[3],[]]}"#, 3),
+        (r#"{"prompt":[["a","b"],["c"]]}"#, 2),
+        (r#"{"text":["a","b"],"sampling_params":{"n":2}}"#, 2),
+        (r#"{"input_ids":[[1],[2]]}"#, 2),
+        (r#"{"prompt":["a","b","c"],"prompt":["a"]}"#, 3),
+        (r#"{"prompt":["a"],"prompt":["b"]}"#, 1),
+        (r#"{"text":{"format":{"type":"text"}}}"#, 1),
+        (r#"{"messages":[{"prompt":["a","b"]}]}"#, 1),
+    ] {
+        assert_eq!(taken(body).prompts, prompts, "{body}");
+    }
+}
+
+#[test]
+fn a_picture_is_told_from_text_of_its_length() {
+    let picture = "iVBORw0KGgo".repeat(1000);
+    let over = picture.len() - ENCODED;
+    let data = format!("data:image/png;base64,{picture}");
+    let escaped = data.replace('/', r"\/");
+    for (text, encoded) in [
+        (picture.clone(), over),
+        (data.clone(), data.len() - ENCODED),
+        (escaped.clone(), escaped.len() - ENCODED),
+        (picture[..ENCODED].to_owned(), 0),
+        (picture[..ENCODED + 1].to_owned(), 1),
+        ("Once upon a time ".repeat(1000), 0),
+        ("Es war einmal, ".repeat(1000), 0),
+        ("从前有座山山上有座庙庙里有个老和尚".repeat(1000), 0),
+        (format!(" {picture}"), 0),
+    ] {
+        let body = format!(r#"{{"x":[{{"url":"{text}"}}],"y":"{text}"}}"#);
+        assert_eq!(taken(&body).encoded, 2 * encoded, "{}", &body[..80]);
+    }
+}
+
+#[test]
 fn no_name_is_twice_in_the_table_of_steering_fields() {
     let mut names: Vec<_> = STEERING.iter().map(|(name, _)| name).collect();
     names.sort();
@@ -563,9 +631,18 @@ fn usage_is_asked_for_where_it_was_not() {
             r#"{"stream_options":{"include_usage": null },"stream":true}"#,
             r#"{"stream_options":{"include_usage": true },"stream":true}"#,
         ),
+        // Without the chunk there would have been no count in every event either.
+        (
+            r#"{"stream":true,"stream_options":{"continuous_usage_stats":true,"include_usage":false}}"#,
+            r#"{"stream":true,"stream_options":{"continuous_usage_stats":false,"include_usage":true}}"#,
+        ),
+        (
+            r#"{"stream":true,"stream_options":{"continuous_usage_stats": 1 }}"#,
+            r#"{"stream":true,"stream_options":{"include_usage":true,"continuous_usage_stats": false }}"#,
+        ),
     ] {
-        let ask = taken(body).ask_for_usage().unwrap();
-        assert_eq!(edited(body, &[ask]), with);
+        let ask = taken(body).ask_for_usage();
+        assert_eq!(edited(body, &ask), with);
     }
     for body in [
         "{}",
@@ -573,7 +650,7 @@ fn usage_is_asked_for_where_it_was_not() {
         r#"{"stream_options":{"include_usage":false}}"#,
         r#"{"stream":true,"stream_options":{"include_usage":true}}"#,
     ] {
-        assert_eq!(taken(body).ask_for_usage(), None, "{body}");
+        assert_eq!(taken(body).ask_for_usage(), [], "{body}");
     }
 }
 
@@ -581,7 +658,11 @@ fn usage_is_asked_for_where_it_was_not() {
 fn edits_share_the_bytes_that_stay() {
     let body = Bytes::from_static(br#"{"stream":true,"model":"a"}"#);
     let peeked = scan([&*body]).unwrap();
-    let edits = [peeked.rename("b").unwrap(), peeked.ask_for_usage().unwrap()];
+    let edits: Vec<_> = peeked
+        .rename("b")
+        .into_iter()
+        .chain(peeked.ask_for_usage())
+        .collect();
     let (pieces, _) = apply(std::slice::from_ref(&body), &edits);
     assert_eq!(pieces.len(), 5);
     for (piece, offset) in [(0, 0), (2, 1), (4, 26)] {

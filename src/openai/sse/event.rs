@@ -11,6 +11,20 @@ use super::super::Dialect;
 use super::super::usage::{Counts, Lenient, Usage};
 use super::{ErrorEvent, fault};
 
+/// Whether an answer in one piece says that the engine gave it up (a `finish_reason` of "abort" or "error"): SDKs
+/// take it for a whole one.
+pub fn gave_up(dialect: Dialect, body: &[u8]) -> bool {
+    static REASONS: LazyLock<[Finder<'static>; 2]> =
+        LazyLock::new(|| [Finder::new("\"abort\""), Finder::new("\"error\"")]);
+    // In a text the quotes would be escaped: hardly an answer is parsed for nothing.
+    matches!(dialect, Dialect::Chat | Dialect::Completions)
+        && REASONS.iter().any(|reason| reason.find(body).is_some())
+        && serde_json::from_slice::<Choices>(body).is_ok_and(|answer| {
+            let mut choices = answer.choices.iter().flatten();
+            choices.any(|choice| choice.finish_reason == Reason::GaveUp)
+        })
+}
+
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Meaning {
     Content,

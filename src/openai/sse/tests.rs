@@ -523,6 +523,26 @@ fn cut(stream: &[u8], lengths: &[usize]) -> Vec<Vec<u8>> {
     pieces
 }
 
+#[test]
+fn an_answer_in_one_piece_that_was_given_up_is_known_by_its_reason_alone() {
+    let whole = |text: &str, reason: &str| {
+        let choice = json!({ "index": 0, "message": { "content": text }, "finish_reason": reason });
+        json!({ "choices": [choice] }).to_string()
+    };
+    for (text, reason, expected) in [
+        ("half", "abort", true),
+        ("half", "error", true),
+        ("whole", "stop", false),
+        ("\"finish_reason\":\"abort\"", "length", false),
+        ("abort", "stop", false),
+    ] {
+        let body = whole(text, reason);
+        assert_eq!(gave_up(Dialect::Chat, body.as_bytes()), expected, "{body}");
+        assert!(!gave_up(Dialect::Other, body.as_bytes()));
+    }
+    assert!(!gave_up(Dialect::Completions, b"[\"abort\"]"));
+}
+
 proptest! {
     #[test]
     fn what_holds_for_every_stream(dialect in dialect(), reads_each: bool, stream in stream()) {

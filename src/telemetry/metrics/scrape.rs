@@ -26,6 +26,7 @@ pub struct EndpointSample {
     pub endpoint: Arc<str>,
     pub in_flight: u64,
     pub up: bool,
+    pub draining: bool,
     /// How often it was taken out, by reason.
     pub removals: Vec<(&'static str, u64)>,
 }
@@ -107,6 +108,10 @@ impl Collector for States {
                     .up
                     .with_label_values(&labels)
                     .set(i64::from(sample.up));
+                families
+                    .draining
+                    .with_label_values(&labels)
+                    .set(i64::from(sample.draining));
                 for (reason, count) in &sample.removals {
                     let labels = [&*sample.pool, &*sample.endpoint, reason];
                     families.ejections.with_label_values(&labels).inc_by(*count);
@@ -125,6 +130,7 @@ struct Families {
     body_bytes: IntGauge,
     connections: IntGaugeVec,
     connections_total: IntCounter,
+    draining: IntGaugeVec,
     ejections: IntCounterVec,
     in_flight: IntGaugeVec,
     queue_depth: IntGaugeVec,
@@ -146,6 +152,7 @@ impl Families {
             body_bytes: IntGauge::with_opts(opts("body_bytes").0).expect(VALID),
             connections: gauges("connections"),
             connections_total: IntCounter::with_opts(opts("connections_total").0).expect(VALID),
+            draining: gauges("endpoint_draining"),
             ejections: counters("ejections_total"),
             in_flight: gauges("endpoint_in_flight"),
             queue_depth: gauges("queue_depth"),
@@ -153,11 +160,12 @@ impl Families {
         }
     }
 
-    fn collectors(&self) -> [&dyn Collector; 7] {
+    fn collectors(&self) -> [&dyn Collector; 8] {
         [
             &self.body_bytes,
             &self.connections,
             &self.connections_total,
+            &self.draining,
             &self.ejections,
             &self.in_flight,
             &self.queue_depth,

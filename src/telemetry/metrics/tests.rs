@@ -15,6 +15,7 @@ fn filled() -> (Metrics, PoolMetrics, EndpointMetrics) {
                 endpoint: endpoint.into(),
                 in_flight: 3,
                 up,
+                draining: !up,
                 removals: if up { vec![("refused", 1)] } else { Vec::new() },
             };
             vec![sample("node0:8000", true), sample("node1:8000", false)]
@@ -35,6 +36,7 @@ fn filled() -> (Metrics, PoolMetrics, EndpointMetrics) {
     endpoint.connections_new.inc();
     pool.count_unanswered(503);
     pool.retried("reset");
+    pool.continued("ids");
     pool.observe_duration(Duration::from_millis(300));
     pool.queue_wait.observe(0.2);
     let model = metrics.model("default", "other");

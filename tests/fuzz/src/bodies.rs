@@ -4,6 +4,8 @@
 //! with the insides of its strings blanked, but for what README.md lists. Where serde_json takes the body as
 //! it is, both read the same values, and what our edits make of it reads as it should.
 
+use std::ops::Range;
+
 use bytes::Bytes;
 use serde::de::IgnoredAny;
 use serde_json::{Map, Value, json};
@@ -84,7 +86,7 @@ fn of_a_taken_body(peeked: &Peeked, body: &[u8], theirs: Option<&Value>) -> Opti
         max_tokens: peeked.max_tokens,
         completions: peeked.completions,
         include_usage: peeked.include_usage.as_ref().map(|(asked, _)| *asked),
-        continuous_usage: peeked.continuous_usage,
+        continuous_usage: is_true(peeked.continuous_usage.as_ref()),
         user: peeked.user.clone(),
         previous_response_id: peeked.previous_response_id.clone(),
         is_empty: peeked.is_empty_object,
@@ -107,15 +109,25 @@ fn of_a_taken_body(peeked: &Peeked, body: &[u8], theirs: Option<&Value>) -> Opti
     if read != expected {
         return Some(format!("expected {expected:?}"));
     }
+    let arguments = theirs.get("vllm_xargs");
     let steers = |(name, _): &(&str, &str)| {
-        theirs
-            .get(name)
-            .is_some_and(|value| !matches!(value, Value::Null | Value::Bool(false)))
+        let values = [
+            theirs.get(name),
+            arguments.and_then(|inner| inner.get(name)),
+        ];
+        let mut values = values.into_iter().flatten();
+        values.any(|value| !matches!(value, Value::Null | Value::Bool(false)))
     };
     match peeked.steering {
         None if STEERING.iter().any(steers) => return Some("it steers".into()),
-        Some(name) if theirs.get(name).is_none() => return Some("it does not steer".into()),
+        // Of arguments that stand twice the first may be the one.
+        Some(name) if theirs.get(name).is_none() && arguments.is_none() => {
+            return Some("it does not steer".into());
+        }
         _ => {}
+    }
+    if peeked.prompts < prompts(theirs) {
+        return Some("it has more prompts".into());
     }
     of_the_edits(peeked, body, theirs)
 }
@@ -128,7 +140,7 @@ fn of_the_edits(peeked: &Peeked, body: &[u8], theirs: &Value) -> Option<String> 
     if rename.is_some() {
         wanted["model"] = json!(name);
     }
-    if ask.is_some() {
+    if !ask.is_empty() {
         let options = wanted
             .as_object_mut()?
             .entry("stream_options")
@@ -137,15 +149,16 @@ fn of_the_edits(peeked: &Peeked, body: &[u8], theirs: &Value) -> Option<String> 
             *options = Value::Object(Map::new());
         }
         options["include_usage"] = json!(true);
+        if is_true(peeked.continuous_usage.as_ref()) {
+            options["continuous_usage_stats"] = json!(false);
+        }
     }
     if rename.is_some() != peeked.model.is_some() {
         return Some("the model cannot be renamed".into());
     }
-    let asks = peeked
-        .include_usage
-        .as_ref()
-        .is_some_and(|(asked, _)| *asked);
-    if ask.is_some() != (peeked.stream == Some(true) && !asks) {
+    let asks = is_true(peeked.include_usage.as_ref());
+    let should_ask = peeked.stream == Some(true) && !asks;
+    if ask.is_empty() == should_ask {
         return Some("the usage is asked for at the wrong time".into());
     }
     let edits: Vec<_> = rename.into_iter().chain(ask).collect();
@@ -159,6 +172,23 @@ fn of_the_edits(peeked: &Peeked, body: &[u8], theirs: &Value) -> Option<String> 
         Ok(value) if value == wanted => None,
         other => Some(format!("edited, it reads as {other:?}, not {wanted:?}")),
     }
+}
+
+fn is_true(value: Option<&(bool, Range<usize>)>) -> bool {
+    value.is_some_and(|(value, _)| *value)
+}
+
+/// The longest list of prompts.
+fn prompts(body: &Value) -> u64 {
+    let lists =
+        ["prompt", "text", "input_ids"].map(|name| body.get(name).and_then(Value::as_array));
+    let is_one =
+        |element: &&Value| !(element.is_number() || element.is_boolean() || element.is_null());
+    let longest = lists
+        .into_iter()
+        .flatten()
+        .map(|list| list.iter().filter(is_one).count());
+    longest.max().unwrap_or(0).max(1) as u64
 }
 
 /// Whether the text is an object, whatever its strings hold, and not too deep.

@@ -36,5 +36,6 @@ pub mod upstream {
     #[path = "../../tests/fuzz/src/differential.rs"]
     pub mod differential;
     pub mod error;
+    pub mod request_head;
     pub mod response_head;
 }

@@ -241,6 +241,12 @@ impl Client {
         std::mem::take(&mut self.input)
     }
 
+    /// Exactly so many bytes, whatever they are.
+    pub async fn raw(&mut self, length: usize) -> Vec<u8> {
+        self.fill(length).await.expect("bytes");
+        self.input.drain(..length).collect()
+    }
+
     /// Waits for the gateway to end the connection; it may not send a byte before that.
     pub async fn ended(&mut self) -> End {
         assert!(

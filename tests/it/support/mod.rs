@@ -9,6 +9,7 @@ mod http2;
 mod puppet;
 mod request;
 mod tls_node;
+mod websocket;
 
 use std::future::Future;
 use std::time::Duration;
@@ -22,6 +23,7 @@ pub use http2::{H2, H2End, answer as h2_answer, h2_post};
 pub use puppet::{Exchange, Puppet, Then, sse_head};
 pub use request::{Request, chat, chat_body, get, post};
 pub use tls_node::TlsNode;
+pub use websocket::{Opcode, WebSocket, handshake};
 
 pub use loadtest::engine::{
     Cut, Death, Engine, EngineError, Fault, Flavour, Health, QueueFull, Recorded, Script,

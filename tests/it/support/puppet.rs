@@ -319,6 +319,22 @@ impl Exchange {
             .is_ok()
     }
 
+    /// Exactly so many bytes of what follows the request.
+    pub async fn raw(&mut self, length: usize) -> Vec<u8> {
+        within("bytes behind the request", async {
+            while self.wire.input.len() < length {
+                self.wire.read().await.expect("the gateway goes on");
+            }
+        })
+        .await;
+        self.wire.input.drain(..length).collect()
+    }
+
+    /// Ends the puppet's half of the connection.
+    pub async fn half_close(&mut self) {
+        self.wire.stream.shutdown().await.expect("a connection");
+    }
+
     /// One event as one chunk.
     pub async fn event(&mut self, data: &str) {
         let event = format!("data: {data}\n\n");

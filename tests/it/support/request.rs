@@ -69,6 +69,12 @@ impl Request {
         self
     }
 
+    /// With a body, as only some methods mean it.
+    pub fn body(mut self, body: impl Into<Vec<u8>>) -> Self {
+        self.body = Some(body.into());
+        self
+    }
+
     /// The body goes out in chunks of so many bytes.
     pub fn chunked(mut self, size: usize) -> Self {
         self.chunk = Some(size);

@@ -1,7 +1,7 @@
 //! `general_settings`.
 
 use super::Fate::{self, Carried, Not, Same, Unguarded};
-use super::why::{ALERTS, CALLBACKS, DATABASE, HEALTH, MCP, REDIS, SPEND, TAGS, UI};
+use super::why::{ALERTS, CALLBACKS, DATABASE, HEALTH, MCP, OTEL, REDIS, SPEND, TAGS, UI};
 
 pub(super) const GENERAL: &[(&str, Fate)] = &[
     ("master_key", Carried),
@@ -232,7 +232,7 @@ pub(super) const GENERAL: &[(&str, Fate)] = &[
     ("max_failed_login_*", Not(UI)),
     ("failed_login_*", Not(UI)),
     ("mcp_*", Not(MCP)),
-    ("otel", Not(CALLBACKS)),
+    ("otel", Not(OTEL)),
     ("tracing", Not(CALLBACKS)),
     (
         "user_header_*",

@@ -2,7 +2,7 @@
 
 use super::Fate::{self, Carried, Not, Same, Unguarded};
 use super::why::{
-    BODY, CACHE, CALLBACKS, DATABASE, FALLBACKS, GUARDRAILS, MCP, PRICES, REDIS, STORES, UI,
+    BODY, CACHE, CALLBACKS, DATABASE, FALLBACKS, GUARDRAILS, MCP, OTEL, PRICES, REDIS, STORES, UI,
 };
 
 pub(super) const LITELLM: &[(&str, Fate)] = &[
@@ -148,7 +148,7 @@ pub(super) const LITELLM: &[(&str, Fate)] = &[
     ("s3_*", Not(CALLBACKS)),
     ("gcs_*", Not(CALLBACKS)),
     ("datadog_*", Not(CALLBACKS)),
-    ("otel*", Not(CALLBACKS)),
+    ("otel*", Not(OTEL)),
     (
         "prometheus_*",
         Not("metrics have the labels model, pool, endpoint and key; see docs/monitoring.md"),

@@ -5,6 +5,7 @@ pub(in crate::import::litellm) const FALLBACKS: &str =
 pub(in crate::import::litellm) const BODY: &str =
     "a request's body passes as it is: the engine takes, ignores or refuses what it does not know";
 pub(in crate::import::litellm) const CALLBACKS: &str = "spans alone are sent, to where `tracing` says; metrics are at /metrics, and the access log has a line for each request";
+pub(in crate::import::litellm) const OTEL: &str = "spans go out over OTLP/HTTP where the file says so: write `tracing: { otlp: \"http://HOST:4318\" }`, with what stands in OTEL_EXPORTER_OTLP_ENDPOINT or OTEL_ENDPOINT; their attributes have OpenTelemetry's names for generative AI";
 pub(in crate::import::litellm) const REDIS: &str =
     "one process has the counts of all endpoints, and shares them with nobody";
 pub(in crate::import::litellm) const GUARDRAILS: &str = "prompts and answers are not looked at: what it refuses or masks reaches engines and clients; keep LiteLLM, or check in the clients";

@@ -104,6 +104,8 @@ fn json_text() -> impl Strategy<Value = String> {
         "max_new_tokens",
         "rid",
         "lora_path",
+        "vllm_xargs",
+        "prompt",
         "messages",
     ];
     let key = prop_oneof![

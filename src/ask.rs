@@ -1,0 +1,163 @@
+//! One question to a running gateway, over TCP or its unix socket. For the commands that ask one.
+
+use std::fmt;
+use std::io::{Read, Write};
+use std::net::{TcpStream, ToSocketAddrs};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// For the connection, for each read and for each write.
+const TIMEOUT: Duration = Duration::from_secs(2);
+/// More than a list of every endpoint that a configuration may have.
+const LONGEST_ANSWER: u64 = 256 << 20;
+
+/// Where a gateway is asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Door {
+    /// `host:port`.
+    Tcp(String),
+    Unix(PathBuf),
+}
+
+/// The whole of an answer.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub body: Vec<u8>,
+}
+
+impl Door {
+    /// Reads `http://HOST[:PORT]` or `unix:/path`.
+    ///
+    /// # Errors
+    /// Another scheme.
+    pub fn parse(url: &str) -> Result<Self, String> {
+        if let Some(path) = url.strip_prefix("unix:") {
+            return Ok(Self::Unix(path.into()));
+        }
+        let authority = url
+            .strip_prefix("http://")
+            .ok_or("write it with http://, or as unix:/path; https:// is not supported")?
+            .trim_end_matches('/');
+        Ok(Self::Tcp(match authority.rsplit_once(':') {
+            Some((_, port)) if port.parse::<u16>().is_ok() => authority.to_owned(),
+            _ => format!("{authority}:80"),
+        }))
+    }
+
+    /// Sends one request without a body, with these fields, each a whole line without its end. Blocks.
+    ///
+    /// # Errors
+    /// Nobody is there, or no HTTP came back in time.
+    pub fn ask(&self, method: &str, path: &str, fields: &[String]) -> Result<Answer, String> {
+        match self {
+            Self::Tcp(authority) => {
+                let address = authority
+                    .to_socket_addrs()
+                    .map_err(|e| e.to_string())?
+                    .next()
+                    .ok_or("it does not resolve")?;
+                let stream =
+                    TcpStream::connect_timeout(&address, TIMEOUT).map_err(|e| e.to_string())?;
+                let timeouts = [
+                    stream.set_read_timeout(Some(TIMEOUT)),
+                    stream.set_write_timeout(Some(TIMEOUT)),
+                ];
+                timeouts
+                    .into_iter()
+                    .collect::<Result<(), _>>()
+                    .map_err(|e| e.to_string())?;
+                exchange(stream, authority, method, path, fields)
+            }
+            Self::Unix(file) => {
+                let stream = UnixStream::connect(file).map_err(|e| e.to_string())?;
+                let timeouts = [
+                    stream.set_read_timeout(Some(TIMEOUT)),
+                    stream.set_write_timeout(Some(TIMEOUT)),
+                ];
+                timeouts
+                    .into_iter()
+                    .collect::<Result<(), _>>()
+                    .map_err(|e| e.to_string())?;
+                exchange(stream, "localhost", method, path, fields)
+            }
+        }
+    }
+}
+
+/// As it is written: `http://127.0.0.1:9180`.
+impl fmt::Display for Door {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(authority) => write!(f, "http://{authority}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+fn exchange(
+    mut stream: impl Read + Write,
+    host: &str,
+    method: &str,
+    path: &str,
+    fields: &[String],
+) -> Result<Answer, String> {
+    let length = if method == "POST" {
+        "Content-Length: 0\r\n"
+    } else {
+        ""
+    };
+    let fields: String = fields.iter().map(|field| format!("{field}\r\n")).collect();
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n{length}{fields}\r\n"
+    );
+    stream
+        .write_all(request.as_bytes())
+        .map_err(|e| e.to_string())?;
+    let mut answer = Vec::new();
+    let read = stream.take(LONGEST_ANSWER).read_to_end(&mut answer);
+    parse(&answer).ok_or_else(|| match read {
+        Err(e) => e.to_string(),
+        Ok(_) => "the answer is not HTTP".to_owned(),
+    })
+}
+
+fn parse(answer: &[u8]) -> Option<Answer> {
+    let mut fields = [httparse::EMPTY_HEADER; 64];
+    let mut head = httparse::Response::new(&mut fields);
+    let end = match head.parse(answer) {
+        Ok(httparse::Status::Complete(end)) => end,
+        _ => return None,
+    };
+    Some(Answer {
+        status: head.code?,
+        body: answer[end..].to_vec(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn doors() {
+        let tcp = |authority: &str| Ok(Door::Tcp(authority.to_owned()));
+        assert_eq!(Door::parse("http://gw1"), tcp("gw1:80"));
+        assert_eq!(Door::parse("http://[::1]:9180/"), tcp("[::1]:9180"));
+        assert_eq!(Door::parse("unix:/run/x"), Ok(Door::Unix("/run/x".into())));
+        assert!(Door::parse("https://gw1").is_err());
+        assert!(Door::parse("gw1:9180").is_err());
+        for url in ["http://127.0.0.1:9180", "unix:/run/x"] {
+            assert_eq!(Door::parse(url).unwrap().to_string(), url);
+        }
+    }
+
+    #[test]
+    fn answers() {
+        let answer = parse(b"HTTP/1.1 409 Conflict\r\nA: b\r\n\r\nbody").unwrap();
+        assert_eq!((answer.status, &answer.body[..]), (409, &b"body"[..]));
+        assert!(parse(b"SSH-2.0-OpenSSH\r\n").is_none());
+        assert!(parse(b"HTTP/1.1 200").is_none());
+    }
+}

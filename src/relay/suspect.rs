@@ -1,0 +1,114 @@
+//! Whether a request has killed the engine it was sent to, and what becomes of those that do.
+
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::time::{Instant, sleep};
+
+use crate::pool::suspects::{self, Strike};
+use crate::pool::{Fault, Lease};
+use crate::upstream::{ConnectError, Connection};
+
+use super::attempt::{Answer, Failure};
+
+/// A process that dies closes its sockets one by one.
+const DYING: Duration = Duration::from_millis(50);
+/// Longest that a connect may take that is to be refused.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// The bodies of requests that have killed engines. Their hashes are keyed by the process (SipHash), so that
+/// nobody can make a body that gets another's refused.
+#[derive(Debug, Default)]
+pub struct Suspects {
+    /// How many there are: nothing is hashed while there are none.
+    known: AtomicUsize,
+    table: Mutex<suspects::Suspects>,
+    keys: RandomState,
+}
+
+impl Suspects {
+    /// Whether the body is one that is refused.
+    pub fn refuses(&self, body: &[Bytes], now: Instant) -> bool {
+        self.known.load(Ordering::Acquire) > 0 && self.table.lock().refuses(self.hash(body), now)
+    }
+
+    /// Notes that the body killed the endpoint of `lease`. Whether it is suspect.
+    pub fn strike(&self, body: &[Bytes], lease: &Lease, now: Instant) -> bool {
+        let hash = self.hash(body);
+        let strike = Strike {
+            endpoint: lease.state.id,
+            at: now,
+        };
+        let endpoints = lease.pool().endpoints.iter();
+        let fates = endpoints.map(|endpoint| endpoint.state.fate());
+        let mut table = self.table.lock();
+        let is_suspect = table.strike(hash, strike, fates);
+        self.known.store(table.len(), Ordering::Release);
+        is_suspect
+    }
+
+    fn hash(&self, body: &[Bytes]) -> u64 {
+        let mut hasher = self.keys.build_hasher();
+        for piece in body {
+            hasher.write(piece);
+        }
+        hasher.finish()
+    }
+}
+
+/// Whether the endpoint died of the request: it was up and had no other without an answer, the connection
+/// was lost before an answer began, and now it refuses connections.
+pub async fn has_killed(lease: &Lease, result: &Result<Answer, Failure>) -> bool {
+    let is_refused = match result {
+        Err(Failure::Sent {
+            fault: Fault::ConnectionLost,
+            ..
+        }) => false,
+        // The kept connection went, and there is none in its place.
+        Err(Failure::NotSent {
+            fault: Fault::ConnectRefused,
+            ..
+        }) if lease.was_lost() => true,
+        Err(Failure::Recalled(_)) => {
+            // It goes together with others.
+            lease.state.lost_alone(Instant::now());
+            return false;
+        }
+        _ => return false,
+    };
+    lease.state.lost_alone(Instant::now()) && (is_refused || refuses_connects(lease).await)
+}
+
+async fn refuses_connects(lease: &Lease) -> bool {
+    let patience = lease.pool().timeouts.connect.min(PATIENCE);
+    for pause in [Duration::ZERO, DYING] {
+        sleep(pause).await;
+        match Connection::connect(&lease.state.target, patience).await {
+            Err(ConnectError::Refused) => return true,
+            Ok(_) => {}
+            Err(_) => return false,
+        }
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_is_the_same_in_other_pieces() {
+        let suspects = Suspects::default();
+        let body = vec![b'x'; 10_000];
+        let whole = suspects.hash(&[Bytes::from(body.clone())]);
+        for size in [1, 7, 8, 64, 999] {
+            let pieces: Vec<_> = body.chunks(size).map(Bytes::copy_from_slice).collect();
+            assert_eq!(suspects.hash(&pieces), whole, "{size}");
+        }
+        assert_ne!(suspects.hash(&[Bytes::from(body[1..].to_vec())]), whole);
+        assert_ne!(Suspects::default().hash(&[Bytes::from(body)]), whole);
+    }
+}

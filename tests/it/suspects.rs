@@ -1,0 +1,239 @@
+//! A request that kills the engines it is sent to reaches two of them and no third.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+
+use crate::support::{
+    Answer, Client, Engine, Exchange, Gateway, Puppet, Request, Script, chat, chat_body,
+    engine_with, in_turn, pool, post, until,
+};
+
+const SUSPECTS: &str = "sluicegate_suspects_total{pool=\"default\"}";
+const ONE: &str = r#"{"choices":[{"index":0,"message":{"content":"a"}}]}"#;
+
+fn poison(stream: bool) -> Request {
+    let body = chat_body(stream).replace("Say something.", "poison");
+    post("/v1/chat/completions", body)
+}
+
+fn assert_condemned(answer: &Answer) {
+    assert_eq!(
+        (answer.status, answer.code().as_str()),
+        (502, "upstream_failed")
+    );
+    assert_eq!(answer.field("x-should-retry"), Some("false"));
+    assert!(answer.text().contains("died"), "{}", answer.text());
+}
+
+/// An engine whose process dies as soon as it has the poison, and answers all else.
+struct Mortal {
+    authority: String,
+    /// How often it got the poison.
+    killed: Arc<AtomicUsize>,
+    task: JoinHandle<()>,
+}
+
+impl Mortal {
+    async fn start() -> Self {
+        let mut puppet = Puppet::start().await;
+        let (authority, killed) = (puppet.authority(), Arc::new(AtomicUsize::new(0)));
+        let count = Arc::clone(&killed);
+        let task = tokio::spawn(async move {
+            loop {
+                let exchange = puppet.next().await;
+                let (_, body) = puppet.requests().pop().unwrap();
+                if memchr::memmem::find(&body, b"poison").is_none() {
+                    exchange.answer_json(ONE).await;
+                    continue;
+                }
+                count.fetch_add(1, Relaxed);
+                puppet.refuse().await;
+                exchange.reset();
+            }
+        });
+        Self {
+            authority,
+            killed,
+            task,
+        }
+    }
+}
+
+impl Drop for Mortal {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn mortals(count: usize) -> Vec<Mortal> {
+    let mut all = Vec::new();
+    for _ in 0..count {
+        all.push(Mortal::start().await);
+    }
+    all
+}
+
+fn urls(mortals: &[Mortal]) -> Vec<String> {
+    let each = mortals.iter().map(|one| format!("\"{}\"", one.authority));
+    each.collect()
+}
+
+fn killed(mortals: &[Mortal]) -> usize {
+    mortals.iter().map(|one| one.killed.load(Relaxed)).sum()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_third_engine_lives() {
+    for stream in [false, true] {
+        let mortals = mortals(3).await;
+        let gateway = Gateway::start(&pool(&urls(&mortals), "policy: round_robin")).await;
+        // On fresh connections, and on ones that were kept.
+        for _ in 0..if stream { 6 } else { 0 } {
+            assert_eq!(gateway.ask(&chat(false)).await.status, 200);
+        }
+        assert_condemned(&gateway.ask(&poison(stream)).await);
+        assert_eq!(killed(&mortals), 2);
+        gateway.wait_for_metric(SUSPECTS, 1.0).await;
+        // It is known again, and nothing else is refused.
+        assert_condemned(&gateway.ask(&poison(stream)).await);
+        assert_eq!(killed(&mortals), 2);
+        assert_eq!(gateway.metric(SUSPECTS), 1.0);
+        gateway
+            .wait_for_metric("sluicegate_refused_total{reason=\"upstream_failed\"}", 1.0)
+            .await;
+        assert_eq!(gateway.ask(&chat(false)).await.status, 200);
+        gateway.finish().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_tries_again_is_the_same_request() {
+    let mortals = mortals(3).await;
+    let gateway = Gateway::start(&pool(&urls(&mortals), "retries: 0")).await;
+    let first = gateway.ask(&poison(false)).await;
+    assert_eq!((first.status, first.field("x-should-retry")), (502, None));
+    assert_condemned(&gateway.ask(&poison(false)).await);
+    assert_condemned(&gateway.ask(&poison(false)).await);
+    assert_eq!(killed(&mortals), 2);
+    gateway.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn engines_that_lose_a_connection_and_live_are_nobodys_victims() {
+    let mut puppets = [
+        Puppet::start().await,
+        Puppet::start().await,
+        Puppet::start().await,
+    ];
+    let urls = puppets
+        .each_ref()
+        .map(|one| format!("\"{}\"", one.authority()));
+    let gateway = Gateway::start(&pool(&urls, "policy: round_robin")).await;
+    let mut client = Client::connect(gateway.address).await;
+    client.send(poison(false).bytes()).await;
+    for _ in 0..2 {
+        // A dead process refuses connects; this one takes them.
+        next_of(&mut puppets).await.reset();
+    }
+    next_of(&mut puppets).await.answer_json(ONE).await;
+    assert_eq!(client.answer().await.status, 200);
+    assert_eq!(gateway.metric(SUSPECTS), 0.0);
+    gateway.finish().await;
+}
+
+async fn next_of(puppets: &mut [Puppet; 3]) -> Exchange {
+    let [a, b, c] = puppets;
+    tokio::select! {
+        exchange = a.next() => exchange,
+        exchange = b.next() => exchange,
+        exchange = c.next() => exchange,
+    }
+}
+
+/// Two requests wait at each engine that dies: nobody knows of which it did.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_was_not_alone_is_not_suspect() {
+    let engines = [start().await, start().await];
+    for engine in &engines {
+        engine.hold();
+    }
+    let [first, second] = engines.each_ref().map(Engine::authority);
+    let gateway = Gateway::start(&in_turn(&first, &second, "")).await;
+    let mut clients = Vec::new();
+    for _ in 0..2 {
+        let mut client = Client::connect(gateway.address).await;
+        client.send(poison(false).bytes()).await;
+        clients.push(client);
+    }
+    for engine in &engines {
+        until("both to be there", || engine.in_flight() == 2).await;
+        engine.stop().await;
+    }
+    for client in &mut clients {
+        let answer = client.answer().await;
+        assert!(answer.status >= 500, "{}", answer.status);
+        assert_eq!(answer.field("x-should-retry"), None);
+    }
+    assert_eq!(gateway.metric(SUSPECTS), 0.0);
+    gateway.finish().await;
+}
+
+async fn start() -> Engine {
+    let script = Script {
+        ttft: Duration::from_millis(30),
+        itl: Duration::from_millis(10),
+        tokens: 150,
+        record: 64,
+        record_body: 4096,
+        ..Script::default()
+    };
+    engine_with(script).await
+}
+
+fn has_poison(engine: &Engine) -> bool {
+    let mut asked = engine.inferences().into_iter();
+    asked.any(|one| memchr::memmem::find(&one.body.unwrap_or_default(), b"poison").is_some())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn streams_go_on_where_the_poison_does_not_come() {
+    let engines = Arc::new([start().await, start().await, start().await]);
+    let urls = engines
+        .each_ref()
+        .map(|one| format!("\"{}\"", one.authority()));
+    let gateway = Gateway::start(&pool(&urls, "")).await;
+    let mut streams = Vec::new();
+    for _ in 0..6 {
+        let mut client = Client::connect(gateway.address).await;
+        client.send(chat(true).bytes()).await;
+        client.head().await;
+        client.piece().await.unwrap();
+        streams.push(client);
+    }
+    let killers: Vec<_> = (0..3)
+        .map(|index| {
+            let engines = Arc::clone(&engines);
+            tokio::spawn(async move {
+                until("the poison", || has_poison(&engines[index])).await;
+                engines[index].stop().await;
+            })
+        })
+        .collect();
+    assert_condemned(&gateway.ask(&poison(true)).await);
+    let alive: Vec<&Engine> = engines.iter().filter(|one| !has_poison(one)).collect();
+    assert_eq!(alive.len(), 1);
+    assert_eq!(gateway.ask(&chat(false)).await.status, 200);
+    let mut whole = 0;
+    for client in &mut streams {
+        let (body, _) = client.rest().await;
+        whole += usize::from(body.ends_with(b"data: [DONE]\n\n"));
+    }
+    assert!(whole >= 2, "{whole} of the streams came to their end");
+    for killer in killers {
+        killer.abort();
+    }
+    gateway.finish().await;
+}
