@@ -262,7 +262,8 @@ impl Events {
         passed
     }
 
-    fn renamed(&self, shown: Bytes) -> Bytes {
+    /// With the name of the model that the client knows.
+    pub fn renamed(&self, shown: Bytes) -> Bytes {
         match &self.rename {
             Some(rename) => rename.apply(&shown),
             None => shown,
@@ -366,9 +367,14 @@ fn event_length(bytes: &[u8]) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use proptest::prelude::*;
 
+    use super::super::memory::BodyMemory;
     use super::*;
+    use crate::openai::continuation::Plan;
+    use crate::openai::request::Scanner;
 
     const ONE: &str = "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"a\"}}]}\n\n";
     const STOP: &str =
@@ -518,5 +524,45 @@ mod tests {
             "data: 1234567890123"
         );
         assert_eq!(events.take("45".into()).shown, "45");
+    }
+
+    #[test]
+    fn without_room_nothing_is_kept_and_ids_stay_hidden() {
+        let body = r#"{"messages":[{}],"stream":true}"#;
+        let mut scanner = Scanner::new();
+        scanner.feed(body.as_bytes());
+        let asked = scanner.finish().unwrap();
+        let plan = Plan::of(
+            &asked,
+            Dialect::Chat,
+            &[Bytes::from_static(body.as_bytes())],
+        )
+        .unwrap();
+        let event = |delta: &str, members: &str| {
+            format!(
+                "data: {{\"id\":\"c\",\"object\":\"o\",\"created\":1,\"model\":\"m\",\"choices\":[{{\"index\":0,\"delta\":{delta},\"finish_reason\":null}}]{members}}}\n\n"
+            )
+        };
+        let first = |ids| {
+            event(
+                r#"{"role":"assistant"}"#,
+                &format!(",\"prompt_token_ids\":{ids}"),
+            )
+        };
+        for (limit, fits) in [(1 << 20, true), (100, false)] {
+            let memory = Arc::new(BodyMemory::default());
+            let charge = Charge::new(&memory, None);
+            let mut events = Events::new(Dialect::Chat, 4096, UsageAsked::AsItComes, None);
+            events.keep(Box::new(Continuable::new(
+                Kept::new(&plan, true),
+                charge,
+                limit,
+            )));
+            let passed = events.take(Bytes::from(first("[1,2,3]")));
+            assert_eq!(passed.shown, first("null"));
+            assert_eq!((events.can_go_on(), memory.total() > 0), (fits, fits));
+            drop(events);
+            assert_eq!(memory.total(), 0);
+        }
     }
 }

@@ -92,7 +92,7 @@ pub async fn turn(
     let metrics = onward.shared.pool_metrics(onward.pool);
     if kept.is_finished() {
         let end = kept.ending();
-        let result = stream::write(session, ctx, end).await;
+        let result = stream::write(session, ctx, events.renamed(end)).await;
         let Some(fault) = fault else {
             return Turn::Over(result, Some(place));
         };
@@ -133,6 +133,7 @@ pub async fn turn(
         Went::Ended => {
             metrics.continued("end");
             let end = kept.end_at_length();
+            let end = events.renamed(end);
             Turn::Over(stream::write(session, ctx, end).await, None)
         }
         Went::Failed => {

@@ -670,3 +670,36 @@ async fn of_an_event_of_several_tokens_the_ids_are_asked_for() {
         gateway.finish().await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_model_keeps_the_name_that_the_client_knows() {
+    // In the middle, and behind the finish_reason.
+    for at in (1500..6000).step_by(250) {
+        let first = speaking(16).await;
+        let first = Cutter::before(&first, CutBy::Fin).await;
+        let second = engine_with(Script {
+            model: "other".into(),
+            ..Script::default()
+        })
+        .await;
+        let endpoints = format!(
+            "\"{}\", {{ url: \"{}\", backup: true, model: other }}",
+            first.authority(),
+            second.authority()
+        );
+        let yaml = format!(
+            "pools: {{ default: {{ endpoints: [{endpoints}], {KEYS} }} }}\nmodels: {{ r1: {{ upstream_model: DeepSeek-R1, rename_response: true }} }}"
+        );
+        let gateway = Gateway::start(&yaml).await;
+        let request = post(
+            "/v1/chat/completions",
+            chat(&json!({ "model": "r1", "user": at.to_string() })).to_string(),
+        );
+        let answer = gateway.ask(&request).await;
+        let told = told(&answer);
+        assert_eq!(told.ids.len(), 1, "{}", answer.text());
+        assert!(told.ids[0].ends_with("\"r1\""), "{:?}", told.ids);
+        assert_eq!((told.done, told.usage.len(), told.errors), (1, 1, 0));
+        gateway.finish().await;
+    }
+}
