@@ -206,36 +206,7 @@ impl Server {
             .map_err(|e| StartError::because("the worker threads could not be started", &e))?;
         let sockets = listeners.into_iter().map(|(bound, _)| bound).collect();
         let (end_tasks, end) = watch::channel(false);
-        let tasks = vec![
-            tokio::spawn(prober::run(
-                Arc::clone(&shared.snapshot),
-                probe,
-                ended(end.clone()),
-            )),
-            tokio::spawn(catalog::run(
-                Arc::clone(&shared.snapshot),
-                ask,
-                ended(end.clone()),
-            )),
-            tokio::spawn(hung::run(
-                Arc::clone(&shared.snapshot),
-                Arc::new(HttpCanary) as Arc<dyn Canary>,
-                ended(end.clone()),
-            )),
-            tokio::spawn(scraper::run(
-                Arc::clone(&shared.snapshot),
-                Arc::new(HttpScrape) as Arc<dyn Scrape>,
-                ended(end.clone()),
-            )),
-            tokio::spawn(resolver::run(
-                Arc::clone(&shared.snapshot),
-                names,
-                failing,
-                ended(end.clone()),
-            )),
-            tokio::spawn(series::run(Arc::clone(&shared), ended(end.clone()))),
-            tokio::spawn(sweeper::run(Arc::clone(&shared.snapshot), ended(end))),
-        ];
+        let tasks = background(&shared, probe, ask, (names, failing), &end);
         Ok(Server {
             shared,
             workers,
@@ -418,6 +389,49 @@ impl Server {
         self.socket_files.lock().iter().for_each(SocketFile::remove);
         info!("stopped");
     }
+}
+
+/// What runs beside the requests, until `end`.
+fn background(
+    shared: &Arc<Shared>,
+    probe: Arc<dyn Probe>,
+    ask: Arc<dyn Ask>,
+    (names, failing): (Arc<dyn Resolve>, Failing),
+    end: &watch::Receiver<bool>,
+) -> Vec<JoinHandle<()>> {
+    vec![
+        tokio::spawn(prober::run(
+            Arc::clone(&shared.snapshot),
+            probe,
+            ended(end.clone()),
+        )),
+        tokio::spawn(catalog::run(
+            Arc::clone(&shared.snapshot),
+            ask,
+            ended(end.clone()),
+        )),
+        tokio::spawn(hung::run(
+            Arc::clone(&shared.snapshot),
+            Arc::new(HttpCanary) as Arc<dyn Canary>,
+            ended(end.clone()),
+        )),
+        tokio::spawn(scraper::run(
+            Arc::clone(&shared.snapshot),
+            Arc::new(HttpScrape) as Arc<dyn Scrape>,
+            ended(end.clone()),
+        )),
+        tokio::spawn(resolver::run(
+            Arc::clone(&shared.snapshot),
+            names,
+            failing,
+            ended(end.clone()),
+        )),
+        tokio::spawn(series::run(Arc::clone(shared), ended(end.clone()))),
+        tokio::spawn(sweeper::run(
+            Arc::clone(&shared.snapshot),
+            ended(end.clone()),
+        )),
+    ]
 }
 
 async fn ended(mut end: watch::Receiver<bool>) {

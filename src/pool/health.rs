@@ -370,10 +370,12 @@ impl Health {
         rng: &mut fastrand::Rng,
     ) {
         let pause = match self.phase {
-            Phase::Ejected { until } => {
+            Phase::Ejected { until } if now < until => {
                 self.probes.next = Some(until);
                 return;
             }
+            // Its probe could not be sent.
+            Phase::Ejected { .. } => FAST_PROBE,
             Phase::Up => config.interval,
             Phase::Down => {
                 let slowest = config.interval.max(FAST_PROBE);

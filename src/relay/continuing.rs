@@ -49,15 +49,15 @@ pub struct Grounds<'a> {
 
 impl<'a> Grounds<'a> {
     /// What the stream that `asked` got needs to go on elsewhere; `None`, and the body is given back, where it cannot.
-    pub fn onward(self, asked: Option<&'a Peeked>, body: Body) -> Option<Onward<'a>> {
+    pub fn onward(self, asked: Option<&'a Peeked>, body: Body) -> Option<Box<Onward<'a>>> {
         let asked = asked?;
         let plan = Plan::of(asked, self.call.dialect, &body.pieces)?;
-        Some(Onward {
+        Some(Box::new(Onward {
             grounds: self,
             asked,
             plan,
             body,
-        })
+        }))
     }
 }
 

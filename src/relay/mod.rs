@@ -160,7 +160,6 @@ async fn answer(
         Chosen::Refused(error) => return Err(Stop::Refused(error)),
         Chosen::Answer(answer, lease) => {
             ctx.overhead = overhead(ctx, &answer);
-            let answer = *answer;
             bind(shared, ctx, call, &answer, &lease);
             let grounds = Grounds {
                 shared,
@@ -258,3 +257,6 @@ fn thread_rng() -> fastrand::Rng {
     }
     RNG.with_borrow_mut(fastrand::Rng::fork)
 }
+
+#[cfg(test)]
+mod size;

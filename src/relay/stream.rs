@@ -86,10 +86,10 @@ impl From<Failed> for Broken {
 pub async fn pass(
     session: &mut Session,
     ctx: &mut RequestCtx,
-    answer: Answer,
+    answer: Box<Answer>,
     lease: Lease,
     dialect: Dialect,
-    mut onward: Option<Onward<'_>>,
+    mut onward: Option<Box<Onward<'_>>>,
 ) -> Result<()> {
     let Answer {
         connection,
@@ -101,7 +101,7 @@ pub async fn pass(
         first_content,
         charge,
         ..
-    } = answer;
+    } = *answer;
     if let Some(events) = &mut events {
         held = turn::begin(&mut onward, &lease, events, held);
     }
@@ -154,14 +154,16 @@ pub async fn pass(
             (Ok(()), None) if is_whole => finish(session, ctx, events.as_mut()).await,
             (Ok(()), None) => {
                 let events = events.as_mut();
-                let onward = onward.as_ref();
+                let onward = onward.as_deref();
                 relay(session, ctx, &mut place, events, &pace, onward).await
             }
         };
         let (Some(onward), Some(so_far)) = (&onward, &mut events) else {
             break (result, Some(place));
         };
-        match turn::turn(session, ctx, onward, so_far, place, result).await {
+        // Boxed: every stream's task would be larger by what is needed at its end.
+        let next = turn::turn(session, ctx, onward, so_far, place, result);
+        match Box::pin(next).await {
             Turn::Over(result, place) => break (result, place),
             Turn::On(stretch) => {
                 let piece;
@@ -425,7 +427,10 @@ async fn pass_on(
                 Some((Ending::Whole, _)) => return Ok(()),
                 _ => return Err(broken(&e)),
             },
-            Next::Lost(Lost::Recalled(fault)) if leaves.may(events.as_deref_mut()) => {
+            // One that hangs has had its time, and the client is told now.
+            Next::Lost(Lost::Recalled(fault))
+                if fault == Fault::Hung || leaves.may(events.as_deref_mut()) =>
+            {
                 return Err(Broken::Upstream {
                     fault,
                     detail: "the endpoint was recalled".into(),

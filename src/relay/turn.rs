@@ -8,8 +8,8 @@ use log::warn;
 use pingora_proxy::Session;
 use tokio::time::Instant;
 
-use crate::openai::continuation::Kept;
-use crate::pool::{Fault, Lease, Outcome};
+use crate::openai::continuation::{END_OF_REASONING, Kept};
+use crate::pool::{Fault, Lease, Outcome, Pool};
 
 use super::attempt::{Answer, joined};
 use super::continuing::{Onward, Went};
@@ -21,7 +21,7 @@ use super::tokenize::tokenize;
 /// A stream begins that may have to go on elsewhere: what is shown is kept from its first event on. Gives what is
 /// shown of `held`.
 pub fn begin(
-    onward: &mut Option<Onward<'_>>,
+    onward: &mut Option<Box<Onward<'_>>>,
     lease: &Lease,
     events: &mut Events,
     mut held: Vec<Bytes>,
@@ -118,22 +118,13 @@ pub async fn turn(
         (Some(_), false) => return over(session, ctx, events, result, Some(place)).await,
     };
     drop(place.connection);
-    if let Some(text) = kept.text_to_tokenize() {
-        let ids = match asked_for_ids {
-            Some((pool, index)) => {
-                let endpoint = &pool.endpoints[index];
-                tokenize(endpoint, onward.model(endpoint), text).await
-            }
-            None => None,
-        };
-        match ids {
-            Some(ids) => kept.tokenized(&ids),
-            None if fault.is_none() => return Turn::Over(result, None),
-            None => {}
-        }
+    // Boxed: every stream's task would be larger by what hardly any needs.
+    if !Box::pin(inform(onward, kept, asked_for_ids, fault.is_none())).await {
+        ctx.cut = Some("failed");
+        return over(session, ctx, events, result, None).await;
     }
     let way = way_of(kept);
-    match onward.go_on(session, ctx, kept).await {
+    match Box::pin(onward.go_on(session, ctx, kept)).await {
         Went::On(answer, lease) => {
             metrics.continued(way);
             Turn::On(stretch(events, *answer, lease))
@@ -149,6 +140,35 @@ pub async fn turn(
             over(session, ctx, events, result, None).await
         }
     }
+}
+
+/// Asks for the ids that have to be known before an engine goes on; false where it cannot without them. `must`: it
+/// has said something else without them.
+async fn inform(
+    onward: &Onward<'_>,
+    kept: &mut Kept,
+    asked: Option<(Arc<Pool>, usize)>,
+    must: bool,
+) -> bool {
+    let Some((pool, index)) = asked else {
+        return !must && !kept.needs_end_of_reasoning();
+    };
+    let endpoint = &pool.endpoints[index];
+    let model = onward.model(endpoint);
+    if kept.needs_end_of_reasoning() {
+        match tokenize(endpoint, model, END_OF_REASONING).await.as_deref() {
+            Some([id]) => kept.reasoning_ends_with(*id),
+            _ => return false,
+        }
+    }
+    let Some(text) = kept.text_to_tokenize() else {
+        return true;
+    };
+    match tokenize(endpoint, model, text).await {
+        Some(ids) => kept.tokenized(&ids),
+        None => return !must,
+    }
+    true
 }
 
 fn way_of(kept: &Kept) -> &'static str {

@@ -103,13 +103,13 @@ fn body(endpoint: &EndpointState) -> Bytes {
 fn sign_of(failure: &Failure) -> Sign {
     match failure {
         Failure::Connect(ConnectError::Refused) => Sign::Refused,
-        Failure::Unsendable(_) | Failure::Connect(ConnectError::Tls(_) | ConnectError::Io(_)) => {
+        Failure::Unsendable(_)
+        | Failure::Connect(ConnectError::Busy | ConnectError::Tls(_) | ConnectError::Io(_)) => {
             Sign::NotSent
         }
-        // A backlog is full where nobody accepts.
-        Failure::Connect(ConnectError::TimedOut | ConnectError::Busy)
-        | Failure::Read(_)
-        | Failure::TimedOut => Sign::Silent,
+        Failure::Connect(ConnectError::TimedOut) | Failure::Read(_) | Failure::TimedOut => {
+            Sign::Silent
+        }
         Failure::Status(status) => Sign::Fails(*status),
         Failure::TooLong(_) | Failure::Odd(_) => Sign::Alive,
     }

@@ -26,6 +26,7 @@ use super::canary::{self, Canary, HttpCanary, Sign};
 use super::catalog::{Ask, HttpAsk};
 use super::per_endpoint;
 use super::request::{self, Failure, Question};
+use super::scraper::{HttpScrape, Page, Scrape};
 
 /// Asks an endpoint whether it is well.
 #[async_trait]
@@ -64,8 +65,8 @@ impl Probe for HttpProbe {
     }
 }
 
-/// It must say what it serves and answer one [canary]; a refusal is an answer. One that is not known for vLLM or SGLang
-/// is asked neither.
+/// It must say what it serves and answer one [canary]; a refusal is an answer, and so is that its counters go on while
+/// the canary waits behind what others sent. One that is not known for vLLM or SGLang is asked neither.
 async fn prove(endpoint: &EndpointState) -> Result<(), ProbeFailure> {
     if !canary::may_be_sent(endpoint) {
         return Ok(());
@@ -75,17 +76,28 @@ async fn prove(endpoint: &EndpointState) -> Result<(), ProbeFailure> {
     match HttpAsk.ask(endpoint, deadline).await {
         Ok(catalog) => endpoint.catalog.set(catalog, &settings.name),
         Err(Failure::Status(400..=499)) => {}
+        Err(Failure::Connect(ConnectError::Busy)) => return Err(ProbeFailure::Busy),
         Err(_) => return Err(ProbeFailure::NoModels),
     }
     // It may be another one than before.
     if !canary::may_be_sent(endpoint) {
         return Ok(());
     }
+    let figures = || async {
+        let deadline = Instant::now() + settings.health.timeout;
+        HttpScrape.scrape(endpoint, Page::Metrics, deadline).await
+    };
+    let before = figures().await;
     let deadline = Instant::now() + canary::patience(settings.health.stall);
     match HttpCanary.send(endpoint, deadline).await {
-        Sign::Alive | Sign::Full | Sign::NotSent => Ok(()),
+        Sign::Alive | Sign::Full => Ok(()),
+        Sign::NotSent => Err(ProbeFailure::Busy),
         Sign::Refused => Err(ProbeFailure::Refused),
-        Sign::Fails(_) | Sign::Silent => Err(ProbeFailure::NoCanary),
+        Sign::Fails(_) => Err(ProbeFailure::NoCanary),
+        Sign::Silent => match (before, figures().await) {
+            (Ok(before), Ok(after)) if after.has_gone_on(&before) => Ok(()),
+            _ => Err(ProbeFailure::NoCanary),
+        },
     }
 }
 

@@ -50,11 +50,11 @@ impl Page {
         }
     }
 
-    /// Those that an engine may have, the better first.
+    /// Those that an engine may have, the better last. A hung scheduler keeps `/v1/loads` waiting.
     fn of(engine: Option<Engine>) -> &'static [Self] {
         match engine {
             Some(Engine::Vllm) => &[Self::Metrics],
-            Some(Engine::Sglang) => &[Self::Loads, Self::Metrics],
+            Some(Engine::Sglang) => &[Self::Metrics, Self::Loads],
             Some(Engine::OpenAi) | None => &[],
         }
     }
@@ -122,7 +122,7 @@ pub async fn run(
 }
 
 async fn follow(endpoint: Arc<EndpointState>, scrape: Arc<dyn Scrape>, places: Arc<Semaphore>) {
-    let mut sources = [Source::new(Page::Loads), Source::new(Page::Metrics)];
+    let mut sources = [Page::Metrics, Page::Loads].map(Source::new);
     loop {
         let settings = endpoint.settings();
         sleep(jittered(every(settings.health.stall))).await;
@@ -132,6 +132,8 @@ async fn follow(endpoint: Arc<EndpointState>, scrape: Arc<dyn Scrape>, places: A
             continue;
         }
         let mut said = None;
+        // What has gone on, had by then.
+        let asked = Instant::now();
         for source in &mut sources {
             if !pages.contains(&source.page) || Instant::now() < source.next {
                 continue;
@@ -142,13 +144,13 @@ async fn follow(endpoint: Arc<EndpointState>, scrape: Arc<dyn Scrape>, places: A
             match answer.await.unwrap_or(Err(Failure::TimedOut)) {
                 Ok(load) => {
                     source.after_failure = AFTER_FAILURE;
-                    said = Some(said.map_or(load, |before: Load| before.or(load)));
+                    said = Some(said.map_or(load, |before| load.or(before)));
                 }
                 Err(failure) => source.failed(&failure, &settings.name),
             }
         }
         if let Some(load) = said {
-            endpoint.report.set(load, Instant::now());
+            endpoint.report.set(load, asked);
         }
     }
 }

@@ -14,6 +14,7 @@ mod from_litellm;
 mod from_nginx;
 mod gateway;
 mod high_availability;
+mod hung;
 mod network;
 mod programs;
 mod real_clients;

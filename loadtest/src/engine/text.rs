@@ -19,6 +19,10 @@ pub const USER: u32 = 2;
 /// The answer begins after the last of these.
 pub const ASSISTANT: u32 = 3;
 
+/// Ends the reasoning of models that reason.
+pub const END_OF_REASONING: u32 = 4;
+const END_OF_REASONING_TEXT: &[u8] = b"</think>";
+
 /// Tokens of an explicit answer ([`super::Script::answer`]) are numbered from here.
 pub const EXPLICIT: u32 = 1000;
 
@@ -152,12 +156,14 @@ pub(super) fn is_first_half(id: u32) -> bool {
 
 /// Whether `id` can be a token of a prompt.
 pub fn is_known(id: u32) -> bool {
-    id <= ASSISTANT || id < EXPLICIT + 100_000 || (id >> 24 >= 1 && id >> 24 <= 3)
+    id <= END_OF_REASONING || id < EXPLICIT + 100_000 || (id >> 24 >= 1 && id >> 24 <= 3)
 }
 
 /// Adds the bytes of a token to `out`; special tokens have none.
 pub fn decode(id: u32, out: &mut Vec<u8>) {
-    if id >= BYTES {
+    if id == END_OF_REASONING {
+        out.extend_from_slice(END_OF_REASONING_TEXT);
+    } else if id >= BYTES {
         let count = (id >> 24).min(3) as usize;
         out.extend_from_slice(&id.to_be_bytes()[1..=count]);
     } else if id >= FIRST_WORD
@@ -171,6 +177,11 @@ pub fn decode(id: u32, out: &mut Vec<u8>) {
 pub fn tokenize(text: &[u8], mut token: impl FnMut(u32)) {
     let mut rest = text;
     while !rest.is_empty() {
+        if let Some(after) = rest.strip_prefix(END_OF_REASONING_TEXT) {
+            token(END_OF_REASONING);
+            rest = after;
+            continue;
+        }
         let end = memchr::memchr(b' ', &rest[1..]).map_or(rest.len(), |at| at + 1);
         let (piece, after) = rest.split_at(end);
         rest = after;

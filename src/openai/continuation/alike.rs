@@ -74,7 +74,7 @@ impl Pattern {
         let (text, rest) = rest.split_at(text_length(rest)?);
         let (ids, rest) = if self.has_ids {
             let rest = rest.strip_prefix(self.between.as_slice())?;
-            let is_other = |byte: &u8| !byte.is_ascii_digit() && *byte != b',';
+            let is_other = |byte: &u8| !matches!(byte, b'0'..=b'9' | b',');
             rest.split_at(rest.iter().position(is_other)?)
         } else {
             (&rest[..0], rest)
@@ -104,14 +104,14 @@ impl Pattern {
 
 /// The length of the text that `bytes` begin with, up to the quote that ends its string.
 fn text_length(bytes: &[u8]) -> Option<usize> {
+    let is_special = |byte: &u8| matches!(byte, b'"' | b'\\' | b'\n' | b'\r');
     let mut at = 0;
     loop {
-        match bytes.get(at)? {
+        at += bytes.get(at..)?.iter().position(is_special)?;
+        match bytes[at] {
             b'"' => return Some(at),
-            b'\n' | b'\r' => return None,
-            b'\\' if matches!(bytes.get(at + 1)?, b'\n' | b'\r') => return None,
-            b'\\' => at += 2,
-            _ => at += 1,
+            b'\\' if !matches!(bytes.get(at + 1)?, b'\n' | b'\r') => at += 2,
+            _ => return None,
         }
     }
 }

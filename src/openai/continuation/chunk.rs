@@ -260,7 +260,10 @@ fn value_end(json: &[u8], from: usize) -> Option<usize> {
         b'{' | b'[' => {
             let (mut at, mut depth) = (from, 0_usize);
             loop {
-                at += json.get(at..)?.iter().position(|b| b"\"{}[]".contains(b))?;
+                at += json
+                    .get(at..)?
+                    .iter()
+                    .position(|b| matches!(b, b'"' | b'{' | b'}' | b'[' | b']'))?;
                 match json[at] {
                     b'"' => at = string_end(json, at)?,
                     b'{' | b'[' => (at, depth) = (at + 1, depth + 1),

@@ -32,7 +32,8 @@ pub struct Kept {
     /// Where the last text belonged, and what reasoning is called.
     pub(super) part: Part,
     pub(super) reasoning: Vec<u8>,
-    /// The beginning of what may be [`END_OF_REASONING`].
+    pub(super) end_of_reasoning: Option<u32>,
+    /// The beginning of what may be [`super::END_OF_REASONING`].
     pub(super) marker: String,
     /// The answer so far, as JSON has it.
     pub(super) text: Vec<u8>,
@@ -88,6 +89,7 @@ impl Kept {
             overlap: Overlap::default(),
             part: Part::Content,
             reasoning: Vec::new(),
+            end_of_reasoning: None,
             marker: String::new(),
             text: Vec::new(),
             events: 0,
@@ -137,6 +139,16 @@ impl Kept {
         self.has_given_up = true;
         self.ids = Vec::new();
         self.text = Vec::new();
+    }
+
+    /// It stands in the middle of reasoning, and what ends that has to be known: the id of [`super::END_OF_REASONING`].
+    pub fn needs_end_of_reasoning(&self) -> bool {
+        self.by == By::Ids && self.part == Part::Reasoning && self.end_of_reasoning.is_none()
+    }
+
+    /// The id that was asked for.
+    pub fn reasoning_ends_with(&mut self, id: u32) {
+        self.end_of_reasoning = Some(id);
     }
 
     /// The text that the client has and the ids up to the seam do not give, where the next engine would hardly say

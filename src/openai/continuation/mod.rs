@@ -20,6 +20,7 @@ mod seam;
 
 pub use alike::Alike;
 pub use kept::Kept;
+pub use onward::END_OF_REASONING;
 pub use plan::{NothingLeft, Plan};
 
 #[cfg(any(test, fuzzing))]

@@ -6,8 +6,9 @@ use super::dress::End;
 use super::kept::{By, Kept, Source};
 use super::seam::Part;
 
-/// What ends the reasoning of the models whose engines tell it from the answer (DeepSeek-R1, Qwen3 and their like).
-const END_OF_REASONING: &str = "</think>";
+/// What ends the reasoning of the models that can be gone on with in the middle of it (DeepSeek-R1, Qwen3, GLM and
+/// their like): one token, and their engines' parsers look for it.
+pub const END_OF_REASONING: &str = "</think>";
 
 impl Kept {
     /// An event of an engine that goes on.
@@ -80,6 +81,7 @@ impl Kept {
             _ => 0,
         };
         let text = choice.shown().map(|text| text.decode()).unwrap_or_default();
+        self.look_for_end_of_reasoning(count, &text)?;
         let sent = self.split(text, choice.finish_reason.is_some());
         let mut new = Vec::with_capacity(sent.len());
         for (part, text) in &sent {
@@ -101,6 +103,19 @@ impl Kept {
             frame.text(out, self.dialect, b"content", None, End::of(choice));
         }
         Some(())
+    }
+
+    /// The token that ends reasoning may have no text of its own. `None` where nobody can tell the one from the other.
+    fn look_for_end_of_reasoning(&mut self, count: usize, text: &str) -> Option<()> {
+        let new = &self.ids[self.ids.len() - count..];
+        let comes = self.part == Part::Reasoning
+            && self.end_of_reasoning.is_some_and(|end| new.contains(&end));
+        if !comes || [&self.marker, text].concat().contains(END_OF_REASONING) {
+            return Some(());
+        }
+        (count == 1 && text.is_empty() && self.marker.is_empty()).then(|| {
+            self.part = Part::Content;
+        })
     }
 
     /// Tells reasoning from the answer, as the first engine did. `is_last`: nothing follows.

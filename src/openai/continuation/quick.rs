@@ -19,25 +19,20 @@ impl Kept {
         let Some(first) = self.find(piece) else {
             return Alike::No;
         };
-        let mut at = first;
+        let mut at = first.length;
         while at < piece.len() {
-            let Some(length) = self.find(&piece[at..]) else {
+            let Some(found) = self.find(&piece[at..]) else {
                 return Alike::No;
             };
-            at += length;
-        }
-        let (mut at, mut shown) = (0, 0);
-        while let Some(found) = self.pattern.find(&piece[at..]) {
             at += found.length;
-            shown += u32::from(!found.text.is_empty());
-            if self.hides_ids && !is_hidden(self.dialect, &found) {
-                self.pattern.write(&found, out);
-            }
-            if !self.has_given_up {
-                // It borrows from the piece alone.
-                let Found { text, ids, .. } = found;
-                self.keep_alike(text, ids);
-            }
+        }
+        let mut shown = self.keep_alike(&first, out);
+        at = first.length;
+        while at < piece.len()
+            && let Some(found) = self.pattern.find(&piece[at..])
+        {
+            shown += self.keep_alike(&found, out);
+            at += found.length;
         }
         match self.hides_ids {
             true => Alike::Rewritten(shown),
@@ -45,14 +40,43 @@ impl Kept {
         }
     }
 
-    /// The length of the event that `bytes` begin with, if it is alike and its ids can be read.
-    fn find(&self, bytes: &[u8]) -> Option<usize> {
+    /// The event that `bytes` begin with, if it is alike and its ids can be read.
+    fn find<'a>(&self, bytes: &'a [u8]) -> Option<Found<'a>> {
         let found = self.pattern.find(bytes)?;
-        let are_ids = !self.hides_ids || found.ids.split(|&byte| byte == b',').all(is_id);
-        are_ids.then_some(found.length)
+        (!self.hides_ids || are_ids(found.ids)).then_some(found)
     }
 
-    fn keep_alike(&mut self, text: &[u8], ids: &[u8]) {
+    /// Takes one event; gives how many are shown.
+    fn keep_alike(&mut self, found: &Found<'_>, out: &mut Vec<u8>) -> u32 {
+        if self.hides_ids && !is_hidden(self.dialect, found) {
+            self.pattern.write(found, out);
+        }
+        if !self.has_given_up {
+            self.keep_text(found.text, found.ids);
+        }
+        u32::from(!found.text.is_empty())
+    }
+
+    fn push_ids(&mut self, list: &[u8]) -> usize {
+        if self.ids.len() == self.ids.capacity() {
+            // Not doubled: a prompt may have a million.
+            self.ids.reserve_exact(self.ids.len() / 8 + 256);
+        }
+        let before = self.ids.len();
+        let mut number = 0;
+        for byte in list {
+            if *byte == b',' {
+                self.ids.push(number);
+                number = 0;
+            } else {
+                number = number * 10 + u32::from(byte.wrapping_sub(b'0'));
+            }
+        }
+        self.ids.push(number);
+        self.ids.len() - before
+    }
+
+    fn keep_text(&mut self, text: &[u8], ids: &[u8]) {
         if !text.is_empty() {
             self.part = self.pattern_part;
         }
@@ -60,16 +84,7 @@ impl Kept {
             self.events += u64::from(!text.is_empty());
             return self.text.extend_from_slice(text);
         }
-        let mut count = 0;
-        for digits in ids.split(|&byte| byte == b',') {
-            if self.ids.len() == self.ids.capacity() {
-                // Not doubled: a prompt may have a million.
-                self.ids.reserve_exact(self.ids.len() / 8 + 256);
-            }
-            let number = |number, digit: &u8| number * 10 + u32::from(digit.wrapping_sub(b'0'));
-            self.ids.push(digits.iter().fold(0, number));
-            count += 1;
-        }
+        let count = self.push_ids(ids);
         match (count, text.is_empty()) {
             (1, false) if self.seam.is_tight() => self.seam.advance(self.ids.len()),
             (_, true) => {}
@@ -81,9 +96,20 @@ impl Kept {
     }
 }
 
-/// So few digits that no number is too large.
-fn is_id(digits: &[u8]) -> bool {
-    (1..=9).contains(&digits.len()) && digits.iter().all(u8::is_ascii_digit)
+/// Numbers of so few digits that none is too large.
+fn are_ids(list: &[u8]) -> bool {
+    let mut digits = 0;
+    for byte in list {
+        match byte {
+            b',' if digits > 0 => digits = 0,
+            b',' => return false,
+            _ => digits += 1,
+        }
+        if digits > 9 {
+            return false;
+        }
+    }
+    digits > 0
 }
 
 /// A token without text has an event only because ids were asked for.

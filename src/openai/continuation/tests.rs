@@ -170,6 +170,25 @@ fn reasoning_ends_at_its_marker_wherever_that_is_cut() {
 }
 
 #[test]
+fn reasoning_may_end_with_a_token_without_text() {
+    let thought = event(r#"{"reasoning":"hm"}"#, "null", "[7]");
+    let (_, mut kept) = begun(CHAT, std::slice::from_ref(&thought));
+    assert!(kept.needs_end_of_reasoning());
+    kept.reasoning_ends_with(99);
+    kept.cross();
+    let shown = [(" so", "[8]"), ("", "[99]"), ("42", "[9]")]
+        .map(|(text, id)| take(&mut kept, &completion(text, "null", id)))
+        .concat();
+    assert!(shown.contains(r#"{"reasoning":" so"}"#) && shown.contains(r#"{"content":"42"}"#));
+    // Together with other tokens nobody can tell where it stood.
+    let (_, mut kept) = begun(CHAT, &[thought]);
+    kept.reasoning_ends_with(99);
+    kept.cross();
+    assert_eq!(take(&mut kept, &completion("a42", "null", "[8,99,9]")), "");
+    assert!(kept.has_diverged());
+}
+
+#[test]
 fn a_call_of_a_tool_ends_what_can_be_gone_on_with() {
     let (_, mut kept) = begun(CHAT, &[chat_event("a", "[7]")]);
     let call = event(r#"{"tool_calls":[{"index":0}]}"#, "null", "[8]");

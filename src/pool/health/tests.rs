@@ -121,6 +121,50 @@ fn a_probe_that_could_not_be_sent_from_here_says_nothing() {
 }
 
 #[test]
+fn an_ejected_one_whose_probe_could_not_be_sent_is_probed_a_moment_later() {
+    let mut patient = Patient::proven();
+    let time = patient.eject();
+    patient.pass(time);
+    for _ in 0..3 {
+        assert_eq!(patient.probe(Err(ProbeFailure::Busy)), None);
+        assert!(patient.until_probe() > FAST_PROBE / 2);
+    }
+    assert_eq!(patient.probe(Ok(())).unwrap().phase, Phase::Up);
+}
+
+#[test]
+fn a_hung_one_is_ejected_at_once() {
+    let mut patient = Patient::proven();
+    assert!(!patient.health.would_let_in(patient.now, &patient.config));
+    let change = patient.fault(Fault::Hung).unwrap();
+    assert!(matches!(change.phase, Phase::Ejected { .. }));
+    assert_eq!(change.reason, Some(Reason::Fault(Fault::Hung)));
+    assert_eq!(patient.fault(Fault::Hung), None);
+    assert!(!patient.health.would_let_in(patient.now, &patient.config));
+    patient.pass(patient.until_probe());
+    assert!(patient.health.would_let_in(patient.now, &patient.config));
+}
+
+#[test]
+fn one_that_does_not_prove_itself_is_asked_for_the_proof_by_every_good_probe_from_then_on() {
+    let mut patient = Patient::proven();
+    patient.fault(Fault::ConnectRefused).unwrap();
+    let lets_in = |patient: &Patient| patient.health.would_let_in(patient.now, &patient.config);
+    assert!(!lets_in(&patient), "the first of two");
+    assert_eq!(patient.probe(Ok(())), None);
+    for _ in 0..3 {
+        assert!(lets_in(&patient));
+        assert_eq!(patient.probe(Err(ProbeFailure::NoCanary)), None);
+        let reason = patient.health.reason();
+        assert_eq!(reason, Some(Reason::Probe(ProbeFailure::NoCanary)));
+    }
+    assert_eq!(patient.probe(Err(ProbeFailure::TimedOut)), None);
+    assert!(!lets_in(&patient), "it is not even well");
+    assert_eq!(patient.probe(Ok(())), None);
+    assert_eq!(patient.probe(Ok(())).unwrap().phase, Phase::Up);
+}
+
+#[test]
 fn a_request_that_succeeds_proves_an_endpoint_too() {
     let mut patient = Patient::new();
     assert!(patient.health.would_note_success());

@@ -127,7 +127,7 @@ async fn sglang_says_it_in_two_places() {
     let scene = start(one(Some(Engine::Sglang)));
     tokio::time::sleep(SECOND * 4).await;
     let load = scene.endpoint().report.get().unwrap().load;
-    assert_eq!((load.running, load.generation_tokens), (Some(1), Some(2)));
+    assert_eq!((load.running, load.generation_tokens), (Some(2), Some(1)));
     // Without --enable-metrics there is no page.
     scene.script.answer(Page::Metrics, 404);
     tokio::time::sleep(SECOND * 250).await;
