@@ -53,9 +53,9 @@ pub struct Seen {
     /// A content event has completed, in this piece or before. Also true once `overflow` is: the
     /// stream can no longer be held.
     pub started: bool,
-    /// Content events completed in this piece. Before the start that is judged by their JSON;
-    /// afterwards every event with data counts but pings, errors and what carries no content by
-    /// its name.
+    /// Content events completed in this piece. Before the start that is judged by their JSON, and the
+    /// dialect's end is one; afterwards every event with data counts but pings, errors, mere counts of
+    /// tokens, the end, and what carries no content by its name.
     pub content_events: u32,
     /// Events with data completed in this piece, errors included.
     pub data_events: u32,
@@ -306,15 +306,18 @@ impl SseScanner {
                 true
             }
             Meaning::Content => {
+                // A count of tokens is none, but as the first sign of life.
+                if !(state.started && self.reader.only_counts()) {
+                    seen.content_events += 1;
+                }
                 state.started = true;
-                seen.content_events += 1;
                 false
             }
             Meaning::Nothing => false,
             // What follows an error or an abort is the engine's tidying up, not an answer.
             Meaning::Done => {
                 state.done = true;
-                if !state.failed && !state.aborted {
+                if !(state.failed || state.aborted || state.started) {
                     state.started = true;
                     seen.content_events += 1;
                 }

@@ -148,7 +148,8 @@ pub async fn choose(
             head,
             shared.endpoint_metrics(lease.pool(), &lease),
         )
-        .await;
+        .await
+        .map(Box::new);
         if exchange.call.repeatable
             && !original.is_empty()
             && has_killed(&lease, &result).await
@@ -182,7 +183,7 @@ impl Journey<'_> {
 
     fn judge(
         &mut self,
-        result: Result<Answer, Failure>,
+        result: Result<Box<Answer>, Failure>,
         lease: Lease,
         exchange: &Exchange<'_>,
     ) -> Step {
@@ -195,7 +196,7 @@ impl Journey<'_> {
                 let declared = answer.connection.content_length();
                 let Answer {
                     head, connection, ..
-                } = answer;
+                } = *answer;
                 super::give_back(&lease, connection, now);
                 self.engine_failed(
                     Held::Answer {
@@ -215,7 +216,7 @@ impl Journey<'_> {
                     }
                 }
                 self.ctx.connect = answer.connect;
-                Step::Show(Chosen::Answer(Box::new(answer), lease))
+                Step::Show(Chosen::Answer(answer, lease))
             }
             Err(Failure::Busy) => {
                 lease.settle(Outcome::Neutral, now);

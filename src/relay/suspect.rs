@@ -61,7 +61,7 @@ impl Suspects {
 
 /// Whether the endpoint died of the request: it was up and had no other without an answer, the connection
 /// was lost before an answer began, and now it refuses connections.
-pub async fn has_killed(lease: &Lease, result: &Result<Answer, Failure>) -> bool {
+pub async fn has_killed(lease: &Lease, result: &Result<Box<Answer>, Failure>) -> bool {
     let is_refused = match result {
         Err(Failure::Sent {
             fault: Fault::ConnectionLost,
@@ -79,7 +79,8 @@ pub async fn has_killed(lease: &Lease, result: &Result<Answer, Failure>) -> bool
         }
         _ => return false,
     };
-    lease.state.lost_alone(Instant::now()) && (is_refused || refuses_connects(lease).await)
+    lease.state.lost_alone(Instant::now())
+        && (is_refused || Box::pin(refuses_connects(lease)).await)
 }
 
 async fn refuses_connects(lease: &Lease) -> bool {

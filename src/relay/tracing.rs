@@ -97,7 +97,7 @@ pub fn attempt(ctx: &mut RequestCtx, endpoint: &Endpoint, now: Instant) -> Optio
 }
 
 /// What came of it.
-pub fn attempted(ctx: &mut RequestCtx, result: &Result<Answer, Failure>, now: Instant) {
+pub fn attempted(ctx: &mut RequestCtx, result: &Result<Box<Answer>, Failure>, now: Instant) {
     let Some(trace) = &mut ctx.trace else {
         return;
     };

@@ -44,7 +44,7 @@ async fn a_crowd_of_bad_clients_takes_bounded_memory_and_nobodys_place() {
 
     let mut crowd = Vec::new();
     // Bodies that stop in the middle, more of them than there is memory for.
-    let half = "a".repeat(700 << 10);
+    let half = format!("{{\"prompt\":\"{}", "a".repeat(700 << 10));
     for _ in 0..100 {
         let mut wire = Wire::to(public).await;
         let head = "POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Length: 1048576\r\n\r\n";

@@ -82,8 +82,12 @@ impl Reader {
         self.usage
     }
 
-    /// The event read last is the one that `include_usage` adds: a count of tokens and no choice. Told once:
-    /// what has no data is not read, and must not be taken for it.
+    /// The event read last is the one that `include_usage` adds: a count of tokens and no choice.
+    pub(super) fn only_counts(&self) -> bool {
+        self.only_counts
+    }
+
+    /// The same, told once: what has no data is not read, and must not be taken for it.
     pub(super) fn take_only_counts(&mut self) -> bool {
         std::mem::take(&mut self.only_counts)
     }
