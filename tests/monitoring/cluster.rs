@@ -176,6 +176,7 @@ fn keys(endpoints: &[String; 3], small: SocketAddr, mood: Mood) -> String {
          \x20 default:\n\
          \x20   endpoints: [\"{first}\", \"{second}\", \"{third}\"]\n\
          \x20   max_in_flight: {cap}\n\
+         \x20   queue: {{ size: 1 }}\n\
          \x20   retries: 2\n\
          \x20   retry_budget: {{ ratio: 0.01, min_per_second: 4 }}\n\
          \x20   health: {{ interval: 1s, timeout: 1s, fall: 2, rise: 1, eject_after: 3, eject_for: 1s }}\n",

@@ -63,7 +63,10 @@ async fn every_expression_has_values_and_they_are_what_the_load_counted() {
     background.abort();
     let fired = prometheus.range("ALERTS{alertstate=\"firing\"}", begun, now() + 1.0);
     let fired: BTreeSet<_> = fired.iter().map(|s| text(&s.labels["alertname"])).collect();
-    assert_eq!(fired, alerts().into_iter().collect());
+    let mut all: BTreeSet<_> = alerts().into_iter().collect();
+    // Wants engines that die of a request; promtool has its rule.
+    assert!(all.remove("SluicegateSuspect"));
+    assert_eq!(fired, all);
 }
 
 fn text(value: &Value) -> String {
@@ -219,6 +222,7 @@ async fn go_wrong(cluster: &Cluster, prometheus: &Prometheus) {
         "SluicegateCertificateExpires",
         "SluicegateLogLinesDropped",
         "SluicegateRefusing",
+        "SluicegateQueueing",
     ] {
         prometheus.until_fires(alert).await;
     }
@@ -260,11 +264,21 @@ async fn go_down(cluster: Cluster, prometheus: &Prometheus) {
     prometheus.until_fires("TargetDown").await;
 }
 
+/// The panel that has nothing to show for as long as nobody waits: a quantile of nothing.
+const SOMETIMES: &str = "Time in the queue";
+
 /// Every panel and every variable of a dashboard has values.
 fn shows_something(prometheus: &Prometheus, board: &Board, from: f64, to: f64) {
     for query in board.queries() {
         let promql = shortened(&with_variables(query.text, WINDOW));
-        assert_finite(&query.to_string(), &prometheus.range(&promql, from, to));
+        let mut series = prometheus.range(&promql, from, to);
+        if query.panel == SOMETIMES {
+            for one in &mut series {
+                one.points.retain(|point| point.1.is_finite());
+            }
+            series.retain(|one| !one.points.is_empty());
+        }
+        assert_finite(&query.to_string(), &series);
     }
     for query in board.variable_queries() {
         let inside = query

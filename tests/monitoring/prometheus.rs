@@ -19,8 +19,9 @@ const PATIENCE: Duration = Duration::from_secs(45);
 
 /// What stands for the windows of the rules, so that a minute of traffic has a past. The longer ones have to hold what a
 /// machine that is busy with something else takes for all that goes wrong.
-pub const SHORTENED: [(&str, &str); 8] = [
+pub const SHORTENED: [(&str, &str); 9] = [
     ("[5m]", "[5s]"),
+    ("[10m]", "[4s]"),
     ("[1h]", "[8s]"),
     ("[15m]", "[25s]"),
     ("[7d]", "[60s]"),
