@@ -179,7 +179,11 @@ impl Onward<'_> {
             ctx,
             self.config,
             self.call,
-            self.credentials,
+            match self.credentials {
+                // A reload may have given this one a key of its own.
+                Credentials::Pass => Credentials::UnlessOwn,
+                known => known,
+            },
         );
         let mut call = self.call;
         if kept.is_by_ids() {

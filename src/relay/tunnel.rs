@@ -69,8 +69,7 @@ fn switching(
     response.insert_header(header::CONNECTION, HeaderValue::from_static("Upgrade"))?;
     response.insert_header(header::UPGRADE, HeaderValue::from_static("websocket"))?;
     let offered = &session.req_header().headers;
-    if ctx.tenant.is_some()
-        && !response.headers.contains_key(SEC_WEBSOCKET_PROTOCOL)
+    if !response.headers.contains_key(SEC_WEBSOCKET_PROTOCOL)
         && let Some(protocol) = handshake::agreed(offered)
     {
         response.insert_header(SEC_WEBSOCKET_PROTOCOL, protocol)?;
@@ -111,7 +110,8 @@ async fn relay(
         engine: timeouts.send,
     };
     let state = &lease.endpoint().state;
-    let heard = |now| state.progressed(now);
+    // Its pings come while it hangs.
+    let heard = |now| state.answered(now);
     // It cannot go on elsewhere, so one that may still come to its end is left alone.
     let recalled = async {
         loop {
@@ -159,10 +159,8 @@ async fn conclude(
         }
         Ok(Over::EngineFull) => {
             let fault = Fault::SendTimedOut;
-            (
-                Outcome::Failed(fault),
-                Some((End::UpstreamCut, fault.reason())),
-            )
+            // Its client may have stopped it, by not reading what it says.
+            (Outcome::Neutral, Some((End::UpstreamCut, fault.reason())))
         }
     };
     if let Ok(Over::ClientLost(e) | Over::EngineLost(e)) = &over {

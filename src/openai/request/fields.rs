@@ -15,8 +15,8 @@ pub struct Peeked {
     pub is_empty_object: bool,
     pub model: Option<Text>,
     pub stream: Option<bool>,
-    /// The most tokens the client wants: `max_completion_tokens`, else `max_tokens`, else
-    /// `max_output_tokens` (responses), else `sampling_params.max_new_tokens` (SGLang).
+    /// The most tokens the client wants: the largest of `max_completion_tokens`, `max_tokens`, `max_output_tokens`
+    /// (responses) and `sampling_params.max_new_tokens` (SGLang), since each API counts one of them alone.
     pub max_tokens: Option<u64>,
     /// How many prompts there are: the elements of a list of texts or of lists of tokens, at least 1.
     pub prompts: u64,
@@ -438,6 +438,13 @@ impl Fields {
         ];
         let [completion, plain, _] = asked;
         self.onward.limited(completion.is_some(), plain.is_some());
+        // Chat counts the one, completions the other.
+        if completion
+            .zip(plain)
+            .is_some_and(|(one, other)| one != other)
+        {
+            self.onward.bar();
+        }
         let completions = [self.n?, self.best_of?, Some(self.sampling.completions)];
         Ok(Peeked {
             object,
@@ -446,9 +453,9 @@ impl Fields {
             stream: self.stream?,
             max_tokens: asked
                 .into_iter()
+                .chain([self.sampling.max_tokens])
                 .flatten()
-                .next()
-                .or(self.sampling.max_tokens),
+                .max(),
             prompts: self.prompts.longest.max(1),
             encoded: 0,
             completions: completions.into_iter().flatten().max().unwrap_or(1),

@@ -16,13 +16,18 @@ pub const MAX_DEPTH: u8 = 128;
 
 /// A string that is longer, in bytes, and looks like an encoding of bytes is taken for a picture or a sound.
 pub const ENCODED: usize = 4096;
-/// So much of its beginning is looked at.
-const LOOKED_AT: usize = 64;
-
-/// Whether a byte can stand at the beginning of base64, or of a `data:` URL with it. Text has blanks, or letters
-/// beyond ASCII.
+/// Whether a byte can stand in base64, or in a `data:` URL with it. Text has blanks, or letters beyond ASCII.
 fn may_encode(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"+/=_-:;,.%\\".contains(&byte)
+    byte.is_ascii_alphanumeric()
+        | b"+/=_-:;,.%\\"
+            .iter()
+            .fold(false, |is, one| is | (byte == *one))
+}
+
+/// Whether all of them can. Without a branch a byte, so that many are looked at at once.
+fn may_all_encode(bytes: &[u8]) -> bool {
+    let mut chunks = bytes.chunks(64);
+    chunks.all(|chunk| chunk.iter().fold(true, |all, byte| all & may_encode(*byte)))
 }
 
 /// Reads a request's JSON as it arrives.
@@ -347,9 +352,7 @@ impl Scanner {
         if end.is_some() && length <= ENCODED {
             return;
         }
-        let looked_at = part.iter().take(LOOKED_AT.saturating_sub(before));
-        self.looks_encoded = (before == 0 || self.looks_encoded)
-            && looked_at.into_iter().all(|byte| may_encode(*byte));
+        self.looks_encoded = (before == 0 || self.looks_encoded) && may_all_encode(part);
         if end.is_some() && self.looks_encoded {
             self.encoded += length - ENCODED;
         }

@@ -158,15 +158,15 @@ fn values_are_read_as_the_engines_read_them() {
 }
 
 #[test]
-fn the_limit_of_tokens_has_an_order() {
+fn the_largest_limit_of_tokens_counts() {
     let fields = [
         r#""sampling_params":{"max_new_tokens":4}"#,
         r#""max_output_tokens":3"#,
         r#""max_tokens":2"#,
         r#""max_completion_tokens":1"#,
     ];
-    for (last, tokens) in (0..fields.len()).zip([4, 3, 2, 1]) {
-        let body = format!("{{{}}}", fields[..=last].join(","));
+    for (first, tokens) in (0..fields.len()).zip([4, 3, 2, 1]) {
+        let body = format!("{{{}}}", fields[first..].join(","));
         assert_eq!(taken(&body).max_tokens, Some(tokens), "{body}");
     }
     let body = r#"{"max_completion_tokens":null,"max_tokens":5}"#;
@@ -693,6 +693,7 @@ fn what_is_known_to_be_safe_does_not_bar_going_on() {
     }
     for other in [
         r#""n":2"#,
+        r#""max_tokens":5,"max_completion_tokens":6"#,
         r#""best_of":2"#,
         r#""frequency_penalty":0.1"#,
         r#""presence_penalty":"0""#,

@@ -308,10 +308,15 @@ fn values(
     Ok(Values {
         model: text("model")?,
         stream: truth(members.get("stream")).ok_or("stream")?,
-        max_tokens: amount_of("max_completion_tokens")?
-            .or(amount_of("max_tokens")?)
-            .or(amount_of("max_output_tokens")?)
-            .or(new_tokens),
+        max_tokens: [
+            amount_of("max_completion_tokens")?,
+            amount_of("max_tokens")?,
+            amount_of("max_output_tokens")?,
+            new_tokens,
+        ]
+        .into_iter()
+        .flatten()
+        .max(),
         completions: completions.unwrap_or(1).max(1),
         include_usage: truth(options.get("include_usage"))
             .ok_or("include_usage")?
