@@ -107,12 +107,22 @@ pub async fn attempt(
     let result = tokio::select! {
         biased;
         result = on_endpoint(lease, exchange, head, metrics) => result,
-        why = lease.recalled(), if exchange.call.repeatable => Err(Failure::Recalled(why)),
+        why = recalled(lease, exchange), if exchange.call.repeatable => Err(Failure::Recalled(why)),
     };
     if result.is_ok() {
         lease.answered();
     }
     result
+}
+
+/// A drain leaves alone what only this endpoint can answer.
+async fn recalled(lease: &Lease, exchange: &Exchange<'_>) -> Fault {
+    loop {
+        match lease.recalled().await {
+            Fault::Drained if exchange.only.is_some() => {}
+            why => return why,
+        }
+    }
 }
 
 async fn on_endpoint(

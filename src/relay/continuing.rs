@@ -116,9 +116,14 @@ impl Onward<'_> {
     }
 
     /// Whether another endpoint than this one ([`EndpointState::id`](crate::pool::EndpointState::id)) could take the
-    /// stream now.
-    pub fn has_other(&self, kept: &Kept, id: u64) -> bool {
-        self.other(&self.pool_now(), kept, Some(id)).is_some()
+    /// stream; `at_once`: without its waiting for a place.
+    pub fn has_other(&self, kept: &Kept, id: u64, at_once: bool) -> bool {
+        let pool = self.pool_now();
+        pool.endpoints.iter().any(|endpoint| {
+            let in_flight = endpoint.state.in_flight();
+            let has_place = endpoint.max_in_flight.is_none_or(|cap| in_flight < cap);
+            (has_place || !at_once) && self.is_other(&pool, kept, endpoint, Some(id))
+        })
     }
 
     /// The pool as it is by now: the stream may be older than the last reload.
@@ -132,15 +137,20 @@ impl Onward<'_> {
     /// The first endpoint that is up and can go on, but for the one with this id.
     pub fn other(&self, pool: &Pool, kept: &Kept, but: Option<u64>) -> Option<usize> {
         let mut endpoints = pool.endpoints.iter();
-        endpoints.position(|endpoint| {
-            let state = &endpoint.state;
-            Some(state.id) != but && state.is_up() && self.can(pool, kept, endpoint)
-        })
+        endpoints.position(|endpoint| self.is_other(pool, kept, endpoint, but))
+    }
+
+    fn is_other(&self, pool: &Pool, kept: &Kept, endpoint: &Endpoint, but: Option<u64>) -> bool {
+        let state = &endpoint.state;
+        Some(state.id) != but && state.is_up() && self.can(pool, kept, endpoint)
     }
 
     fn can(&self, pool: &Pool, kept: &Kept, endpoint: &Endpoint) -> bool {
         match kept.is_by_ids() {
-            true => gives_ids(pool, endpoint) && self.room(kept, endpoint).is_some(),
+            true => {
+                let room = self.room(kept, endpoint);
+                gives_ids(pool, endpoint) && room.is_some_and(|room| room > 0)
+            }
             false => takes_text(pool, endpoint),
         }
     }
@@ -242,8 +252,10 @@ impl<'a> ContinuedBody<'a> {
     fn new(onward: &'a Onward<'a>, pool: &Pool, kept: &'a Kept) -> Result<Self, NothingLeft> {
         match kept.is_by_ids() {
             true => {
-                let mut endpoints = pool.endpoints.iter();
-                if endpoints.any(|endpoint| onward.room(kept, endpoint) == Some(0)) {
+                let endpoints = pool.endpoints.iter();
+                let able = endpoints.filter(|endpoint| gives_ids(pool, endpoint));
+                let rooms = able.filter_map(|endpoint| onward.room(kept, endpoint));
+                if rooms.max() == Some(0) {
                     return Err(NothingLeft);
                 }
             }

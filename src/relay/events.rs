@@ -142,6 +142,7 @@ impl Events {
     pub fn go_on(&mut self, mut next: Events) -> Events {
         next.kept = self.kept.take();
         next.rename = self.rename.take();
+        next.content += self.content;
         if let Some(kept) = &mut next.kept {
             kept.kept.cross();
         }
@@ -352,7 +353,7 @@ fn failed(seen: &Seen) -> Option<Failed> {
         return Some(Failed::Abort);
     }
     seen.error.as_ref().map(|error| Failed::Error {
-        by_client: error.overloaded || error.status.is_some_and(|s| (400..500).contains(&s)),
+        by_client: error.status.is_some_and(|s| (400..500).contains(&s)),
     })
 }
 

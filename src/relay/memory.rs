@@ -75,6 +75,8 @@ impl Charge {
             if *held == 0 {
                 by_client.remove(client);
             }
+            self.bytes -= bytes;
+            self.memory.total.fetch_sub(bytes, Relaxed);
             return false;
         }
         *held += owed;

@@ -131,7 +131,9 @@ async fn answer(
     let read = asked
         .json()
         .filter(|_| continuing::is_worth_it(&pool, only));
-    let asks_for_ids = read.is_some_and(|read| Plan::allows_ids(read, call.dialect));
+    // The ids of the prompt come in one event, which is to be read.
+    let fits = body.len <= snapshot.config.limits.event / 2;
+    let asks_for_ids = fits && read.is_some_and(|read| Plan::allows_ids(read, call.dialect));
     let ids_in = asks_for_ids.then_some(&*pool);
     let payload = Payload::new(&body, &asked, &route, counts, ids_in);
     let holder = ctx.holder();

@@ -21,7 +21,7 @@ use crate::admission::Permit;
 use crate::listener::{Bell, ClientIo};
 use crate::openai::continuation::Alike;
 use crate::openai::sse::Seen;
-use crate::pool::{EndpointState, Fault};
+use crate::pool::{EndpointState, Fault, Lease};
 use crate::telemetry::metrics::Intervals;
 use crate::upstream::lent::FRONT;
 use crate::upstream::{Came, Connection, Lent, ReadError};
@@ -41,6 +41,9 @@ pub struct Patience<'a> {
     alarm: Pin<&'a mut Sleep>,
     /// `None` once it was heard.
     recall: Option<Recall<'a>>,
+    /// The next one, once the first was heard and not followed.
+    again: Option<Pin<Box<dyn Future<Output = Fault> + Send + 'a>>>,
+    lease: &'a Lease,
     engine: &'a EndpointState,
     /// Between the content events so far.
     intervals: Intervals,
@@ -87,6 +90,7 @@ impl<'a> Patience<'a> {
         timeout: Duration,
         alarm: Pin<&'a mut Sleep>,
         recall: Recall<'a>,
+        lease: &'a Lease,
         engine: &'a EndpointState,
         (intervals, last_content): (Intervals, Option<Instant>),
         meter: Option<Meter<'a>>,
@@ -96,6 +100,8 @@ impl<'a> Patience<'a> {
             deadline: alarm.deadline(),
             alarm,
             recall: Some(recall),
+            again: None,
+            lease,
             engine,
             intervals,
             last_content,
@@ -137,10 +143,14 @@ impl<'a> Patience<'a> {
 
     /// Ready when it has not gone on for too long, or has been recalled.
     pub fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<Lost> {
-        if let Some(recall) = &mut self.recall
-            && let Poll::Ready(why) = recall.as_mut().poll(cx)
-        {
+        let heard = match (&mut self.recall, &mut self.again) {
+            (Some(recall), _) => recall.as_mut().poll(cx),
+            (None, Some(again)) => again.as_mut().poll(cx),
+            (None, None) => Poll::Pending,
+        };
+        if let Poll::Ready(why) = heard {
             self.recall = None;
+            self.again = Some(Box::pin(self.lease.recalled()));
             return Poll::Ready(Lost::Recalled(why));
         }
         loop {

@@ -363,7 +363,7 @@ async fn relay(
     let mut permit = ctx.permit.take();
     let seen = events.as_deref().map_or(0, Events::content);
     let meter = Meter::new(permit.as_mut(), ctx.prompt_cost.saturating_add(seen));
-    let mut patience = Patience::new(read_timeout, alarm, recall, engine, so_far, meter);
+    let mut patience = Patience::new(read_timeout, alarm, recall, lease, engine, so_far, meter);
     let leaves = Leaves { onward, engine };
     let relayed = pass_on(
         session,
@@ -387,12 +387,15 @@ struct Leaves<'a> {
 }
 
 impl Leaves<'_> {
-    fn may(&self, events: Option<&mut Events>) -> bool {
+    fn may(&self, why: Fault, events: Option<&mut Events>) -> bool {
         let kept = events.and_then(Events::continuable);
         match (self.onward, kept) {
             (Some(onward), Some(kept)) => {
                 let kept = &kept.kept;
-                kept.is_finished() || kept.can_go_on() && onward.has_other(kept, self.engine.id)
+                // One that is drained still serves, and is not left for a place in a queue.
+                let at_once = why == Fault::Drained;
+                kept.is_finished()
+                    || kept.can_go_on() && onward.has_other(kept, self.engine.id, at_once)
             }
             _ => false,
         }
@@ -437,7 +440,7 @@ async fn pass_on(
             },
             // One that hangs has had its time, and the client is told now.
             Next::Lost(Lost::Recalled(fault))
-                if fault == Fault::Hung || leaves.may(events.as_deref_mut()) =>
+                if fault == Fault::Hung || leaves.may(fault, events.as_deref_mut()) =>
             {
                 return Err(Broken::Upstream {
                     fault,

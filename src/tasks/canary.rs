@@ -78,7 +78,8 @@ impl Canary for HttpCanary {
         let read = reply.read(LONGEST_ANSWER, |piece| answer.extend_from_slice(piece));
         let read = read.await;
         match (status, read) {
-            (400..=499, _) | (_, Err(Failure::TooLong(_))) => Sign::Alive,
+            // 501: it makes no completions, and says so.
+            (400..=499 | 501, _) | (_, Err(Failure::TooLong(_))) => Sign::Alive,
             (_, Err(failure)) => sign_of(&failure),
             (200..=299, Ok(())) => Sign::Alive,
             (_, Ok(())) if engine::says_queue_is_full(status, &answer) => Sign::Full,

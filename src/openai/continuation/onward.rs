@@ -29,8 +29,10 @@ impl Kept {
                 self.go_on_text(text.map(|text| text.raw), End::of(choice), out)
             }
         };
-        self.is_finished |= choice.finish_reason.is_some();
-        if written.is_none() {
+        if written.is_some() {
+            self.is_finished |= choice.finish_reason.is_some();
+        } else {
+            // Nothing of it is shown, its end neither.
             self.has_diverged = true;
             (self.part, self.marker) = before;
         }

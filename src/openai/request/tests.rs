@@ -519,6 +519,7 @@ fn a_picture_is_told_from_text_of_its_length() {
         ("Es war einmal, ".repeat(1000), 0),
         ("从前有座山山上有座庙庙里有个老和尚".repeat(1000), 0),
         (format!(" {picture}"), 0),
+        (format!("{picture} and so on"), 0),
     ] {
         let body = format!(r#"{{"x":[{{"url":"{text}"}}],"y":"{text}"}}"#);
         assert_eq!(taken(&body).encoded, 2 * encoded, "{}", &body[..80]);
