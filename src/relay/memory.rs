@@ -140,6 +140,7 @@ mod tests {
         let mut one = Charge::new(&memory, address([10, 0, 0, 1]));
         assert!(one.add(200_000, limit));
         assert!(!one.add(1, limit));
+        assert_eq!(memory.total(), 200_000);
         let mut other = Charge::new(&memory, address([10, 0, 0, 2]));
         assert!(other.add(199_000, limit));
         let mut third = Charge::new(&memory, address([10, 0, 0, 3]));

@@ -148,6 +148,14 @@ fn another_answer_is_not_shown() {
 }
 
 #[test]
+fn the_end_of_another_answer_is_none_of_this_one() {
+    let (_, mut kept) = begun(CHAT, &[chat_event("a", "[7]"), chat_event("bc", "[8,9]")]);
+    kept.cross();
+    assert_eq!(take(&mut kept, &completion("x", "\"stop\"", "[8]")), "");
+    assert!(kept.has_diverged() && !kept.is_finished());
+}
+
+#[test]
 fn reasoning_ends_at_its_marker_wherever_that_is_cut() {
     let thought = event(r#"{"reasoning":"hm"}"#, "null", "[7]");
     let rest = " so</think>\n42";
