@@ -30,6 +30,8 @@ use exchange::{Failure, Sample, Template, exchange};
 use report::Tally;
 use target::Target;
 
+pub(crate) use exchange::explain;
+
 pub use arrivals::{Arrivals, Schedule, Spacing};
 pub use report::{Curves, Report, Times};
 pub use target::Trust;

@@ -16,6 +16,7 @@ use super::ask::Ask;
 use super::tally::Tally;
 use crate::compare::gateway::Caller;
 use crate::load::client::Pool;
+use crate::load::explain;
 use crate::load::sse::Splitter;
 use crate::load::target::{Target, Trust};
 
@@ -268,17 +269,6 @@ async fn whole(body: &mut Incoming) -> String {
         }
         _ => String::new(),
     }
-}
-
-/// An error with its causes.
-fn explain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(&format!(": {error}"));
-        cause = error.source();
-    }
-    text
 }
 
 struct Open<'a>(&'a AtomicU64);
