@@ -1,7 +1,7 @@
 //! One question to a running gateway, over TCP or its unix socket. For the commands that ask one.
 
 use std::fmt;
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -51,39 +51,31 @@ impl Door {
     /// # Errors
     /// Nobody is there, or no HTTP came back in time.
     pub fn ask(&self, method: &str, path: &str, fields: &[String]) -> Result<Answer, String> {
-        match self {
-            Self::Tcp(authority) => {
-                let address = authority
-                    .to_socket_addrs()
-                    .map_err(|e| e.to_string())?
-                    .next()
-                    .ok_or("it does not resolve")?;
-                let stream =
-                    TcpStream::connect_timeout(&address, TIMEOUT).map_err(|e| e.to_string())?;
-                let timeouts = [
-                    stream.set_read_timeout(Some(TIMEOUT)),
-                    stream.set_write_timeout(Some(TIMEOUT)),
-                ];
-                timeouts
-                    .into_iter()
-                    .collect::<Result<(), _>>()
-                    .map_err(|e| e.to_string())?;
-                exchange(stream, authority, method, path, fields)
-            }
+        let asked = match self {
+            Self::Tcp(authority) => connect(authority)
+                .and_then(|stream| exchange(stream, authority, method, path, fields)),
             Self::Unix(file) => {
-                let stream = UnixStream::connect(file).map_err(|e| e.to_string())?;
-                let timeouts = [
-                    stream.set_read_timeout(Some(TIMEOUT)),
-                    stream.set_write_timeout(Some(TIMEOUT)),
-                ];
-                timeouts
-                    .into_iter()
-                    .collect::<Result<(), _>>()
-                    .map_err(|e| e.to_string())?;
-                exchange(stream, "localhost", method, path, fields)
+                let connected = UnixStream::connect(file).and_then(|stream| {
+                    stream.set_read_timeout(Some(TIMEOUT))?;
+                    stream.set_write_timeout(Some(TIMEOUT))?;
+                    Ok(stream)
+                });
+                connected.and_then(|stream| exchange(stream, "localhost", method, path, fields))
             }
-        }
+        };
+        asked.map_err(|e| e.to_string())
     }
+}
+
+fn connect(authority: &str) -> io::Result<TcpStream> {
+    let address = authority
+        .to_socket_addrs()?
+        .next()
+        .ok_or_else(|| io::Error::other("it does not resolve"))?;
+    let stream = TcpStream::connect_timeout(&address, TIMEOUT)?;
+    stream.set_read_timeout(Some(TIMEOUT))?;
+    stream.set_write_timeout(Some(TIMEOUT))?;
+    Ok(stream)
 }
 
 /// As it is written: `http://127.0.0.1:9180`.
@@ -102,7 +94,7 @@ fn exchange(
     method: &str,
     path: &str,
     fields: &[String],
-) -> Result<Answer, String> {
+) -> io::Result<Answer> {
     let length = if method == "POST" {
         "Content-Length: 0\r\n"
     } else {
@@ -112,14 +104,12 @@ fn exchange(
     let request = format!(
         "{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n{length}{fields}\r\n"
     );
-    stream
-        .write_all(request.as_bytes())
-        .map_err(|e| e.to_string())?;
+    stream.write_all(request.as_bytes())?;
     let mut answer = Vec::new();
     let read = stream.take(LONGEST_ANSWER).read_to_end(&mut answer);
     parse(&answer).ok_or_else(|| match read {
-        Err(e) => e.to_string(),
-        Ok(_) => "the answer is not HTTP".to_owned(),
+        Err(e) => e,
+        Ok(_) => io::Error::other("the answer is not HTTP"),
     })
 }
 
