@@ -31,7 +31,7 @@ use super::incoming;
 use super::respond::{self, Framing};
 
 /// A call for the stream to leave its endpoint.
-pub type Recall<'a> = Pin<&'a mut (dyn Future<Output = Fault> + Send)>;
+type Recall<'a> = Pin<Box<dyn Future<Output = Fault> + Send + 'a>>;
 
 /// How long an engine may be silent, and whether it is worth waiting for. The timer is armed once and looked at
 /// again when it fires, in place of a new one for every piece.
@@ -39,12 +39,11 @@ pub struct Patience<'a> {
     timeout: Duration,
     deadline: Instant,
     alarm: Pin<&'a mut Sleep>,
-    /// `None` once it was heard.
-    recall: Option<Recall<'a>>,
-    /// The next one, once the first was heard and not followed.
-    again: Option<Pin<Box<dyn Future<Output = Fault> + Send + 'a>>>,
     lease: &'a Lease,
+    /// Its endpoint's, at hand for every piece.
     engine: &'a EndpointState,
+    /// The next one.
+    recall: Recall<'a>,
     /// Between the content events so far.
     intervals: Intervals,
     last_content: Option<Instant>,
@@ -89,9 +88,7 @@ impl<'a> Patience<'a> {
     pub fn new(
         timeout: Duration,
         alarm: Pin<&'a mut Sleep>,
-        recall: Recall<'a>,
         lease: &'a Lease,
-        engine: &'a EndpointState,
         (intervals, last_content): (Intervals, Option<Instant>),
         meter: Option<Meter<'a>>,
     ) -> Self {
@@ -99,10 +96,9 @@ impl<'a> Patience<'a> {
             timeout,
             deadline: alarm.deadline(),
             alarm,
-            recall: Some(recall),
-            again: None,
             lease,
-            engine,
+            engine: &lease.endpoint().state,
+            recall: Box::pin(lease.recalled()),
             intervals,
             last_content,
             meter,
@@ -143,14 +139,9 @@ impl<'a> Patience<'a> {
 
     /// Ready when it has not gone on for too long, or has been recalled.
     pub fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<Lost> {
-        let heard = match (&mut self.recall, &mut self.again) {
-            (Some(recall), _) => recall.as_mut().poll(cx),
-            (None, Some(again)) => again.as_mut().poll(cx),
-            (None, None) => Poll::Pending,
-        };
-        if let Poll::Ready(why) = heard {
-            self.recall = None;
-            self.again = Some(Box::pin(self.lease.recalled()));
+        if let Poll::Ready(why) = self.recall.as_mut().poll(cx) {
+            // The stream may stay all the same, and then hears the next one as well.
+            self.recall = Box::pin(self.lease.recalled());
             return Poll::Ready(Lost::Recalled(why));
         }
         loop {

@@ -357,13 +357,12 @@ async fn relay(
     let lease = &*lease;
     let read_timeout = lease.pool().timeouts.read;
     let alarm = pin!(tokio::time::sleep(read_timeout));
-    let recall = pin!(lease.recalled());
     let engine = &lease.endpoint().state;
     let so_far = (std::mem::take(&mut ctx.intervals), ctx.last_content);
     let mut permit = ctx.permit.take();
     let seen = events.as_deref().map_or(0, Events::content);
     let meter = Meter::new(permit.as_mut(), ctx.prompt_cost.saturating_add(seen));
-    let mut patience = Patience::new(read_timeout, alarm, recall, lease, engine, so_far, meter);
+    let mut patience = Patience::new(read_timeout, alarm, lease, so_far, meter);
     let leaves = Leaves { onward, engine };
     let relayed = pass_on(
         session,
