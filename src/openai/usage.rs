@@ -8,10 +8,14 @@
 //! SGLang's `/generate` (`meta_info`, one for each answer of a list). A count that is negative, no
 //! number, or larger than any engine's context counts as not given.
 
+mod quick;
+
 use std::fmt;
 
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+
+use quick::Sought;
 
 /// Beyond any engine's context; what says more is no count.
 const MOST: u64 = 1 << 32;
@@ -34,7 +38,11 @@ impl Usage {
             let counts = answers.into_iter().filter_map(Answer::usage);
             return counts.reduce(Self::plus);
         }
-        serde_json::from_slice::<Answer>(json).ok()?.usage()
+        match quick::seek(json) {
+            Sought::Counts(counts) => Some(counts.usage()).filter(|usage| !usage.is_empty()),
+            Sought::None => None,
+            Sought::Unknown => serde_json::from_slice::<Answer>(json).ok()?.usage(),
+        }
     }
 
     /// Of two answers together.

@@ -285,11 +285,13 @@ pub fn fault_of(error: &ReadError) -> Fault {
 /// Small answers of inference calls are held until they are whole, so that an engine that dies in the
 /// middle of one costs a retry and not an answer. So are failures, which may be moved.
 fn must_be_whole(exchange: &Exchange<'_>, answer: &Answer) -> bool {
+    const JSON: &[u8] = b"application/json";
     let is_failure = is_engine_failure(answer.head.status);
     let is_json = answer
         .head
         .get("content-type")
-        .is_some_and(|value| value.to_ascii_lowercase().starts_with(b"application/json"));
+        .and_then(|value| value.get(..JSON.len()))
+        .is_some_and(|media_type| media_type.eq_ignore_ascii_case(JSON));
     let fits = answer
         .connection
         .content_length()

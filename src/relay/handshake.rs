@@ -20,14 +20,16 @@ const REALTIME: &[u8] = b"realtime";
 
 /// Whether the client wants to speak WebSocket, where that can be. Any other `Upgrade` is dropped.
 pub fn is_websocket(request: &RequestHeader, call: Call) -> bool {
+    if !call.websocket {
+        return false;
+    }
     let headers = &request.headers;
     let mut protocols = headers.get_all(UPGRADE).iter();
     let (Some(only), None) = (protocols.next(), protocols.next()) else {
         return false;
     };
     let mut options = connection_options(values(headers, CONNECTION.as_str()));
-    call.websocket
-        && request.method == http::Method::GET
+    request.method == http::Method::GET
         && request.version == Version::HTTP_11
         && only.as_bytes().eq_ignore_ascii_case(b"websocket")
         && options.any(|option| option.eq_ignore_ascii_case(b"upgrade"))

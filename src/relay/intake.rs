@@ -1,11 +1,10 @@
 //! What happens before an engine is chosen: who asks, for what, and the whole of the body.
 
-use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderValue, Version, header};
+use http::{HeaderName, HeaderValue, Version, header};
 use pingora::http::RequestHeader;
 use pingora::protocols::http::ServerSession;
 use pingora_proxy::Session;
@@ -27,6 +26,8 @@ use super::peek::{self, Asked};
 use super::request::{self, Credentials, Host, Parts, Target};
 use super::respond::Local;
 use super::tracing::{self, ContextFields};
+
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Longest request id that is taken from a client.
 const REQUEST_ID_BYTES: usize = 128;
@@ -118,16 +119,17 @@ fn request_id(request: &RequestHeader) -> HeaderValue {
                 .iter()
                 .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
     };
-    match request.headers.get("x-request-id").filter(is_fit) {
+    match request.headers.get(X_REQUEST_ID).filter(is_fit) {
         Some(value) => value.clone(),
         None => made_request_id(),
     }
 }
 
 fn made_request_id() -> HeaderValue {
-    let mut id = String::with_capacity(32);
-    // Writing to a String does not fail.
-    let _ = write!(id, "{:032x}", fastrand::u128(..));
+    let random = fastrand::u128(..).to_be_bytes();
+    let digits =
+        |byte: u8| [byte >> 4, byte & 15].map(|digit| b"0123456789abcdef"[usize::from(digit)]);
+    let id: Vec<u8> = random.into_iter().flat_map(digits).collect();
     HeaderValue::try_from(id).unwrap_or(HeaderValue::from_static("-"))
 }
 

@@ -18,6 +18,8 @@ use super::handshake;
 use super::timing;
 use super::tracing::ContextFields;
 
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const FORWARDED_FOR: &str = "X-Forwarded-For";
 const FORWARDED_PROTO: &str = "X-Forwarded-Proto";
 
@@ -268,7 +270,7 @@ pub fn prepare(parts: &Parts<'_>) -> Result<Prepared, HeadError> {
     }
     let mut each = |name: &HeaderName, as_sent: &[u8], value: &HeaderValue| {
         // An engine behind CGI or WSGI reads `X_Real_IP` as `X-Real-IP` (nginx `underscores_in_headers off`).
-        let has_underscore = name.as_str().contains('_');
+        let has_underscore = name.as_str().as_bytes().contains(&b'_');
         if has_underscore || is_replaced(name) || is_hop_by_hop(name.as_str().as_bytes()) {
             return Ok(());
         }
@@ -334,9 +336,9 @@ fn forwarding_fields(head: &mut RequestHead, parts: &Parts<'_>) -> Result<(), He
     if let Some(peer) = peer {
         head.field("X-Real-IP", peer)?;
     }
-    if headers.contains_key("x-forwarded-for") {
+    if headers.contains_key(X_FORWARDED_FOR) {
         let mut joined = Vec::with_capacity(128);
-        for value in headers.get_all("x-forwarded-for") {
+        for value in headers.get_all(X_FORWARDED_FOR) {
             joined.extend_from_slice(value.as_bytes());
             joined.extend_from_slice(b", ");
         }
@@ -349,7 +351,7 @@ fn forwarding_fields(head: &mut RequestHead, parts: &Parts<'_>) -> Result<(), He
         head.field(FORWARDED_FOR, peer)?;
     }
     let theirs = headers
-        .get("x-forwarded-proto")
+        .get(X_FORWARDED_PROTO)
         .filter(|_| parts.peer_is_trusted);
     let own: &[u8] = if parts.tls { b"https" } else { b"http" };
     head.field(FORWARDED_PROTO, theirs.map_or(own, HeaderValue::as_bytes))
@@ -364,17 +366,42 @@ impl AddressText {
     }
 
     pub fn write(&mut self, address: IpAddr) -> &str {
+        if let IpAddr::V4(address) = address {
+            return self.write_v4(address.octets());
+        }
         let mut cursor = std::io::Cursor::new(&mut self.0[..]);
         // There is room.
         let _ = write!(cursor, "{address}");
         let length = usize::try_from(cursor.position()).unwrap_or(0);
         std::str::from_utf8(&self.0[..length]).unwrap_or("-")
     }
+
+    /// Without the machinery of formatting, which is dearer than the rest of a request's head.
+    fn write_v4(&mut self, octets: [u8; 4]) -> &str {
+        let mut at = 0;
+        let mut push = |byte| {
+            self.0[at] = byte;
+            at += 1;
+        };
+        for (index, octet) in octets.into_iter().enumerate() {
+            if index > 0 {
+                push(b'.');
+            }
+            if octet >= 100 {
+                push(b'0' + octet / 100);
+            }
+            if octet >= 10 {
+                push(b'0' + octet / 10 % 10);
+            }
+            push(b'0' + octet % 10);
+        }
+        std::str::from_utf8(&self.0[..at]).unwrap_or("-")
+    }
 }
 
 /// The values of every X-Forwarded-For line, in the order they came.
 pub fn forwarded_for(request: &RequestHeader) -> Vec<&[u8]> {
-    let lines = request.headers.get_all("x-forwarded-for");
+    let lines = request.headers.get_all(X_FORWARDED_FOR);
     lines.iter().map(HeaderValue::as_bytes).collect()
 }
 

@@ -12,6 +12,7 @@ use super::ctx::RequestCtx;
 
 /// The field by which a client asks: `X-Sluicegate-Timing: 1`. It goes no further.
 pub const ASKS: &str = "x-sluicegate-timing";
+const ASKS_NAME: HeaderName = HeaderName::from_static(ASKS);
 pub const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 
 /// What is known of a request's times when the head of its answer is written.
@@ -29,7 +30,7 @@ struct Timing {
 }
 
 pub fn is_asked(headers: &HeaderMap) -> bool {
-    headers.get(ASKS).is_some_and(|value| value == "1")
+    headers.get(ASKS_NAME).is_some_and(|value| value == "1")
 }
 
 /// The value of the field.

@@ -220,24 +220,22 @@ fn hex_value(byte: u8) -> Option<u8> {
 
 /// tchar (RFC 9110 §5.6.2).
 pub(super) fn is_token(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric()
-        || matches!(
-            byte,
-            b'!' | b'#'
-                | b'$'
-                | b'%'
-                | b'&'
-                | b'\''
-                | b'*'
-                | b'+'
-                | b'-'
-                | b'.'
-                | b'^'
-                | b'_'
-                | b'`'
-                | b'|'
-                | b'~'
-        )
+    const TOKEN: [bool; 256] = {
+        let mut table = [false; 256];
+        let mut byte = 0;
+        while byte < 128 {
+            let other = b"!#$%&'*+-.^_`|~";
+            let mut at = 0;
+            while at < other.len() {
+                table[other[at] as usize] = true;
+                at += 1;
+            }
+            table[byte] = table[byte] || (byte as u8).is_ascii_alphanumeric();
+            byte += 1;
+        }
+        table
+    };
+    TOKEN[usize::from(byte)]
 }
 
 /// What a field's value may hold: tab, visible characters, spaces, obs-text (RFC 9110 §5.5).

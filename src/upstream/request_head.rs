@@ -12,6 +12,14 @@ pub struct RequestHead {
     buf: Vec<u8>,
 }
 
+/// Room for the fields of a usual request, so that its head does not grow piece by piece.
+const USUAL: usize = 480;
+
+/// Whether any byte is so. Looks at all of them, several at once: a loop that ends early takes them one by one.
+fn any(bytes: &[u8], is_so: impl Fn(u8) -> bool) -> bool {
+    bytes.iter().fold(false, |found, byte| found | is_so(*byte))
+}
+
 impl RequestHead {
     /// The request line, HTTP/1.1. `buf` is cleared and used, so that its memory can serve many
     /// requests. `target` goes out as it is: any bytes but spaces, control characters and DEL.
@@ -19,10 +27,11 @@ impl RequestHead {
         if method.is_empty() || !method.bytes().all(is_token) {
             return Err(HeadError::Method);
         }
-        if target.is_empty() || target.iter().any(|byte| *byte <= b' ' || *byte == 0x7f) {
+        if target.is_empty() || any(target, |byte| byte <= b' ' || byte == 0x7f) {
             return Err(HeadError::Target);
         }
         buf.clear();
+        buf.reserve(method.len() + target.len() + USUAL);
         for part in [method.as_bytes(), b" ", target, b" HTTP/1.1\r\n"] {
             buf.extend_from_slice(part);
         }
@@ -48,14 +57,18 @@ impl RequestHead {
         if name.is_empty() || !name.iter().all(|byte| is_token(*byte)) {
             return Err(HeadError::Name);
         }
-        if name.eq_ignore_ascii_case(b"content-length")
-            || name.eq_ignore_ascii_case(b"transfer-encoding")
-        {
+        let frames = match name.len() {
+            14 => name.eq_ignore_ascii_case(b"content-length"),
+            17 => name.eq_ignore_ascii_case(b"transfer-encoding"),
+            _ => false,
+        };
+        if frames {
             return Err(HeadError::Framing);
         }
-        if !value.iter().all(|byte| is_text(*byte)) {
+        if any(value, |byte| !is_text(byte)) {
             return Err(HeadError::Value);
         }
+        self.buf.reserve(name.len() + value.len() + 4);
         for part in [name, b": ", value, b"\r\n"] {
             self.buf.extend_from_slice(part);
         }
@@ -100,19 +113,18 @@ impl RequestHead {
 /// Whether a field concerns one connection only and must not be passed on, in either direction
 /// (RFC 9110 §7.6.1). Fields named by [`connection_options`] come on top.
 pub fn is_hop_by_hop(name: &[u8]) -> bool {
-    const NAMES: [&[u8]; 10] = [
-        b"connection",
-        b"keep-alive",
-        b"proxy-connection",
-        b"proxy-authenticate",
-        b"proxy-authorization",
-        b"te",
-        b"trailer",
-        b"transfer-encoding",
-        b"upgrade",
-        b"http2-settings",
-    ];
-    NAMES.iter().any(|hop| name.eq_ignore_ascii_case(hop))
+    let is = |hop: &[u8]| name.eq_ignore_ascii_case(hop);
+    match name.len() {
+        2 => is(b"te"),
+        7 => is(b"trailer") || is(b"upgrade"),
+        10 => is(b"connection") || is(b"keep-alive"),
+        14 => is(b"http2-settings"),
+        16 => is(b"proxy-connection"),
+        17 => is(b"transfer-encoding"),
+        18 => is(b"proxy-authenticate"),
+        19 => is(b"proxy-authorization"),
+        _ => false,
+    }
 }
 
 /// The names that the values of the Connection fields nominate (with `close` and `keep-alive` among

@@ -290,7 +290,7 @@ pub(super) fn ids(json: &[u8], out: &mut Vec<u32>) -> Option<usize> {
     if out.capacity() == before {
         // Not doubled: a prompt may have a million.
         let count = memchr::memchr_iter(b',', inner).count() + 1;
-        out.reserve_exact(count + before / 8 + 256);
+        out.reserve_exact(count + before / 4 + 64);
     }
     if inner.trim_ascii().is_empty() {
         return Some(0);
