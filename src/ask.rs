@@ -49,8 +49,8 @@ impl Door {
     /// Sends one request without a body, with these fields, each a whole line without its end. Blocks.
     ///
     /// # Errors
-    /// Nobody is there, or no HTTP came back in time.
-    pub fn ask(&self, method: &str, path: &str, fields: &[String]) -> Result<Answer, String> {
+    /// Nobody is there, or it does not speak HTTP; `TimedOut` where no answer came in time.
+    pub fn ask(&self, method: &str, path: &str, fields: &[String]) -> io::Result<Answer> {
         let asked = match self {
             Self::Tcp(authority) => connect(authority)
                 .and_then(|stream| exchange(stream, authority, method, path, fields)),
@@ -63,7 +63,18 @@ impl Door {
                 connected.and_then(|stream| exchange(stream, "localhost", method, path, fields))
             }
         };
-        asked.map_err(|e| e.to_string())
+        asked.map_err(in_words)
+    }
+}
+
+/// A socket's own timeout is "Resource temporarily unavailable".
+fn in_words(error: io::Error) -> io::Error {
+    match error.kind() {
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
+            let told = format!("no answer within {} s", TIMEOUT.as_secs());
+            io::Error::new(io::ErrorKind::TimedOut, told)
+        }
+        _ => error,
     }
 }
 
@@ -141,6 +152,16 @@ mod tests {
         for url in ["http://127.0.0.1:9180", "unix:/run/x"] {
             assert_eq!(Door::parse(url).unwrap().to_string(), url);
         }
+    }
+
+    #[test]
+    fn one_that_is_silent_is_late() {
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        ours.set_read_timeout(Some(Duration::from_millis(1)))
+            .unwrap();
+        let error = in_words(exchange(ours, "localhost", "GET", "/", &[]).unwrap_err());
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert_eq!(error.to_string(), "no answer within 2 s");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! Exit status: 0 done, 1 not done, 3 the time to wait is over. Whatever ends the waiting, the order stands.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -18,6 +19,8 @@ use crate::local::admin::{Action, is_meant, path};
 /// Holds the admin key for orders over TCP. No option does: every user of the machine can see those.
 const KEY_VARIABLE: &str = "SLUICEGATE_ADMIN_KEY";
 const POLL: Duration = Duration::from_millis(200);
+/// How long a gateway may leave everything unanswered: one that serves on a machine that is busy may be late.
+const PATIENCE: Duration = Duration::from_secs(30);
 /// How often waiting is told of.
 const TOLD_EVERY: Duration = Duration::from_secs(10);
 
@@ -82,10 +85,9 @@ impl Drain {
             Some(url) => Door::parse(url)?,
             None => door_of(&self.config)?,
         };
-        let rows = rows(
-            &door,
-            door.ask("POST", &path(action, &self.node), &credentials()?),
-        )?;
+        let (path, credentials) = (path(action, &self.node), credentials()?);
+        let order = || door.ask("POST", &path, &credentials);
+        let rows = rows(&door, patiently(PATIENCE, order))?;
         let rows = by_name(rows);
         if let Some(names) = several(&rows) {
             println!("{} stands for {names}", self.node);
@@ -103,7 +105,10 @@ impl Drain {
         let begun = Instant::now();
         let mut told_at = begun;
         loop {
-            let all = rows(door, door.ask("GET", "/endpoints", &[]))?;
+            let left =
+                (self.timeout).map_or(PATIENCE, |timeout| timeout.saturating_sub(begun.elapsed()));
+            let answer = patiently(PATIENCE.min(left), || door.ask("GET", "/endpoints", &[]));
+            let all = rows(door, answer)?;
             let meant = all
                 .into_iter()
                 .filter(|row| is_meant(&self.node, &row.endpoint));
@@ -144,6 +149,20 @@ impl Drain {
                     .for_each(|row| println!("{}", told(action, row)));
             }
             std::thread::sleep(POLL);
+        }
+    }
+}
+
+/// Asks again for as long as no answer comes in time: an order may be given twice.
+fn patiently(
+    patience: Duration,
+    mut ask: impl FnMut() -> io::Result<Answer>,
+) -> io::Result<Answer> {
+    let begun = Instant::now();
+    loop {
+        match ask() {
+            Err(late) if late.kind() == io::ErrorKind::TimedOut && begun.elapsed() < patience => {}
+            answer => return answer,
         }
     }
 }
@@ -231,7 +250,7 @@ fn credentials() -> Result<Vec<String>, String> {
 }
 
 /// The endpoints of an answer.
-fn rows(door: &Door, answer: Result<Answer, String>) -> Result<Vec<Row>, String> {
+fn rows(door: &Door, answer: io::Result<Answer>) -> Result<Vec<Row>, String> {
     #[derive(Deserialize)]
     struct Refusal {
         error: Message,
@@ -252,4 +271,28 @@ fn rows(door: &Door, answer: Result<Answer, String>) -> Result<Vec<Row>, String>
     }
     let refusal = serde_json::from_slice::<Refusal>(&answer.body);
     Err(refusal.map_or_else(|_| unreadable(), |refusal| refusal.error.message))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_that_is_late_is_asked_again() {
+        let asked = |patience, kinds: &[io::ErrorKind]| {
+            let mut kinds = kinds.iter();
+            let answer = patiently(patience, || match kinds.next() {
+                Some(kind) => Err((*kind).into()),
+                None => Ok(Answer {
+                    status: 200,
+                    body: Vec::new(),
+                }),
+            });
+            answer.map(|answer| answer.status).map_err(|e| e.kind())
+        };
+        let (late, nobody) = (io::ErrorKind::TimedOut, io::ErrorKind::ConnectionRefused);
+        assert_eq!(asked(PATIENCE, &[late, late]), Ok(200));
+        assert_eq!(asked(PATIENCE, &[late, nobody]), Err(nobody));
+        assert_eq!(asked(Duration::ZERO, &[late, late]), Err(late));
+    }
 }

@@ -32,7 +32,10 @@ impl Question {
 
 /// Exit status 0 when the gateway at `url` says yes, with 200; else 1, and the reason on stderr.
 pub fn check(url: &str, question: Question) -> ExitCode {
-    let asked = Door::parse(url).and_then(|door| door.ask("GET", question.path(), &[]));
+    let asked = Door::parse(url).and_then(|door| {
+        let asked = door.ask("GET", question.path(), &[]);
+        asked.map_err(|e| e.to_string())
+    });
     match asked {
         Ok(answer) if answer.status == 200 => ExitCode::SUCCESS,
         Ok(answer) => {

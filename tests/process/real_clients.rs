@@ -206,6 +206,32 @@ async fn the_anthropic_sdk() {
     an_sdk_with_keys("anthropic", "anthropic_sdk.py", "").await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_websocket_client_and_the_sdk_that_speaks_through_it() {
+    let Some(python) = find("python3") else {
+        return;
+    };
+    let import = ["-c", "import openai, websockets"];
+    let has_both = Command::new(&python).args(import).output();
+    if !has_both.is_ok_and(|output| output.status.success()) {
+        return lacks("the openai SDK with websockets");
+    }
+    let engine = Engine::start(Script::default()).await.unwrap();
+    let plain = Start::new(&[engine.authority()], MODELS).run();
+    let start = Start::new(&[engine.authority()], MODELS).listen(LISTEN);
+    Certificate::new().install(start.directory());
+    let certificate = start.directory().path().join("chain.pem");
+    let tls = start.run();
+    let (script, key) = (script("realtime.py"), "sk-a-0123456789abcdef");
+    let base = format!("http://{}/v1", plain.public);
+    assert_eq!(run(&python, &[&script, &base, key]).trim(), "ok");
+    let base = format!("https://localhost:{}/v1", tls.public.port());
+    let certificate = certificate.to_str().unwrap();
+    let said = run(&python, &[&script, &base, key, certificate]);
+    assert_eq!(said.trim(), "ok");
+    assert!(engine.wait_for_in_flight(0, Duration::from_secs(5)).await);
+}
+
 /// What an SDK does by itself when it is refused, or is not answered: against models that come to be there.
 async fn an_sdks_own_retries(module: &str) {
     let Some(python) = find("python3") else {
