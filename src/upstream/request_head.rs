@@ -16,7 +16,7 @@ pub struct RequestHead {
 const USUAL: usize = 480;
 
 /// Whether any byte is so. Looks at all of them, several at once: a loop that ends early takes them one by one.
-fn any(bytes: &[u8], is_so: impl Fn(u8) -> bool) -> bool {
+fn holds(bytes: &[u8], is_so: impl Fn(u8) -> bool) -> bool {
     bytes.iter().fold(false, |found, byte| found | is_so(*byte))
 }
 
@@ -65,7 +65,7 @@ impl RequestHead {
         if frames {
             return Err(HeadError::Framing);
         }
-        if any(value, |byte| !is_text(byte)) {
+        if holds(value, |byte| !is_text(byte)) {
             return Err(HeadError::Value);
         }
         self.buf.reserve(name.len() + value.len() + 4);
