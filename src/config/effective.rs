@@ -176,6 +176,8 @@ fn one_pool(yaml: &mut Yaml, pool: &Pool) {
     yaml.key(3, "min_per_second", pool.retry_budget.min_per_second);
     let drain_timeout = pool.drain_timeout.as_ref().map(show_duration);
     yaml.key(2, "drain_timeout", or_null(drain_timeout));
+    let heartbeat = pool.heartbeat.as_ref().map(show_duration);
+    yaml.key(2, "heartbeat", or_null(heartbeat));
     yaml.key(2, "continue_streams", name(pool.continue_streams));
     let tls = &pool.tls;
     yaml.section(2, "tls");

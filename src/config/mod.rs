@@ -224,6 +224,8 @@ pub struct Pool {
     pub retry_budget: RetryBudget,
     /// How long the streams of a draining endpoint may stay there; `None` = until they end.
     pub drain_timeout: Option<Duration>,
+    /// So long without anything for the client of a stream that has not begun, and it gets a comment; `None` = never.
+    pub heartbeat: Option<Duration>,
     pub continue_streams: ContinueStreams,
     pub tls: UpstreamTls,
     pub health: Health,

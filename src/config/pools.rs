@@ -134,6 +134,7 @@ fn without_endpoints(section: &Section<'_>, name: &str, inherited: &Timeouts) ->
             min_per_second: budget.count("min_per_second"),
         },
         drain_timeout: section.duration_or_none("drain_timeout"),
+        heartbeat: section.duration_or_none("heartbeat"),
         continue_streams: (section.choice("continue_streams")).unwrap_or(ContinueStreams::ByIds),
         tls: UpstreamTls {
             ca: tls.path(

@@ -174,6 +174,7 @@ pub(super) static KEYS: &[Key] = &[
         Kind::Duration(Duration::ZERO, DAY),
         "null",
     )),
+    or_null(time("pools.*.heartbeat", HOUR, "null")),
     key("pools.*.continue_streams", Value, "true"),
     key("pools.*.tls", Section, "{}"),
     or_null(key("pools.*.tls.ca", Value, "null")),
@@ -231,7 +232,7 @@ pub(super) const MOST_MODELS: usize = 10_000;
 pub(super) const MOST_KEYS: usize = 10_000;
 
 /// Keys of versions to come: written today they get this answer, not a guess at what was meant.
-pub(super) static LATER: &[&str] = &["keys[].priority", "keys[].weight", "pools.*.heartbeat"];
+pub(super) static LATER: &[&str] = &["keys[].priority", "keys[].weight"];
 
 /// What nginx and LiteLLM call it, and where it is here.
 pub(super) static HABITS: &[(&str, &str)] = &[

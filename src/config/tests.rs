@@ -220,6 +220,8 @@ pools:
     queue: { size: 7, timeout: 250ms }
     retries: 0
     drain_timeout: 0
+    heartbeat: 20s
+    continue_streams: text
     retry_budget: { ratio: 0.125, min_per_second: 0 }
     tls: { ca: ca.pem, verify: false, server_name: Engines.internal }
     health: { path: "/x?y=1", interval: 1s, timeout: 500ms, fall: 1, rise: 1, eject_after: 1, eject_for: 1s, stall: 1s }

@@ -12,7 +12,10 @@ use serde_json::Value;
 
 use super::Dialect;
 
+mod event;
 mod message;
+
+pub use event::passed_on;
 
 /// How much of what a client sent is shown back to it, in characters.
 pub const ECHO_LIMIT: usize = 128;
@@ -75,6 +78,8 @@ pub enum ApiError {
     UpstreamFailed,
     /// 502: the engines that got it died of it.
     SuspectRequest,
+    /// 502: a stream was promised, and the engine answered with something else.
+    NotAStream,
     /// 503: every endpoint is at its `max_in_flight`, and the request cannot wait for a place, or any longer.
     Overloaded { retry_after: Duration },
     /// 503 `overloaded` too: the bodies held together reach `limits.body_memory`.
@@ -193,7 +198,7 @@ impl ApiError {
             Self::RateLimitExceeded { .. } => 429,
             Self::HeaderTooLarge { .. } => 431,
             Self::Internal => 500,
-            Self::UpstreamFailed | Self::SuspectRequest => 502,
+            Self::UpstreamFailed | Self::SuspectRequest | Self::NotAStream => 502,
             Self::Overloaded { .. }
             | Self::OutOfBodyMemory { .. }
             | Self::NoEndpointAvailable { .. } => 503,
@@ -203,24 +208,7 @@ impl ApiError {
 
     /// OpenAI's `type`.
     pub fn kind(&self) -> &'static str {
-        match self.status() {
-            401 => "authentication_error",
-            403 => "permission_error",
-            429 => "rate_limit_error",
-            500.. => "server_error",
-            _ => "invalid_request_error",
-        }
-    }
-
-    /// Anthropic's `type`.
-    fn anthropic_kind(&self) -> &'static str {
-        match self.status() {
-            404 => "not_found_error",
-            413 => "request_too_large",
-            503 => "overloaded_error",
-            500.. => "api_error",
-            _ => self.kind(),
-        }
+        kind_of(self.status())
     }
 
     /// OpenAI's `code`; also the `reason` of `sluicegate_refused_total`.
@@ -243,7 +231,7 @@ impl ApiError {
             Self::RequestTooLarge { .. } => "request_too_large",
             Self::HeaderTooLarge { .. } => "header_too_large",
             Self::Internal => "internal_error",
-            Self::UpstreamFailed | Self::SuspectRequest => "upstream_failed",
+            Self::UpstreamFailed | Self::SuspectRequest | Self::NotAStream => "upstream_failed",
             Self::Overloaded { .. } | Self::OutOfBodyMemory { .. } => "overloaded",
             Self::NoEndpointAvailable { .. } => "no_endpoint_available",
             Self::UpstreamTimeout { .. } => "upstream_timeout",
@@ -318,7 +306,7 @@ impl ApiError {
         to_json(&Typed {
             r#type: "error",
             error: Anthropic {
-                r#type: self.anthropic_kind(),
+                r#type: anthropic_kind_of(self.status()),
                 message,
             },
             flat: None,
@@ -361,6 +349,28 @@ impl ApiError {
             param: self.param(),
             code: self.code().into(),
         }
+    }
+}
+
+/// OpenAI's `type` of an error with this status.
+fn kind_of(status: u16) -> &'static str {
+    match status {
+        401 => "authentication_error",
+        403 => "permission_error",
+        429 => "rate_limit_error",
+        500.. => "server_error",
+        _ => "invalid_request_error",
+    }
+}
+
+/// Anthropic's.
+fn anthropic_kind_of(status: u16) -> &'static str {
+    match status {
+        404 => "not_found_error",
+        413 => "request_too_large",
+        503 | 529 => "overloaded_error",
+        500.. => "api_error",
+        _ => kind_of(status),
     }
 }
 

@@ -24,6 +24,7 @@ mod tried;
 
 use std::fmt;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -54,6 +55,8 @@ pub struct Pool {
     /// Per request, after the first try.
     pub retries: u32,
     pub keepalive: Keepalive,
+    /// See [`config::Pool::heartbeat`].
+    pub heartbeat: Option<Duration>,
     pub continue_streams: ContinueStreams,
     /// Shared by all epochs.
     pub retry_budget: Arc<RetryBudget>,
@@ -111,6 +114,7 @@ impl Pool {
             policy_name: config.policy,
             timeouts: config.timeouts.clone(),
             retries: config.retries,
+            heartbeat: config.heartbeat,
             continue_streams: config.continue_streams,
             keepalive: keepalive.clone(),
             retry_budget: previous.map_or_else(

@@ -49,6 +49,7 @@ pub(crate) fn pool_config(policy: PolicyName) -> config::Pool {
             min_per_second: 10,
         },
         drain_timeout: None,
+        heartbeat: None,
         continue_streams: config::ContinueStreams::ByIds,
         tls: UpstreamTls {
             ca: None,

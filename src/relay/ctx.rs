@@ -87,7 +87,13 @@ pub struct RequestCtx {
     pub cut_at: Option<u64>,
     /// A stream was cut for good; the `result` of `sluicegate_continuations_total`.
     pub cut: Option<&'static str>,
+    // heartbeat
+    /// The head of its answer went with a heartbeat: there will be no other.
+    pub has_head: bool,
+    /// The status that its failure would have had with a head of its own; metrics count this one.
+    pub failed_as: Option<u16>,
     // finish
+    /// As the client got it.
     pub status: Option<u16>,
     pub end: End,
     /// The `reason` of `sluicegate_refused_total`.
@@ -132,6 +138,8 @@ impl RequestCtx {
             bytes_out: 0,
             cut_at: None,
             cut: None,
+            has_head: false,
+            failed_as: None,
             status: None,
             end: End::Complete,
             refusal: None,

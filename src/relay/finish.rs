@@ -39,7 +39,8 @@ pub fn finish(shared: &Shared, session: &mut Session, error: Option<&Error>, ctx
     let duration = ctx.started.elapsed();
     settle(ctx);
     if !ctx.local {
-        count(shared, ctx, status, duration);
+        let failed_as = ctx.failed_as.filter(|_| ctx.end != End::ClientLeft);
+        count(shared, ctx, failed_as.unwrap_or(status), duration);
     }
     if let Some(connection) = &ctx.connection {
         connection.request_finished(intake::idle_timeout(ctx));
@@ -189,7 +190,8 @@ fn settle(ctx: &mut RequestCtx) {
         prompt, completion, ..
     } = ctx.tokens.usage;
     let estimated = ctx.prompt_cost;
-    let is_begun = ctx.is_stream.is_some() && ctx.status.is_none_or(|status| status < 400);
+    let status = ctx.failed_as.or(ctx.status);
+    let is_begun = ctx.is_stream.is_some() && status.is_none_or(|status| status < 400);
     let has_left = ctx.end == End::ClientLeft && ctx.attempts > 0;
     let used = match (prompt, completion) {
         // An answer that is too long to be held, or compressed, or given in the background: it was not free.

@@ -16,6 +16,7 @@ mod duplex;
 mod events;
 mod finish;
 mod handshake;
+mod heartbeat;
 mod incoming;
 mod intake;
 mod listing;
@@ -37,6 +38,7 @@ mod tunnel;
 mod turn;
 
 use std::cell::RefCell;
+use std::pin::pin;
 use std::sync::Arc;
 
 use pingora::Result;
@@ -61,6 +63,7 @@ pub use suspect::Suspects;
 
 use attempt::Exchange;
 use continuing::Grounds;
+use heartbeat::Heartbeat;
 use payload::{Names, Payload};
 use peek::Asked;
 use request::Credentials;
@@ -154,20 +157,26 @@ async fn answer(
         return Err(Stop::Refused(ApiError::SuspectRequest));
     }
     let mut rng = thread_rng();
+    let mut heartbeat = Heartbeat::of(&pool, ctx, call, &asked);
     let chosen = {
-        let downstream = session.as_downstream_mut();
-        tokio::select! {
-            biased;
-            chosen = retry::choose(shared, &pool, prepared, &payload, &exchange, ctx, &mut rng, Way::New) => chosen,
-            left = downstream.read_body_or_idle(true) => {
-                ctx.body.len = body.len;
-                return Err(Stop::ClientLeft(stream::left_error(left)));
-            }
-        }
+        let choosing = pin!(retry::choose(
+            shared,
+            &pool,
+            prepared,
+            &payload,
+            &exchange,
+            ctx,
+            &mut rng,
+            Way::New
+        ));
+        heartbeat::wait(session, &mut heartbeat, choosing).await
     };
+    if let Some(heartbeat) = heartbeat {
+        heartbeat.settle(ctx);
+    }
     // An answer has begun: the body is mostly not sent again, and a stream may be open for minutes.
     ctx.body.len = body.len;
-    let passed = match chosen {
+    let passed = match chosen.map_err(Stop::ClientLeft)? {
         Chosen::Refused(error) => return Err(Stop::Refused(error)),
         Chosen::Answer(answer, lease) => {
             ctx.overhead = overhead(ctx, &answer);
@@ -218,6 +227,13 @@ fn credentials(snapshot: &Snapshot, pool: &Pool) -> Credentials {
 
 /// Passes on the failure that an engine answered with.
 async fn pass_failure(session: &mut Session, ctx: &mut RequestCtx, held: Held) -> Result<()> {
+    if ctx.has_head {
+        let (status, body) = match held {
+            Held::Answer { head, body, .. } => (head.status, body),
+            Held::Event(event) => (event.status.unwrap_or(502), event.body),
+        };
+        return Box::pin(heartbeat::pass_failure(session, ctx, status, &body)).await;
+    }
     ctx.fail(End::Failed, "engine_error");
     match held {
         Held::Answer {

@@ -10,11 +10,13 @@ use pingora::{ErrorType, Result};
 use pingora_proxy::Session;
 use tokio::time::Instant;
 
+use crate::listener::Connection;
 use crate::openai::{ApiError, Dialect};
 use crate::upstream::{ResponseHead, connection_options, is_hop_by_hop};
 
 use super::body::{DRAIN_BYTES, DRAIN_TIME};
 use super::ctx::{End, RequestCtx};
+use super::heartbeat;
 use super::timing;
 
 const SERVER: HeaderValue = HeaderValue::from_static("sluicegate");
@@ -85,10 +87,33 @@ fn finish_head(
     framing: Framing,
     ctx: &RequestCtx,
 ) -> Result<()> {
-    if ctx.connection.as_ref().is_some_and(|c| c.is_draining()) {
-        // So that the client does not send its next request into a connection that is about to close.
-        session.set_keepalive(None);
+    introduce(response, ctx)?;
+    if timing::is_asked(&session.req_header().headers)
+        && let Some(value) = timing::value(ctx, Instant::now())
+    {
+        // Beside the engine's own, if it has any.
+        response.append_header(timing::SERVER_TIMING, value)?;
     }
+    frame(response, session, framing, ctx.connection.as_deref())
+}
+
+/// The head of a stream of events that no engine has begun yet, all but its framing.
+pub fn early_head(ctx: &RequestCtx) -> Result<Box<ResponseHeader>> {
+    let mut response = ResponseHeader::build_no_case(200, Some(8))?;
+    for (name, value) in [
+        (header::CONTENT_TYPE, "text/event-stream"),
+        (header::CACHE_CONTROL, "no-cache"),
+        // An nginx on the way passes on what comes at once.
+        (HeaderName::from_static("x-accel-buffering"), "no"),
+    ] {
+        response.insert_header(name, HeaderValue::from_static(value))?;
+    }
+    introduce(&mut response, ctx)?;
+    Ok(Box::new(response))
+}
+
+/// The fields that tell who answers, and what.
+fn introduce(response: &mut ResponseHeader, ctx: &RequestCtx) -> Result<()> {
     response.insert_header(header::SERVER, SERVER)?;
     response.insert_header(X_REQUEST_ID, ctx.request_id.clone())?;
     let mut told = Ok(());
@@ -98,12 +123,19 @@ fn finish_head(
             told = std::mem::replace(&mut told, Ok(())).and(inserted);
         }
     });
-    told?;
-    if timing::is_asked(&session.req_header().headers)
-        && let Some(value) = timing::value(ctx, Instant::now())
-    {
-        // Beside the engine's own, if it has any.
-        response.append_header(timing::SERVER_TIMING, value)?;
+    told
+}
+
+/// The fields that tell where the body ends, and whether the connection goes on behind it.
+pub fn frame(
+    response: &mut ResponseHeader,
+    session: &mut Session,
+    framing: Framing,
+    connection: Option<&Connection>,
+) -> Result<()> {
+    if connection.is_some_and(Connection::is_draining) {
+        // So that the client does not send its next request into a connection that is about to close.
+        session.set_keepalive(None);
     }
     match framing {
         Framing::Length(length) | Framing::NoBody(Some(length)) => {
@@ -259,6 +291,10 @@ pub async fn refuse(session: &mut Session, ctx: &mut RequestCtx, error: &ApiErro
         ctx.fail(end, "suspect_request");
     }
     ctx.fail(end, error.code());
+    if ctx.has_head {
+        let event = error.event(dialect);
+        return Box::pin(heartbeat::fail(session, ctx, error.status(), event)).await;
+    }
     let local = Local {
         status: error.status(),
         content_type: "application/json",

@@ -21,6 +21,7 @@ use super::attempt::{Answer, fault_of, joined};
 use super::continuing::Onward;
 use super::ctx::{End, RequestCtx, Tokens};
 use super::events::{Events, Failed};
+use super::heartbeat;
 use super::respond::{self, Framing};
 use super::straight::{self, Lost, Meter, Next, Patience};
 use super::turn::{self, Turn};
@@ -91,6 +92,9 @@ pub async fn pass(
     dialect: Dialect,
     mut onward: Option<Box<Onward<'_>>>,
 ) -> Result<()> {
+    if ctx.has_head && answer.events.is_none() {
+        return Box::pin(heartbeat::pass_other(session, ctx, answer, lease)).await;
+    }
     let Answer {
         connection,
         head,
@@ -121,9 +125,12 @@ pub async fn pass(
         ctx.ttft = first_content.map(|at| at - ctx.started);
         ctx.last_content = first_content;
     }
-    let mut response = respond::relayed_head(&head, session, framing, ctx)?;
-    if is_renamed {
-        respond::forget_digests(&mut response);
+    let mut response = None;
+    if !ctx.has_head {
+        let response = response.insert(respond::relayed_head(&head, session, framing, ctx)?);
+        if is_renamed {
+            respond::forget_digests(response);
+        }
     }
     let is_kept = ctx.call.is_some_and(Call::is_for_kept_answer);
     if events.is_none() && is_whole && head.status < 300 && !is_kept {
@@ -319,12 +326,12 @@ fn framing(
     }
 }
 
-/// Writes the head and what was held, in one send with each other and, when that is all, with the end
-/// of the answer, which Pingora writes.
+/// Writes the head, where it has not gone yet, and what was held, in one send with each other and, when that is
+/// all, with the end of the answer, which Pingora writes.
 async fn show(
     session: &mut Session,
     ctx: &mut RequestCtx,
-    response: Box<pingora::http::ResponseHeader>,
+    response: Option<Box<pingora::http::ResponseHeader>>,
     held: &[Bytes],
     is_all: bool,
     pace: &Pace,
@@ -332,8 +339,11 @@ async fn show(
     let downstream = session.as_downstream_mut();
     let last = if is_all { Writes::Held } else { pace.between };
     pace.set(if held.is_empty() { last } else { Writes::Held });
-    let limit = ctx.send_timeout();
-    let mut written = respond::in_time(limit, downstream.write_response_header(response)).await;
+    let mut written = Ok(());
+    if let Some(response) = response {
+        let limit = ctx.send_timeout();
+        written = respond::in_time(limit, downstream.write_response_header(response)).await;
+    }
     pace.set(last);
     if written.is_ok() && !held.is_empty() {
         let first = joined(held);
@@ -563,7 +573,7 @@ async fn tell(session: &mut Session, ctx: &mut RequestCtx, error: &ApiError, dia
 }
 
 /// Ends the answer so that no client can take it for a whole one.
-async fn end_unclean(session: &mut Session, ctx: &RequestCtx) -> Result<()> {
+pub async fn end_unclean(session: &mut Session, ctx: &RequestCtx) -> Result<()> {
     if session.is_http2() {
         tokio::time::sleep(H2_RESET_DELAY).await;
         session

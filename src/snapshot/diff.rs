@@ -146,6 +146,11 @@ impl Diff {
             (old.queue != new.queue, "queue"),
             (old.retry_budget != new.retry_budget, "retry_budget"),
             (old.drain_timeout != new.drain_timeout, "drain_timeout"),
+            (old.heartbeat != new.heartbeat, "heartbeat"),
+            (
+                old.continue_streams != new.continue_streams,
+                "continue_streams",
+            ),
             (old.tls != new.tls, "tls"),
             (old.health != new.health, "health"),
             (old.timeouts != new.timeouts, "timeouts"),

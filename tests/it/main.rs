@@ -20,6 +20,7 @@ mod draining;
 mod expose;
 mod headers;
 mod health;
+mod heartbeat;
 mod hung;
 mod keepalive;
 mod keys;

@@ -295,6 +295,70 @@ async fn an_sdks_own_retries(module: &str) {
     assert!(public.completed() >= 61);
 }
 
+/// A read timeout that is shorter than the prefill, with and without a heartbeat.
+async fn an_sdk_that_waits_for_a_long_prefill(module: &str) {
+    let Some(python) = find("python3") else {
+        return;
+    };
+    let import = format!("import {module}");
+    let has_sdk = Command::new(&python).args(["-c", &import]).output();
+    if !has_sdk.is_ok_and(|output| output.status.success()) {
+        return lacks(module);
+    }
+    let mut yaml = String::from("access_log: null\npools:\n");
+    let mut engines = Vec::new();
+    for (name, keys) in [
+        ("silent", ""),
+        ("beating", ", heartbeat: 300ms"),
+        (
+            "late",
+            ", heartbeat: 300ms, retries: 0, timeouts: { first_byte: 2s }",
+        ),
+    ] {
+        let engine = Engine::start(Script::default()).await.unwrap();
+        engine.hold();
+        yaml += &format!(
+            "  {name}: {{ endpoints: [\"{}\"]{keys} }}\n",
+            engine.authority()
+        );
+        engines.push(engine);
+    }
+    yaml += "models:\n";
+    for name in ["silent", "beating", "late"] {
+        yaml += &format!("  {name}: {{ pool: {name}, upstream_model: DeepSeek-R1 }}\n");
+    }
+    let gateway = Start::with_keys(&yaml).run();
+    let base = format!("http://{}", gateway.public);
+    let arguments = [script("sdk_heartbeat.py"), module.to_owned(), base];
+    let said = tokio::task::spawn_blocking(move || {
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        run(&python, &arguments)
+    });
+    let changes = async {
+        engines[0].wait_for_arrivals(1).await;
+        while engines[0].left() == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        engines[1].release();
+    };
+    let (said, ()) = tokio::join!(said, changes);
+    assert_eq!(said.unwrap().trim(), "ok");
+    assert_eq!((engines[1].completed(), engines[1].left()), (1, 0));
+    for engine in &engines {
+        assert!(engine.wait_for_in_flight(0, Duration::from_secs(5)).await);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_openai_sdk_waits_for_a_long_prefill() {
+    an_sdk_that_waits_for_a_long_prefill("openai").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_anthropic_sdk_waits_for_a_long_prefill() {
+    an_sdk_that_waits_for_a_long_prefill("anthropic").await;
+}
+
 /// A sample of the gateway's metrics; 0 where it is not there.
 async fn sample(admin: std::net::SocketAddr, series: &str) -> f64 {
     let ask = || -> std::io::Result<String> {

@@ -502,6 +502,7 @@ fn pool(
             min_per_second: 10,
         },
         drain_timeout: None,
+        heartbeat: None,
         continue_streams: config::ContinueStreams::ByIds,
         tls: UpstreamTls {
             ca: None,

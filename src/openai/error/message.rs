@@ -46,10 +46,7 @@ impl fmt::Display for ApiError {
             ),
             Self::RateLimitExceeded { limit, .. } => {
                 limit.fmt(f)?;
-                match self.retry_after() {
-                    Some(seconds) => write!(f, " Send the request again in {seconds} s."),
-                    None => Ok(()),
-                }
+                self.again(f)
             }
             Self::NotAllowedHere { address, key } => write!(
                 f,
@@ -90,21 +87,37 @@ impl fmt::Display for ApiError {
                 "Two inference servers died while they worked on this request alone, so it is sent to no other for \
                  ten minutes. Change it before you send it again, and report it.",
             ),
-            Self::Overloaded { .. } => f.write_str(
-                "All inference servers are busy. Send the request again after the time given in Retry-After.",
+            Self::NotAStream => f.write_str(
+                "The inference server did not answer with a stream of events. Send the request without `stream`, or \
+                 ask those who run the gateway.",
             ),
-            Self::OutOfBodyMemory { .. } => f.write_str(
-                "The gateway holds as many requests as `limits.body_memory` allows. Send the request again after \
-                 the time given in Retry-After.",
-            ),
-            Self::NoEndpointAvailable { .. } => f.write_str(
-                "No inference server is available. Send the request again after the time given in Retry-After.",
-            ),
+            Self::Overloaded { .. } => {
+                f.write_str("All inference servers are busy.")?;
+                self.again(f)
+            }
+            Self::OutOfBodyMemory { .. } => {
+                f.write_str("The gateway holds as many requests as `limits.body_memory` allows.")?;
+                self.again(f)
+            }
+            Self::NoEndpointAvailable { .. } => {
+                f.write_str("No inference server is available.")?;
+                self.again(f)
+            }
             Self::UpstreamTimeout { after } => write!(
                 f,
                 "The inference server sent nothing for {after:?}. Send the request again, or raise `timeouts` in \
                  the gateway's configuration."
             ),
+        }
+    }
+}
+
+impl ApiError {
+    /// When to send it again: an event of a stream has no `Retry-After`.
+    fn again(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.retry_after() {
+            Some(seconds) => write!(f, " Send the request again in {seconds} s."),
+            None => Ok(()),
         }
     }
 }

@@ -40,6 +40,7 @@ fn every_error() -> Vec<ApiError> {
         ApiError::Internal,
         ApiError::UpstreamFailed,
         ApiError::SuspectRequest,
+        ApiError::NotAStream,
         ApiError::Overloaded { retry_after },
         ApiError::OutOfBodyMemory { retry_after },
         ApiError::NoEndpointAvailable {
@@ -78,6 +79,7 @@ fn the_rows_are_the_contract() {
             (429, "rate_limit_error", "rate_limit_exceeded", Some(2)),
             (431, "invalid_request_error", "header_too_large", None),
             (500, "server_error", "internal_error", None),
+            (502, "server_error", "upstream_failed", None),
             (502, "server_error", "upstream_failed", None),
             (502, "server_error", "upstream_failed", None),
             (503, "server_error", "overloaded", Some(2)),
@@ -196,6 +198,7 @@ fn a_body_of_messages_has_anthropics_shape_and_types() {
             "429 rate_limit_error",
             "431 invalid_request_error",
             "500 api_error",
+            "502 api_error",
             "502 api_error",
             "502 api_error",
             "503 overloaded_error",

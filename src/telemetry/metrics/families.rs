@@ -44,7 +44,7 @@ pub(super) const FAMILIES: &[Family] = &[
     family("queue_wait_seconds", &["pool"], "Time in the pool's queue, of the requests that had to wait, however they ended."),
     family("refused_total", &["reason"], "Requests and connections the gateway refused itself, by the error's code or the limit's name; accept_failed: accepts that failed for want of descriptors."),
     family("request_duration_seconds", &["pool"], "From a request's head to the end of its answer."),
-    family("requests_total", &["pool", "endpoint", "code"], "Requests by the endpoint that answered (none: no endpoint did), its pool (none: it was answered before that was known) and the status sent to the client (499: it left)."),
+    family("requests_total", &["pool", "endpoint", "code"], "Requests by the endpoint that answered (none: no endpoint did), its pool (none: it was answered before that was known) and the status sent to the client (499: it left; behind a heartbeat: that of the failure)."),
     family("retries_total", &["pool", "reason"], "Requests sent again to another endpoint, by what the try before died of."),
     family("retry_budget_exhausted_total", &["pool"], "Requests not sent again because the pool's retry budget was used up."),
     family("spans_dropped_total", &[], "Spans of requests that the receiver of traces did not get."),

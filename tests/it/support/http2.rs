@@ -50,6 +50,11 @@ impl H2 {
     }
 
     pub async fn connect_to(address: SocketAddr, certificate: &Certificate) -> Self {
+        Self::with_window(address, certificate, 1 << 20).await
+    }
+
+    /// Of each stream the client takes so many bytes before it says that it has read them.
+    pub async fn with_window(address: SocketAddr, certificate: &Certificate, window: u32) -> Self {
         let stream = TcpStream::connect(address).await.expect("a listener");
         stream.set_nodelay(true).expect("TCP_NODELAY");
         let name = ServerName::try_from("localhost").expect("a name");
@@ -59,7 +64,7 @@ impl H2 {
             .expect("a handshake");
         assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
         let (send, connection) = h2::client::Builder::new()
-            .initial_window_size(1 << 20)
+            .initial_window_size(window)
             // Streams are read one after the other: none may take the room of the others.
             .initial_connection_window_size(64 << 20)
             .handshake(stream)
