@@ -26,7 +26,7 @@ pub use resolved::{Resolved, names};
 pub use scopes::ModelScope;
 
 use crate::admission::Keyring;
-use crate::config::Config;
+use crate::config::{Config, Url};
 use crate::pool::{EndpointState, Pool, Settings};
 use crate::routing::{Route, Routes};
 use crate::upstream::TlsClient;
@@ -112,6 +112,34 @@ impl Snapshot {
         self.all_endpoints().filter(|state| {
             state.in_flight() > 0 && !self.endpoints().any(|listed| listed.id == state.id)
         })
+    }
+
+    /// A name that an operator drained as a whole stays so, whatever it resolves to by now.
+    fn drain_as(&self, previous: &Snapshot, now: Instant) {
+        for state in self.endpoints() {
+            if previous.endpoints().any(|known| Arc::ptr_eq(known, state)) {
+                continue;
+            }
+            let Some(url) = self.url(state) else { continue };
+            let before = previous.endpoints();
+            let mut before = before
+                .filter(|known| previous.url(known) == Some(url))
+                .peekable();
+            if before.peek().is_some()
+                && before.all(|known| known.drained_by_command_for(now).is_some())
+            {
+                state.drain(now);
+            }
+        }
+    }
+
+    /// As the configuration has it.
+    fn url(&self, state: &EndpointState) -> Option<&Url> {
+        let mut known = self.known.iter();
+        let is_it = |held: &Weak<EndpointState>| std::ptr::eq(held.as_ptr(), state);
+        known
+            .find(|(_, held)| is_it(held))
+            .map(|(identity, _)| identity.url())
     }
 
     /// Gives what is shared with earlier snapshots this one's settings.
@@ -203,6 +231,7 @@ impl SnapshotCell {
         let previous = self.current.load_full();
         let (snapshot, diff) = Snapshot::build(config, resolved, Some(&previous))?;
         let snapshot = Arc::new(snapshot);
+        snapshot.drain_as(&previous, Instant::now());
         snapshot.take_effect(Instant::now());
         self.current.store(Arc::clone(&snapshot));
         self.generation.send_replace(snapshot.generation);

@@ -81,6 +81,8 @@ pub enum ApiError {
     OutOfBodyMemory { retry_after: Duration },
     /// 503: no endpoint is up.
     NoEndpointAvailable { retry_after: Duration },
+    /// 503: another process is about to take over, and would not know of the order.
+    UpgradeUnderWay { retry_after: Duration },
     /// 504: the engine was silent for `after`.
     UpstreamTimeout { after: Duration },
 }
@@ -196,7 +198,8 @@ impl ApiError {
             Self::UpstreamFailed | Self::SuspectRequest => 502,
             Self::Overloaded { .. }
             | Self::OutOfBodyMemory { .. }
-            | Self::NoEndpointAvailable { .. } => 503,
+            | Self::NoEndpointAvailable { .. }
+            | Self::UpgradeUnderWay { .. } => 503,
             Self::UpstreamTimeout { .. } => 504,
         }
     }
@@ -246,6 +249,7 @@ impl ApiError {
             Self::UpstreamFailed | Self::SuspectRequest => "upstream_failed",
             Self::Overloaded { .. } | Self::OutOfBodyMemory { .. } => "overloaded",
             Self::NoEndpointAvailable { .. } => "no_endpoint_available",
+            Self::UpgradeUnderWay { .. } => "upgrade_under_way",
             Self::UpstreamTimeout { .. } => "upstream_timeout",
         }
     }
@@ -272,7 +276,8 @@ impl ApiError {
             Self::RateLimitExceeded { retry_after, .. }
             | Self::Overloaded { retry_after }
             | Self::OutOfBodyMemory { retry_after }
-            | Self::NoEndpointAvailable { retry_after } => {
+            | Self::NoEndpointAvailable { retry_after }
+            | Self::UpgradeUnderWay { retry_after } => {
                 Some(retry_after.as_secs() + u64::from(retry_after.subsec_nanos() > 0))
                     .map(|s| s.max(1))
             }

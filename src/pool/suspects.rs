@@ -92,7 +92,7 @@ impl Suspects {
 
 /// Whether engines are being restarted, so that two that died need not have died of a request: the first
 /// one is up again before the second goes, or others go as well.
-fn is_restart(first: Strike, second: Strike, fates: impl IntoIterator<Item = Fate>) -> bool {
+pub fn is_restart(first: Strike, second: Strike, fates: impl IntoIterator<Item = Fate>) -> bool {
     fates.into_iter().any(|fate| {
         if fate.endpoint == first.endpoint {
             // No restart takes the same one twice.

@@ -1,5 +1,6 @@
 //! One try of a request on one endpoint: send, wait, and hold what comes until it may be shown.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use crate::upstream::{ConnectError, Connection, HeadLimits, ReadError, RequestKi
 
 use super::events::{Events, Failed, Passed, UsageAsked};
 use super::memory::{BodyMemory, Charge, Holder};
+use super::suspect::DYING;
 
 /// Most fields of an engine's head; hyper and nginx allow about as many.
 const HEAD_FIELDS: usize = 256;
@@ -104,10 +106,17 @@ pub async fn attempt(
     head: &[u8],
     metrics: &EndpointMetrics,
 ) -> Result<Answer, Failure> {
+    let mut asked = pin!(on_endpoint(lease, exchange, head, metrics));
     let result = tokio::select! {
         biased;
-        result = on_endpoint(lease, exchange, head, metrics) => result,
-        why = recalled(lease, exchange), if exchange.call.repeatable => Err(Failure::Recalled(why)),
+        result = &mut asked => result,
+        why = recalled(lease, exchange), if exchange.call.repeatable => match why {
+            // The engine may be dying of it, and its connection be the next to go: then that is the reason.
+            Fault::ConnectRefused if lease.state.waits_for_one() => timeout(DYING, asked)
+                .await
+                .unwrap_or(Err(Failure::Recalled(why))),
+            _ => Err(Failure::Recalled(why)),
+        },
     };
     if result.is_ok() {
         lease.answered();

@@ -169,6 +169,10 @@ pub async fn pass(
         let next = turn::turn(session, ctx, onward, so_far, place, result);
         match Box::pin(next).await {
             Turn::Over(result, place) => break (result, place),
+            Turn::Stay(there) => {
+                place = there;
+                (is_whole, failed, shown) = (false, None, Ok(()));
+            }
             Turn::On(stretch) => {
                 let piece;
                 (place, piece) = (stretch.place, stretch.piece);

@@ -6,16 +6,17 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::pool::suspects::{self, Strike};
 use crate::pool::{Fault, Lease};
 use crate::upstream::{ConnectError, Connection};
 
 use super::attempt::{Answer, Failure};
+use super::ctx::RequestCtx;
 
 /// A process that dies closes its sockets one by one.
-const DYING: Duration = Duration::from_millis(50);
+pub const DYING: Duration = Duration::from_millis(50);
 /// Longest that a connect may take that is to be refused.
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -60,8 +61,13 @@ impl Suspects {
 }
 
 /// Whether the endpoint died of the request: it was up and had no other without an answer, the connection
-/// was lost before an answer began, and now it refuses connections.
-pub async fn has_killed(lease: &Lease, result: &Result<Box<Answer>, Failure>) -> bool {
+/// was lost before an answer began, and now it refuses connections. `is_onward`: the request is the rest of a
+/// stream, and the endpoint had no other request at all.
+pub async fn has_killed(
+    lease: &Lease,
+    result: &Result<Box<Answer>, Failure>,
+    is_onward: bool,
+) -> bool {
     let is_refused = match result {
         Err(Failure::Sent {
             fault: Fault::ConnectionLost,
@@ -74,13 +80,59 @@ pub async fn has_killed(lease: &Lease, result: &Result<Box<Answer>, Failure>) ->
         }) if lease.was_lost() => true,
         Err(Failure::Recalled(_)) => {
             // It goes together with others.
-            lease.state.lost_alone(Instant::now());
+            is_alone(lease, is_onward);
             return false;
         }
         _ => return false,
     };
-    lease.state.lost_alone(Instant::now())
-        && (is_refused || Box::pin(refuses_connects(lease)).await)
+    is_alone(lease, is_onward) && (is_refused || Box::pin(refuses_connects(lease)).await)
+}
+
+fn is_alone(lease: &Lease, is_onward: bool) -> bool {
+    match is_onward {
+        true => lease.state.cut_alone(Instant::now()),
+        false => lease.state.lost_alone(Instant::now()),
+    }
+}
+
+/// Whether the endpoint died of a stream that had begun, and was cut by `fault`: it was up and had no other request
+/// at all, the connection was lost, and now it refuses connections.
+pub async fn has_killed_begun(lease: &Lease, connection: &mut Connection, fault: Fault) -> bool {
+    if !matches!(fault, Fault::ConnectionLost | Fault::ConnectRefused) {
+        return false;
+    }
+    if !lease.state.cut_alone(Instant::now()) {
+        return false;
+    }
+    match fault {
+        // One that its connections outlive was told to end.
+        Fault::ConnectRefused => timeout(DYING, is_lost(connection)).await == Ok(true),
+        _ => Box::pin(refuses_connects(lease)).await,
+    }
+}
+
+/// Whether it ends in the middle of the answer, whose rest nobody needs.
+async fn is_lost(connection: &mut Connection) -> bool {
+    loop {
+        match connection.read_body().await {
+            Ok(Some(_)) => {}
+            Ok(None) => return false,
+            Err(_) => return true,
+        }
+    }
+}
+
+/// Notes against the stream itself that the endpoint of `lease` died of it. Whether it is the second one, and engines
+/// are not being restarted: no third is to have it. Another request of the same body is not refused for it.
+pub fn strike_stream(ctx: &mut RequestCtx, lease: &Lease, now: Instant) -> bool {
+    let strike = Strike {
+        endpoint: lease.state.id,
+        at: now,
+    };
+    let endpoints = lease.pool().endpoints.iter();
+    let fates = endpoints.map(|endpoint| endpoint.state.fate());
+    let first = ctx.strike.replace(strike);
+    first.is_some_and(|first| !suspects::is_restart(first, strike, fates))
 }
 
 async fn refuses_connects(lease: &Lease) -> bool {
