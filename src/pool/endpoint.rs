@@ -440,7 +440,7 @@ impl EndpointState {
 
     /// A stream that it had is cut, or what goes on with one is lost; to be told before its lease is given back.
     /// Whether it was up then, or a moment before, and held no other request at all: none now, and none that was lost
-    /// or cut in the same moment.
+    /// or cut in the same moment. To be told of every one.
     pub fn cut_alone(&self, now: Instant) -> bool {
         let stamp = self.stamp(now);
         let with_another = is_recent(self.cut.swap(stamp, Ordering::SeqCst), stamp)

@@ -270,6 +270,8 @@ async fn conclude(
         Err(Broken::Upstream { fault, detail }) => {
             let mut error = ApiError::UpstreamFailed;
             if let Some(Place { lease, .. }) = &place {
+                // No stream beside it is to be blamed alone.
+                lease.state.cut_alone(Instant::now());
                 warn!(
                     "endpoint {}: {} in the middle of an answer: {detail}",
                     lease.endpoint().name,
