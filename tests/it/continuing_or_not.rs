@@ -124,7 +124,12 @@ async fn an_endpoint_that_a_reload_brings_is_judged_like_the_others() {
         &mut fastrand::Rng::new(),
     );
     let address = gateway.address;
-    let asked = tokio::spawn(async move { crate::support::ask(address, &bounded()).await });
+    // As long as the model can: how long that is, the gateway has to know of an endpoint.
+    let request = post(
+        "/v1/chat/completions",
+        chat(&json!({ "max_tokens": null })).to_string(),
+    );
+    let asked = tokio::spawn(async move { crate::support::ask(address, &request).await });
     until("the stream to wait", || {
         snapshot.pools[0].queue.depth() == 1
     })
