@@ -10,7 +10,7 @@ mod diff;
 mod resolved;
 mod scopes;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, Weak};
@@ -116,30 +116,30 @@ impl Snapshot {
 
     /// A name that an operator drained as a whole stays so, whatever it resolves to by now.
     fn drain_as(&self, previous: &Snapshot, now: Instant) {
-        for state in self.endpoints() {
-            if previous.endpoints().any(|known| Arc::ptr_eq(known, state)) {
-                continue;
-            }
-            let Some(url) = self.url(state) else { continue };
-            let before = previous.endpoints();
-            let mut before = before
-                .filter(|known| previous.url(known) == Some(url))
-                .peekable();
-            if before.peek().is_some()
-                && before.all(|known| known.drained_by_command_for(now).is_some())
-            {
+        let mut drained: HashMap<&Url, bool> = HashMap::new();
+        for (url, state) in previous.by_url() {
+            let is_drained = state.drained_by_command_for(now).is_some();
+            *drained.entry(url).or_insert(true) &= is_drained;
+        }
+        if !drained.values().any(|all| *all) {
+            return;
+        }
+        let known: HashSet<u64> = previous.endpoints().map(|state| state.id).collect();
+        for (url, state) in self.by_url() {
+            if !known.contains(&state.id) && drained.get(url) == Some(&true) {
                 state.drain(now);
             }
         }
     }
 
-    /// As the configuration has it.
-    fn url(&self, state: &EndpointState) -> Option<&Url> {
-        let mut known = self.known.iter();
-        let is_it = |held: &Weak<EndpointState>| std::ptr::eq(held.as_ptr(), state);
-        known
-            .find(|(_, held)| is_it(held))
-            .map(|(identity, _)| identity.url())
+    /// Every endpoint of the configuration, with its url there.
+    fn by_url(&self) -> impl Iterator<Item = (&Url, Arc<EndpointState>)> {
+        let listed: HashSet<u64> = self.endpoints().map(|state| state.id).collect();
+        let known = self.known.iter();
+        known.filter_map(move |(identity, state)| {
+            let state = state.upgrade()?;
+            listed.contains(&state.id).then(|| (identity.url(), state))
+        })
     }
 
     /// Gives what is shared with earlier snapshots this one's settings.
