@@ -166,7 +166,7 @@ async fn a_silent_engine_keeps_its_last_report() {
         tokio::time::sleep(SECOND * 300).await;
         let (_, metrics) = scene.script.counts();
         // At least once a stall, as that is how long it may stand still.
-        assert!((10..=14).contains(&metrics), "{answer}: {metrics}");
+        assert!((8..=14).contains(&metrics), "{answer}: {metrics}");
         assert_eq!(scene.endpoint().report.get(), Some(Arc::clone(&before)));
     }
 }
