@@ -1,11 +1,10 @@
 //! One try of a request on one endpoint: send, wait, and hold what comes until it may be shown.
 
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::config::Limits;
 use crate::openai::sse::{ErrorEvent, gave_up};
@@ -106,17 +105,10 @@ pub async fn attempt(
     head: &[u8],
     metrics: &EndpointMetrics,
 ) -> Result<Answer, Failure> {
-    let mut asked = pin!(on_endpoint(lease, exchange, head, metrics));
     let result = tokio::select! {
         biased;
-        result = &mut asked => result,
-        why = recalled(lease, exchange), if exchange.call.repeatable => match why {
-            // The engine may be dying of it, and its connection be the next to go: then that is the reason.
-            Fault::ConnectRefused if lease.state.waits_for_one() => timeout(DYING, asked)
-                .await
-                .unwrap_or(Err(Failure::Recalled(why))),
-            _ => Err(Failure::Recalled(why)),
-        },
+        result = on_endpoint(lease, exchange, head, metrics) => result,
+        why = recalled(lease, exchange), if exchange.call.repeatable => Err(Failure::Recalled(why)),
     };
     if result.is_ok() {
         lease.answered();
@@ -129,6 +121,11 @@ async fn recalled(lease: &Lease, exchange: &Exchange<'_>) -> Fault {
     loop {
         match lease.recalled().await {
             Fault::Drained if exchange.only.is_some() => {}
+            Fault::ConnectRefused if lease.state.waits_for_one() => {
+                // The engine may be dying of the request, whose connection is the next to go then: that is the reason.
+                Box::pin(sleep(DYING)).await;
+                return Fault::ConnectRefused;
+            }
             why => return why,
         }
     }

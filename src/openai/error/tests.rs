@@ -192,6 +192,7 @@ fn a_body_of_messages_has_anthropics_shape_and_types() {
             "404 not_found_error",
             "403 permission_error",
             "404 not_found_error",
+            "503 overloaded_error",
             "409 invalid_request_error",
             "404 not_found_error",
             "405 invalid_request_error",
