@@ -23,7 +23,7 @@ use super::attempt::{Answer, Exchange, Failure, attempt, is_engine_failure, join
 use super::ctx::RequestCtx;
 use super::payload::Bodies;
 use super::request::Prepared;
-use super::suspect::{has_killed, strike_stream};
+use super::suspect::{has_killed, rest_has_killed, tell_of_stream};
 use super::tracing;
 
 /// What a client is told to wait when no endpoint is there to take its request.
@@ -164,15 +164,17 @@ pub async fn choose(
         )
         .await
         .map(Box::new);
-        if exchange.call.repeatable
-            && has_killed(&lease, &result, original.is_empty()).await
-            && match original.is_empty() {
-                true => strike_stream(journey.ctx, &lease, Instant::now()),
-                false => shared.suspects.strike(original, &lease, Instant::now()),
-            }
-        {
+        let is_suspect = if !exchange.call.repeatable {
+            false
+        } else if original.is_empty() {
+            rest_has_killed(journey.ctx, &lease, &result).await
+        } else {
+            has_killed(&lease, &result).await
+                && shared.suspects.strike(original, &lease, Instant::now())
+        };
+        if is_suspect {
             tracing::attempted(journey.ctx, &result, Instant::now());
-            return journey.condemn(lease);
+            return journey.condemn(lease, original.is_empty());
         }
         match journey.judge(result, lease, &exchange) {
             Step::Show(chosen) => return chosen,
@@ -310,16 +312,20 @@ impl Journey<'_> {
     }
 
     /// Ends the journey of a request of which two engines have died.
-    fn condemn(&mut self, lease: Lease) -> Chosen {
+    fn condemn(&mut self, lease: Lease, is_onward: bool) -> Chosen {
         let fault = Fault::ConnectRefused;
         self.note(&lease, fault, "it died of this request");
-        warn!(
-            "pool {}: two engines died while request {} was the only one that they had not answered: it is \
-             refused for {} minutes",
-            self.pool.name,
-            String::from_utf8_lossy(self.ctx.request_id.as_bytes()),
-            REFUSED_FOR.as_secs() / 60,
-        );
+        if is_onward {
+            tell_of_stream(&lease, self.ctx);
+        } else {
+            warn!(
+                "pool {}: two engines died while request {} was the only one that they had not answered: it is \
+                 refused for {} minutes",
+                self.pool.name,
+                String::from_utf8_lossy(self.ctx.request_id.as_bytes()),
+                REFUSED_FOR.as_secs() / 60,
+            );
+        }
         self.metrics.suspects.inc();
         lease.settle(Outcome::Failed(fault), Instant::now());
         Chosen::Refused(ApiError::SuspectRequest)

@@ -109,11 +109,16 @@ pub async fn turn(
     }
     let asked_for_ids = match (fault, can_go_on) {
         (Some(fault), true) => {
-            if suspect::has_killed_begun(&place.lease, &mut place.connection, fault).await
-                && suspect::strike_stream(ctx, &place.lease, Instant::now())
+            if Box::pin(suspect::cut(
+                ctx,
+                &place.lease,
+                &mut place.connection,
+                fault,
+            ))
+            .await
             {
                 metrics.suspects.inc();
-                tell_suspect(&place.lease, ctx);
+                suspect::tell_of_stream(&place.lease, ctx);
                 ctx.cut = Some("failed");
                 return over(session, ctx, events, result, Some(place)).await;
             }
@@ -255,15 +260,6 @@ fn tell(lease: &Lease, ctx: &RequestCtx, fault: Fault, kept: &Kept) {
         lease.endpoint().name,
         fault.reason(),
         way_of(kept),
-        String::from_utf8_lossy(ctx.request_id.as_bytes()),
-    );
-}
-
-fn tell_suspect(lease: &Lease, ctx: &RequestCtx) {
-    warn!(
-        "endpoint {}: the second engine that died while the stream of request {} was all it had: no third is to \
-         have it",
-        lease.endpoint().name,
         String::from_utf8_lossy(ctx.request_id.as_bytes()),
     );
 }
