@@ -27,6 +27,7 @@ use crate::snapshot::{BuildError, Snapshot, SnapshotCell};
 use crate::tasks::canary::{Canary, HttpCanary};
 use crate::tasks::catalog::{self, Ask, HttpAsk};
 use crate::tasks::hung;
+use crate::tasks::presence;
 use crate::tasks::prober::{self, HttpProbe, Probe};
 use crate::tasks::resolver::{self, Failing, Resolve, SystemResolver};
 use crate::tasks::scraper::{self, HttpScrape, Scrape};
@@ -34,7 +35,7 @@ use crate::tasks::{drainer, series, sweeper};
 use crate::telemetry::tracing::{Exporter, Tracer};
 use crate::telemetry::{AccessLog, Metrics};
 
-pub use shared::Shared;
+pub use shared::{Orders, Shared};
 
 /// How often a draining gateway looks whether it is empty.
 const DRAIN_POLL: Duration = Duration::from_millis(20);
@@ -345,14 +346,22 @@ impl Server {
         self.sockets.lock().iter().map(Bound::try_clone).collect()
     }
 
-    /// What a process that takes over is told of the endpoints that operators drained.
-    pub fn drained(&self) -> Vec<Vec<u8>> {
+    /// What a process that takes over is told of the endpoints that operators drained. Orders are refused from then
+    /// on, until [`Self::take_orders`].
+    pub fn hand_over_orders(&self) -> Vec<Vec<u8>> {
+        let mut orders = self.shared.orders.lock();
+        *orders = Orders::HandedOver;
         let now = Instant::now();
         let snapshot = self.shared.snapshot.load();
         let told = snapshot
             .endpoints()
             .filter_map(|state| drain_announcement(state, now));
         told.collect()
+    }
+
+    /// No process has taken over: this one takes orders as before.
+    pub fn take_orders(&self) {
+        *self.shared.orders.lock() = Orders::Taken;
     }
 
     /// Stops accepting, as another process does it on the same sockets; resolves when the last connection is closed,
@@ -428,6 +437,10 @@ fn background(
         tokio::spawn(hung::run(
             Arc::clone(&shared.snapshot),
             Arc::new(HttpCanary) as Arc<dyn Canary>,
+            ended(end.clone()),
+        )),
+        tokio::spawn(presence::run(
+            Arc::clone(&shared.snapshot),
             ended(end.clone()),
         )),
         tokio::spawn(scraper::run(

@@ -10,7 +10,7 @@ mod diff;
 mod resolved;
 mod scopes;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, Weak};
@@ -26,7 +26,7 @@ pub use resolved::{Resolved, names};
 pub use scopes::ModelScope;
 
 use crate::admission::Keyring;
-use crate::config::Config;
+use crate::config::{Config, Url};
 use crate::pool::{EndpointState, Pool, Settings};
 use crate::routing::{Route, Routes};
 use crate::upstream::TlsClient;
@@ -111,6 +111,34 @@ impl Snapshot {
     pub fn leaving(&self) -> impl Iterator<Item = Arc<EndpointState>> {
         self.all_endpoints().filter(|state| {
             state.in_flight() > 0 && !self.endpoints().any(|listed| listed.id == state.id)
+        })
+    }
+
+    /// A name that an operator drained as a whole stays so, whatever it resolves to by now.
+    fn drain_as(&self, previous: &Snapshot, now: Instant) {
+        let mut drained: HashMap<&Url, bool> = HashMap::new();
+        for (url, state) in previous.by_url() {
+            let is_drained = state.drained_by_command_for(now).is_some();
+            *drained.entry(url).or_insert(true) &= is_drained;
+        }
+        if !drained.values().any(|all| *all) {
+            return;
+        }
+        let known: HashSet<u64> = previous.endpoints().map(|state| state.id).collect();
+        for (url, state) in self.by_url() {
+            if !known.contains(&state.id) && drained.get(url) == Some(&true) {
+                state.drain(now);
+            }
+        }
+    }
+
+    /// Every endpoint of the configuration, with its url there.
+    fn by_url(&self) -> impl Iterator<Item = (&Url, Arc<EndpointState>)> {
+        let listed: HashSet<u64> = self.endpoints().map(|state| state.id).collect();
+        let known = self.known.iter();
+        known.filter_map(move |(identity, state)| {
+            let state = state.upgrade()?;
+            listed.contains(&state.id).then(|| (identity.url(), state))
         })
     }
 
@@ -203,6 +231,7 @@ impl SnapshotCell {
         let previous = self.current.load_full();
         let (snapshot, diff) = Snapshot::build(config, resolved, Some(&previous))?;
         let snapshot = Arc::new(snapshot);
+        snapshot.drain_as(&previous, Instant::now());
         snapshot.take_effect(Instant::now());
         self.current.store(Arc::clone(&snapshot));
         self.generation.send_replace(snapshot.generation);

@@ -86,6 +86,8 @@ pub enum ApiError {
     OutOfBodyMemory { retry_after: Duration },
     /// 503: no endpoint is up.
     NoEndpointAvailable { retry_after: Duration },
+    /// 503: another process is about to take over, and would not know of the order.
+    UpgradeUnderWay { retry_after: Duration },
     /// 504: the engine was silent for `after`.
     UpstreamTimeout { after: Duration },
 }
@@ -201,7 +203,8 @@ impl ApiError {
             Self::UpstreamFailed | Self::SuspectRequest | Self::NotAStream => 502,
             Self::Overloaded { .. }
             | Self::OutOfBodyMemory { .. }
-            | Self::NoEndpointAvailable { .. } => 503,
+            | Self::NoEndpointAvailable { .. }
+            | Self::UpgradeUnderWay { .. } => 503,
             Self::UpstreamTimeout { .. } => 504,
         }
     }
@@ -234,6 +237,7 @@ impl ApiError {
             Self::UpstreamFailed | Self::SuspectRequest | Self::NotAStream => "upstream_failed",
             Self::Overloaded { .. } | Self::OutOfBodyMemory { .. } => "overloaded",
             Self::NoEndpointAvailable { .. } => "no_endpoint_available",
+            Self::UpgradeUnderWay { .. } => "upgrade_under_way",
             Self::UpstreamTimeout { .. } => "upstream_timeout",
         }
     }
@@ -260,7 +264,8 @@ impl ApiError {
             Self::RateLimitExceeded { retry_after, .. }
             | Self::Overloaded { retry_after }
             | Self::OutOfBodyMemory { retry_after }
-            | Self::NoEndpointAvailable { retry_after } => {
+            | Self::NoEndpointAvailable { retry_after }
+            | Self::UpgradeUnderWay { retry_after } => {
                 Some(retry_after.as_secs() + u64::from(retry_after.subsec_nanos() > 0))
                     .map(|s| s.max(1))
             }

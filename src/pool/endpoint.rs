@@ -93,6 +93,8 @@ pub struct EndpointState {
     fell: AtomicU64,
     rose: AtomicU64,
     lost: AtomicU64,
+    /// When a stream of it was last cut.
+    cut: AtomicU64,
     /// The next probe may be sooner than the prober thinks.
     pub(crate) rescheduled: Notify,
     /// It is usable again.
@@ -189,6 +191,7 @@ impl EndpointState {
             fell: AtomicU64::new(0),
             rose: AtomicU64::new(0),
             lost: AtomicU64::new(0),
+            cut: AtomicU64::new(0),
             rescheduled: Notify::new(),
             recovered: Notify::new(),
         };
@@ -429,12 +432,29 @@ impl EndpointState {
     /// answer: none does now, and none was lost in the same moment.
     pub fn lost_alone(&self, now: Instant) -> bool {
         let stamp = self.stamp(now);
-        let is_recent = |at: u64| at != 0 && stamp.saturating_sub(at) <= MOMENT;
         // In this order of two that are lost at once the second sees the first, here or there.
-        let with_another = is_recent(self.lost.swap(stamp, Ordering::SeqCst));
+        let with_another = is_recent(self.lost.swap(stamp, Ordering::SeqCst), stamp);
         let waits_another = self.places.unanswered() > 1;
-        let was_up = self.is_up() || is_recent(self.fell.load(Ordering::Acquire));
-        was_up && !with_another && !waits_another
+        self.was_up(stamp) && !with_another && !waits_another
+    }
+
+    /// A stream that it had is cut, or what goes on with one is lost; to be told before its lease is given back.
+    /// Whether it was up then, or a moment before, and held no other request at all: none now, and none that was lost
+    /// or cut in the same moment. To be told of every one.
+    pub fn cut_alone(&self, now: Instant) -> bool {
+        let stamp = self.stamp(now);
+        let with_another = is_recent(self.cut.swap(stamp, Ordering::SeqCst), stamp)
+            || is_recent(self.lost.load(Ordering::SeqCst), stamp);
+        self.was_up(stamp) && !with_another && self.in_flight() == 1
+    }
+
+    /// No other of its requests has no answer yet.
+    pub fn waits_for_one(&self) -> bool {
+        self.places.unanswered() <= 1
+    }
+
+    fn was_up(&self, stamp: u64) -> bool {
+        self.is_up() || is_recent(self.fell.load(Ordering::Acquire), stamp)
     }
 
     /// When it last stopped accepting connections, having been up, and when it last came up again.
@@ -484,6 +504,16 @@ impl EndpointState {
         }
     }
 
+    /// It holds requests, and nothing at all has come from it for `quiet`.
+    pub fn is_quiet(&self, now: Instant, quiet: Duration) -> bool {
+        self.in_flight() > 0 && !self.bytes_since(now, quiet)
+    }
+
+    /// A connect was refused, and no probe has been good since.
+    pub fn is_refusing(&self) -> bool {
+        self.inner.lock().refused
+    }
+
     fn bytes_since(&self, now: Instant, window: Duration) -> bool {
         let lasts = [&self.last_answer, &self.last_progress].map(|at| at.load(Ordering::Relaxed));
         match lasts.into_iter().max().unwrap_or_default() {
@@ -526,6 +556,10 @@ impl EndpointState {
         }
         self.places.changed();
     }
+}
+
+fn is_recent(at: u64, now: u64) -> bool {
+    at != 0 && now.saturating_sub(at) <= MOMENT
 }
 
 fn count(counts: &mut Vec<(&'static str, u64)>, reason: &'static str) {

@@ -19,10 +19,13 @@ use tokio::time::Instant;
 use super::{Lease, Pool, Tried, Unavailable};
 use crate::balance::RequestFacts;
 use line::{Line, Ticket};
-pub use wait::{NoPlace, lease_or_wait};
+pub use wait::{NoPlace, lease_at_once, lease_or_wait};
 
 /// What a client is told to wait where nobody does, so that nothing is known of how long it takes.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// Different sets of endpoints tried that one look along the line remembers.
+const KINDS: usize = 16;
 
 /// The queue of one pool, in all its epochs.
 pub struct Queue {
@@ -197,12 +200,21 @@ impl Inner {
             return unclaimed;
         };
         let mut last = None;
+        // What was of no use to one is of none to the next that may use the same: a line of many has few of those.
+        let mut in_vain: Vec<Tried> = Vec::new();
         while let Some((ticket, Waiting { wish, .. })) = self.line.behind(last) {
+            if in_vain.contains(&wish.tried) {
+                last = Some(ticket);
+                continue;
+            }
             let reply = match pool.lease(&wish.facts, &wish.tried, now, &mut self.rng) {
                 Ok(lease) => Ok(lease),
                 // Nobody behind it can use more endpoints than one that may use all.
                 Err(Unavailable::AllAtCap) if wish.tried.is_empty() => break,
                 Err(Unavailable::AllAtCap) => {
+                    if in_vain.len() < KINDS {
+                        in_vain.push(wish.tried.clone());
+                    }
                     last = Some(ticket);
                     continue;
                 }

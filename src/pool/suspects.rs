@@ -13,6 +13,8 @@ use tokio::time::Instant;
 pub const REFUSED_FOR: Duration = Duration::from_secs(600);
 /// Requests known at a time; beyond, the one that would be forgotten first is.
 const MOST: usize = 1024;
+/// An engine that dies is known to refuse connections within this time.
+const NEAR: Duration = Duration::from_secs(2);
 /// An engine that falls within this time of a strike, or since, without the request is one of a restart.
 const RESTART: Duration = Duration::from_secs(60);
 
@@ -31,6 +33,14 @@ pub struct Fate {
     /// It refused connections, having been up.
     pub fell: Option<Instant>,
     pub rose: Option<Instant>,
+}
+
+impl Fate {
+    /// Whether it refused connections first at about the time of the strike.
+    pub fn has_fallen_of(self, strike: Strike) -> bool {
+        let is_near = |at: Instant| at + NEAR >= strike.at && at <= strike.at + NEAR;
+        self.endpoint == strike.endpoint && self.fell.is_some_and(is_near)
+    }
 }
 
 /// The requests with a strike, by a hash of their bodies.
@@ -92,7 +102,7 @@ impl Suspects {
 
 /// Whether engines are being restarted, so that two that died need not have died of a request: the first
 /// one is up again before the second goes, or others go as well.
-fn is_restart(first: Strike, second: Strike, fates: impl IntoIterator<Item = Fate>) -> bool {
+pub fn is_restart(first: Strike, second: Strike, fates: impl IntoIterator<Item = Fate>) -> bool {
     fates.into_iter().any(|fate| {
         if fate.endpoint == first.endpoint {
             // No restart takes the same one twice.

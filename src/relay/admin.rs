@@ -1,6 +1,7 @@
 //! Orders on the admin listeners.
 
 use std::sync::LazyLock;
+use std::time::Duration;
 
 use http::header;
 use log::info;
@@ -10,6 +11,7 @@ use tokio::time::Instant;
 use crate::config::similar;
 use crate::local::admin::{self, Action, Caller, Judged, Order};
 use crate::openai::ApiError;
+use crate::server::{Orders, Shared};
 use crate::snapshot::Snapshot;
 
 use super::admit::presented_key;
@@ -20,9 +22,12 @@ use super::respond::Local;
 
 /// Near names in an answer about an endpoint that does not exist.
 const SUGGESTIONS: usize = 3;
+/// A new process serves, or has failed to, within a few seconds mostly.
+const RETRY_AFTER: Duration = Duration::from_secs(2);
 
 /// Does what was ordered, and answers with the endpoints that it was about.
 pub fn obey(
+    shared: &Shared,
     snapshot: &Snapshot,
     ctx: &mut RequestCtx,
     request: &RequestHeader,
@@ -38,6 +43,13 @@ pub fn obey(
         .collect();
     if meant.is_empty() {
         return Err(not_found(snapshot, &order.node));
+    }
+    // Until it is done no process takes over.
+    let orders = shared.orders.lock();
+    if *orders == Orders::HandedOver {
+        return Err(ApiError::UpgradeUnderWay {
+            retry_after: RETRY_AFTER,
+        });
     }
     let now = Instant::now();
     let who = ctx
@@ -59,6 +71,7 @@ pub fn obey(
             endpoint.name
         );
     }
+    drop(orders);
     if let Some(endpoint) = still {
         return Err(ApiError::StillDrained {
             endpoint: endpoint.name.to_string(),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::config::Limits;
 use crate::openai::sse::{ErrorEvent, gave_up};
@@ -15,6 +15,7 @@ use crate::upstream::{ConnectError, Connection, HeadLimits, ReadError, RequestKi
 
 use super::events::{Events, Failed, Passed, UsageAsked};
 use super::memory::{BodyMemory, Charge, Holder};
+use super::suspect::DYING;
 
 /// Most fields of an engine's head; hyper and nginx allow about as many.
 const HEAD_FIELDS: usize = 256;
@@ -120,6 +121,11 @@ async fn recalled(lease: &Lease, exchange: &Exchange<'_>) -> Fault {
     loop {
         match lease.recalled().await {
             Fault::Drained if exchange.only.is_some() => {}
+            Fault::ConnectRefused if lease.state.waits_for_one() => {
+                // The engine may be dying of the request, whose connection is the next to go then: that is the reason.
+                Box::pin(sleep(DYING)).await;
+                return Fault::ConnectRefused;
+            }
             why => return why,
         }
     }

@@ -22,7 +22,7 @@ use super::events::{Continuable, UsageAsked};
 use super::memory::{Charge, Holder};
 use super::payload::{Bodies, Names, Sent};
 use super::request::{self, Credentials, Target};
-use super::retry::{self, Chosen, Way};
+use super::retry::{self, Chosen, Wait, Way};
 use super::{intake, stream};
 
 /// Where token ids are taken as a prompt.
@@ -168,7 +168,13 @@ impl Onward<'_> {
     }
 
     /// Asks endpoints, one after the other, to go on with what `kept` has; not the one where it was cut.
-    pub async fn go_on(&self, session: &mut Session, ctx: &mut RequestCtx, kept: &Kept) -> Went {
+    pub async fn go_on(
+        &self,
+        session: &mut Session,
+        ctx: &mut RequestCtx,
+        kept: &Kept,
+        wait: Wait,
+    ) -> Went {
         let pool = self.pool_now();
         if ctx.retries >= pool.retries {
             return Went::Failed;
@@ -219,7 +225,7 @@ impl Onward<'_> {
             only: None,
         };
         let mut rng = super::thread_rng();
-        let way = Way::Onward(tried);
+        let way = Way::Onward(tried, wait);
         let downstream = session.as_downstream_mut();
         let chosen = tokio::select! {
             biased;
@@ -266,9 +272,15 @@ impl<'a> ContinuedBody<'a> {
 }
 
 impl Bodies for ContinuedBody<'_> {
+    /// A reload may have brought others while a place was waited for.
+    fn is_for(&self, pool: &Pool, endpoint: &Endpoint) -> bool {
+        self.onward.can(pool, self.kept, endpoint)
+    }
+
     fn for_endpoint(&self, endpoint: &Endpoint) -> Sent<'_> {
         let Self { onward, kept } = self;
         if kept.is_by_ids() {
+            // Known of every endpoint that this is for.
             let room = onward.room(kept, endpoint).unwrap_or(1);
             let body = onward.plan.by_ids(kept, onward.model(endpoint), room);
             return Sent {

@@ -12,6 +12,7 @@ use crate::admission::{Limited, Permit, Tenant};
 use crate::listener::{Connection, one_client};
 use crate::openai::{Call, Usage};
 use crate::pool::Pool;
+use crate::pool::suspects::Strike;
 use crate::snapshot::{ModelScope, Snapshot};
 use crate::telemetry::connections::RequestGuard;
 use crate::telemetry::metrics::Intervals;
@@ -85,6 +86,8 @@ pub struct RequestCtx {
     pub bytes_out: u64,
     /// The endpoint that a stream was cut at last, by its [`id`](crate::pool::EndpointState::id).
     pub cut_at: Option<u64>,
+    /// The last engine that died of the stream.
+    pub strike: Option<Strike>,
     /// A stream was cut for good; the `result` of `sluicegate_continuations_total`.
     pub cut: Option<&'static str>,
     // heartbeat
@@ -137,6 +140,7 @@ impl RequestCtx {
             tokens: Tokens::default(),
             bytes_out: 0,
             cut_at: None,
+            strike: None,
             cut: None,
             has_head: false,
             failed_as: None,

@@ -32,7 +32,7 @@ pub fn answer(
     on_admin: bool,
 ) -> Result<Option<Local>, ApiError> {
     if on_admin && let Some(order) = admin::order(path) {
-        return super::admin::obey(snapshot, ctx, request, &order).map(Some);
+        return super::admin::obey(shared, snapshot, ctx, request, &order).map(Some);
     }
     let method = request.method.as_str();
     let local = match route(path, method, on_admin) {

@@ -20,6 +20,11 @@ pub trait Bodies: Sync {
     /// The body for this endpoint.
     fn for_endpoint(&self, endpoint: &Endpoint) -> Sent<'_>;
 
+    /// Whether there is one for this endpoint.
+    fn is_for(&self, _pool: &Pool, _endpoint: &Endpoint) -> bool {
+        true
+    }
+
     /// The client's own body, of a request that nothing has been shown of yet; else nothing.
     fn original(&self) -> &[Bytes] {
         &[]

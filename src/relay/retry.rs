@@ -12,7 +12,9 @@ use crate::engine;
 use crate::openai::ApiError;
 use crate::openai::sse::ErrorEvent;
 use crate::pool::suspects::REFUSED_FOR;
-use crate::pool::{EndpointState, Fault, Lease, NoPlace, Outcome, Pool, Tried, lease_or_wait};
+use crate::pool::{
+    EndpointState, Fault, Lease, NoPlace, Outcome, Pool, Tried, lease_at_once, lease_or_wait,
+};
 use crate::server::Shared;
 use crate::telemetry::metrics::PoolMetrics;
 use crate::upstream::ResponseHead;
@@ -21,7 +23,7 @@ use super::attempt::{Answer, Exchange, Failure, attempt, is_engine_failure, join
 use super::ctx::RequestCtx;
 use super::payload::Bodies;
 use super::request::Prepared;
-use super::suspect::has_killed;
+use super::suspect::{has_killed, rest_has_killed, tell_of_stream};
 use super::tracing;
 
 /// What a client is told to wait when no endpoint is there to take its request.
@@ -64,6 +66,7 @@ struct Journey<'a> {
     metrics: &'a PoolMetrics,
     ctx: &'a mut RequestCtx,
     tried: Tried,
+    wait: Wait,
     /// The last failure an engine answered with.
     last: Option<Held>,
     /// Failures that count only if another endpoint then does better.
@@ -77,7 +80,14 @@ pub enum Way {
     /// A request has come.
     New,
     /// The rest of a stream is wanted, but not from these.
-    Onward(Tried),
+    Onward(Tried, Wait),
+}
+
+/// Whether a place is waited for where all are taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wait {
+    InLine,
+    Never,
 }
 
 #[expect(
@@ -95,13 +105,12 @@ pub async fn choose(
     rng: &mut fastrand::Rng,
     way: Way,
 ) -> Chosen {
-    let tried = match (way, exchange.only) {
-        (Way::Onward(tried), _) => tried,
+    let (tried, wait) = match (way, exchange.only) {
+        (Way::Onward(tried, wait), _) => (tried, wait),
         (Way::New, only) => {
             pool.retry_budget.deposit(Instant::now());
-            only.map_or_else(Tried::new, |only| {
-                Tried::all_but(only, pool.endpoints.len())
-            })
+            let all_but = |only| Tried::all_but(only, pool.endpoints.len());
+            (only.map_or_else(Tried::new, all_but), Wait::InLine)
         }
     };
     let facts = RequestFacts::default();
@@ -111,6 +120,7 @@ pub async fn choose(
         metrics: shared.pool_metrics(pool),
         ctx,
         tried,
+        wait,
         last: None,
         doubted: Vec::new(),
         last_fault: None,
@@ -121,6 +131,10 @@ pub async fn choose(
             Ok(lease) => lease,
             Err(none) => return journey.give_up(none),
         };
+        if !bodies.is_for(lease.pool(), lease.endpoint()) {
+            journey.tried.insert(lease.index());
+            continue;
+        }
         let original = bodies.original();
         if original.is_empty() {
             // It has had its first event elsewhere: another that waits for its own is alone all the same.
@@ -150,13 +164,17 @@ pub async fn choose(
         )
         .await
         .map(Box::new);
-        if exchange.call.repeatable
-            && !original.is_empty()
-            && has_killed(&lease, &result).await
-            && shared.suspects.strike(original, &lease, Instant::now())
-        {
+        let is_suspect = if !exchange.call.repeatable {
+            false
+        } else if original.is_empty() {
+            rest_has_killed(journey.ctx, &lease, &result).await
+        } else {
+            has_killed(&lease, &result).await
+                && shared.suspects.strike(original, &lease, Instant::now())
+        };
+        if is_suspect {
             tracing::attempted(journey.ctx, &result, Instant::now());
-            return journey.condemn(lease);
+            return journey.condemn(lease, original.is_empty());
         }
         match journey.judge(result, lease, &exchange) {
             Step::Show(chosen) => return chosen,
@@ -178,6 +196,9 @@ impl Journey<'_> {
         rng: &mut fastrand::Rng,
     ) -> Result<Lease, NoPlace> {
         let (pool, tried) = (&mut self.pool, &mut self.tried);
+        if self.wait == Wait::Never {
+            return lease_at_once(pool, tried, facts, rng);
+        }
         lease_or_wait(pool, tried, only, facts, &mut self.ctx.queue, rng).await
     }
 
@@ -291,16 +312,20 @@ impl Journey<'_> {
     }
 
     /// Ends the journey of a request of which two engines have died.
-    fn condemn(&mut self, lease: Lease) -> Chosen {
+    fn condemn(&mut self, lease: Lease, is_onward: bool) -> Chosen {
         let fault = Fault::ConnectRefused;
         self.note(&lease, fault, "it died of this request");
-        warn!(
-            "pool {}: two engines died while request {} was the only one that they had not answered: it is \
-             refused for {} minutes",
-            self.pool.name,
-            String::from_utf8_lossy(self.ctx.request_id.as_bytes()),
-            REFUSED_FOR.as_secs() / 60,
-        );
+        if is_onward {
+            tell_of_stream(&lease, self.ctx);
+        } else {
+            warn!(
+                "pool {}: two engines died while request {} was the only one that they had not answered: it is \
+                 refused for {} minutes",
+                self.pool.name,
+                String::from_utf8_lossy(self.ctx.request_id.as_bytes()),
+                REFUSED_FOR.as_secs() / 60,
+            );
+        }
         self.metrics.suspects.inc();
         lease.settle(Outcome::Failed(fault), Instant::now());
         Chosen::Refused(ApiError::SuspectRequest)

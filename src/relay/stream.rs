@@ -176,6 +176,10 @@ pub async fn pass(
         let next = turn::turn(session, ctx, onward, so_far, place, result);
         match Box::pin(next).await {
             Turn::Over(result, place) => break (result, place),
+            Turn::Stay(there) => {
+                place = there;
+                (is_whole, failed, shown) = (false, None, Ok(()));
+            }
             Turn::On(stretch) => {
                 let piece;
                 (place, piece) = (stretch.place, stretch.piece);
@@ -273,6 +277,8 @@ async fn conclude(
         Err(Broken::Upstream { fault, detail }) => {
             let mut error = ApiError::UpstreamFailed;
             if let Some(Place { lease, .. }) = &place {
+                // No stream beside it is to be blamed alone.
+                lease.state.cut_alone(Instant::now());
                 warn!(
                     "endpoint {}: {} in the middle of an answer: {detail}",
                     lease.endpoint().name,

@@ -5,17 +5,19 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use log::warn;
 use parking_lot::Mutex;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::pool::suspects::{self, Strike};
 use crate::pool::{Fault, Lease};
-use crate::upstream::{ConnectError, Connection};
+use crate::upstream::{ConnectError, Connection, Target};
 
 use super::attempt::{Answer, Failure};
+use super::ctx::RequestCtx;
 
 /// A process that dies closes its sockets one by one.
-const DYING: Duration = Duration::from_millis(50);
+pub const DYING: Duration = Duration::from_millis(50);
 /// Longest that a connect may take that is to be refused.
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -62,32 +64,138 @@ impl Suspects {
 /// Whether the endpoint died of the request: it was up and had no other without an answer, the connection
 /// was lost before an answer began, and now it refuses connections.
 pub async fn has_killed(lease: &Lease, result: &Result<Box<Answer>, Failure>) -> bool {
-    let is_refused = match result {
+    let Some(is_refused) = lost_by(lease, result) else {
+        return false;
+    };
+    let is_alone = lease.state.lost_alone(Instant::now());
+    match is_refused {
+        Refusal::OfOthers => false,
+        Refusal::Seen => is_alone,
+        Refusal::Unknown => {
+            is_alone && Box::pin(refuses_connects(&lease.state.target, patience(lease))).await
+        }
+    }
+}
+
+/// Whether a connect was refused when the connection was lost.
+enum Refusal {
+    Seen,
+    Unknown,
+    /// The request goes together with others.
+    OfOthers,
+}
+
+/// `None`: it was not lost.
+fn lost_by(lease: &Lease, result: &Result<Box<Answer>, Failure>) -> Option<Refusal> {
+    match result {
         Err(Failure::Sent {
             fault: Fault::ConnectionLost,
             ..
-        }) => false,
+        }) => Some(Refusal::Unknown),
         // The kept connection went, and there is none in its place.
         Err(Failure::NotSent {
             fault: Fault::ConnectRefused,
             ..
-        }) if lease.was_lost() => true,
-        Err(Failure::Recalled(_)) => {
-            // It goes together with others.
-            lease.state.lost_alone(Instant::now());
-            return false;
-        }
-        _ => return false,
-    };
-    lease.state.lost_alone(Instant::now())
-        && (is_refused || Box::pin(refuses_connects(lease)).await)
+        }) if lease.was_lost() => Some(Refusal::Seen),
+        Err(Failure::Recalled(_)) => Some(Refusal::OfOthers),
+        _ => None,
+    }
 }
 
-async fn refuses_connects(lease: &Lease) -> bool {
-    let patience = lease.pool().timeouts.connect.min(PATIENCE);
+/// The same of the rest of a stream, see [`cut`].
+pub async fn rest_has_killed(
+    ctx: &mut RequestCtx,
+    lease: &Lease,
+    result: &Result<Box<Answer>, Failure>,
+) -> bool {
+    let Some(refusal) = lost_by(lease, result) else {
+        return false;
+    };
+    let is_alone = lease.state.cut_alone(Instant::now());
+    match refusal {
+        Refusal::OfOthers => false,
+        Refusal::Seen => is_alone && Box::pin(is_second(ctx, lease)).await,
+        Refusal::Unknown => {
+            is_alone
+                && Box::pin(is_second(ctx, lease)).await
+                && Box::pin(refuses_connects(&lease.state.target, patience(lease))).await
+        }
+    }
+}
+
+/// Whether the endpoint of a stream that was cut by `fault` is the second to die of it: no third is to have the stream
+/// then. Each was up and held no other request at all, the connection was lost, it refuses connections since, and engines
+/// are not being restarted. Another request of the same body is not refused for it.
+pub async fn cut(
+    ctx: &mut RequestCtx,
+    lease: &Lease,
+    connection: &mut Connection,
+    fault: Fault,
+) -> bool {
+    let is_refused = match fault {
+        Fault::ConnectionLost => false,
+        Fault::ConnectRefused => true,
+        _ => return false,
+    };
+    if !lease.state.cut_alone(Instant::now()) {
+        return false;
+    }
+    // One that its connections outlive was told to end.
+    if is_refused && timeout(DYING, is_lost(connection)).await != Ok(true) {
+        return false;
+    }
+    is_second(ctx, lease).await
+        && (is_refused || refuses_connects(&lease.state.target, patience(lease)).await)
+}
+
+/// Whether it ends in the middle of the answer, whose rest nobody needs.
+async fn is_lost(connection: &mut Connection) -> bool {
+    loop {
+        match connection.read_body().await {
+            Ok(Some(_)) => {}
+            Ok(None) => return false,
+            Err(_) => return true,
+        }
+    }
+}
+
+/// Notes that the stream was alone where it was cut. Whether it was so before, at an endpoint that has died since.
+async fn is_second(ctx: &mut RequestCtx, lease: &Lease) -> bool {
+    let strike = Strike {
+        endpoint: lease.state.id,
+        at: Instant::now(),
+    };
+    let Some(first) = ctx.strike.replace(strike) else {
+        return false;
+    };
+    let mut endpoints = lease.pool().endpoints.iter();
+    let Some(before) = endpoints.find(|endpoint| endpoint.state.id == first.endpoint) else {
+        return false;
+    };
+    let has_fallen = before.state.fate().has_fallen_of(first)
+        || refuses_connects(&before.state.target, patience(lease)).await;
+    let endpoints = lease.pool().endpoints.iter();
+    let fates = endpoints.map(|endpoint| endpoint.state.fate());
+    has_fallen && !suspects::is_restart(first, strike, fates)
+}
+
+pub fn tell_of_stream(lease: &Lease, ctx: &RequestCtx) {
+    warn!(
+        "endpoint {}: the second engine that died while the stream of request {} was all it had: no third is to \
+         have it",
+        lease.endpoint().name,
+        String::from_utf8_lossy(ctx.request_id.as_bytes()),
+    );
+}
+
+fn patience(lease: &Lease) -> Duration {
+    lease.pool().timeouts.connect.min(PATIENCE)
+}
+
+async fn refuses_connects(target: &Target, patience: Duration) -> bool {
     for pause in [Duration::ZERO, DYING] {
         sleep(pause).await;
-        match Connection::connect(&lease.state.target, patience).await {
+        match Connection::connect(target, patience).await {
             Err(ConnectError::Refused) => return true,
             Ok(_) => {}
             Err(_) => return false,

@@ -16,7 +16,7 @@ use pingora::http::ResponseHeader;
 use pingora::protocols::Stream;
 use pingora::protocols::http::ServerSession;
 use pingora_proxy::Session;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, timeout};
 
 use crate::listener::{self, Writes};
@@ -133,8 +133,8 @@ async fn relay(
 
 /// Ends both sides, each as cleanly as the other one ended.
 async fn conclude(
-    mut client: Stream,
-    mut engine: Tunnel,
+    client: Stream,
+    engine: Tunnel,
     over: std::result::Result<Over, Fault>,
     ctx: &mut RequestCtx,
     lease: Lease,
@@ -173,19 +173,20 @@ async fn conclude(
         return Err(respond::unclean());
     }
     // Both have all that was sent. If one is gone already, there is nobody to tell.
-    let _ = timeout(DRAIN_TIME, engine.shutdown()).await;
-    drop(engine);
-    let _ = timeout(DRAIN_TIME, part(&mut client)).await;
+    let _ = tokio::join!(
+        timeout(DRAIN_TIME, part(engine)),
+        timeout(DRAIN_TIME, part(client)),
+    );
     Ok(())
 }
 
-/// Says to the client that it was all, and reads on for a moment: closing a socket with unread bytes sends
+/// Says to a peer that it was all, and reads on for a moment: closing a socket with unread bytes sends
 /// RST, which can take what was sent last with it.
-async fn part(client: &mut Stream) -> std::io::Result<()> {
-    AsyncWriteExt::shutdown(client).await?;
+async fn part(mut peer: impl AsyncRead + AsyncWrite + Unpin) -> std::io::Result<()> {
+    AsyncWriteExt::shutdown(&mut peer).await?;
     let (mut drained, mut scratch) = (0, [0; 1024]);
     while drained < DRAIN_BYTES {
-        match client.read(&mut scratch).await? {
+        match peer.read(&mut scratch).await? {
             0 => break,
             read => drained += read,
         }

@@ -15,7 +15,9 @@ use super::attempt::{Answer, joined};
 use super::continuing::{Onward, Went};
 use super::ctx::RequestCtx;
 use super::events::{Events, Failed};
+use super::retry::Wait;
 use super::stream::{self, Broken, Place, Shown};
+use super::suspect;
 use super::tokenize::tokenize;
 
 /// A stream begins that may have to go on elsewhere: what is shown is kept from its first event on. Gives what is
@@ -37,7 +39,7 @@ pub fn begin(
     events.keep(kept);
     let shown = events.dress(joined(&held));
     if let (Some(kept), Some(onward)) = (events.continuable(), onward)
-        && (kept.kept.is_by_ids() || !kept.kept.can_go_on())
+        && !kept.kept.may_need_body()
     {
         // Not needed for anything more.
         onward.body.release();
@@ -53,6 +55,8 @@ pub enum Turn {
     /// Nothing. The place is gone where it was given up in search of another.
     Over(Shown, Option<Place>),
     On(Stretch),
+    /// It goes on where it was.
+    Stay(Place),
 }
 
 /// What another engine gives of the answer.
@@ -71,7 +75,7 @@ pub async fn turn(
     ctx: &mut RequestCtx,
     onward: &Onward<'_>,
     events: &mut Events,
-    place: Place,
+    mut place: Place,
     result: Shown,
 ) -> Turn {
     let can_go_on = events.can_go_on();
@@ -100,8 +104,24 @@ pub async fn turn(
         place.lease.settle(outcome_of(fault), Instant::now());
         return Turn::Over(result, None);
     }
+    if fault == Some(Fault::Drained) && can_go_on {
+        return Box::pin(move_on(session, ctx, onward, events, place)).await;
+    }
     let asked_for_ids = match (fault, can_go_on) {
         (Some(fault), true) => {
+            if Box::pin(suspect::cut(
+                ctx,
+                &place.lease,
+                &mut place.connection,
+                fault,
+            ))
+            .await
+            {
+                metrics.suspects.inc();
+                suspect::tell_of_stream(&place.lease, ctx);
+                ctx.cut = Some("failed");
+                return over(session, ctx, events, result, Some(place)).await;
+            }
             tell(&place.lease, ctx, fault, kept);
             ctx.cut_at = Some(place.lease.state.id);
             place.lease.settle(outcome_of(fault), Instant::now());
@@ -124,23 +144,81 @@ pub async fn turn(
         return over(session, ctx, events, result, None).await;
     }
     let way = way_of(kept);
-    match Box::pin(onward.go_on(session, ctx, kept)).await {
+    match Box::pin(onward.go_on(session, ctx, kept, Wait::InLine)).await {
         Went::On(answer, lease) => {
             metrics.continued(way);
             Turn::On(stretch(events, *answer, lease))
         }
         Went::Left(e) => Turn::Over(Err(Broken::Client(e)), None),
-        Went::Ended => {
-            metrics.continued("end");
-            let end = kept.end_at_length();
-            let end = events.renamed(end);
-            Turn::Over(stream::write(session, ctx, end).await, None)
-        }
+        Went::Ended => end_at_length(session, ctx, onward, events).await,
         Went::Failed => {
             ctx.cut = Some("failed");
             over(session, ctx, events, result, None).await
         }
     }
+}
+
+/// The endpoint drains, and its time is over: the stream is left to another that takes it at once. Until one does, and
+/// where none does, it keeps its place.
+async fn move_on(
+    session: &mut Session,
+    ctx: &mut RequestCtx,
+    onward: &Onward<'_>,
+    events: &mut Events,
+    place: Place,
+) -> Turn {
+    let Some(continuable) = events.continuable() else {
+        return Turn::Stay(place);
+    };
+    let kept = &mut continuable.kept;
+    let before = (ctx.endpoint.clone(), ctx.retries, ctx.cut_at);
+    ctx.cut_at = Some(place.lease.state.id);
+    let pool = onward.pool_now();
+    let other = onward.other(&pool, kept, ctx.cut_at);
+    let gets_other_ids = kept.text_to_tokenize().is_some();
+    let mut went = Went::Failed;
+    if inform(onward, kept, other.map(|other| (pool, other)), false).await {
+        went = onward.go_on(session, ctx, kept, Wait::Never).await;
+    }
+    match went {
+        Went::On(answer, lease) => {
+            tell(&place.lease, ctx, Fault::Drained, kept);
+            onward
+                .shared
+                .pool_metrics(onward.pool)
+                .continued(way_of(kept));
+            place.lease.settle(Outcome::Neutral, Instant::now());
+            Turn::On(stretch(events, *answer, lease))
+        }
+        Went::Left(e) => Turn::Over(Err(Broken::Client(e)), Some(place)),
+        Went::Ended => {
+            place.lease.settle(Outcome::Neutral, Instant::now());
+            end_at_length(session, ctx, onward, events).await
+        }
+        Went::Failed => {
+            (ctx.endpoint, ctx.retries, ctx.cut_at) = before;
+            if gets_other_ids {
+                // What this engine still says does not follow from them.
+                kept.give_up();
+            }
+            Turn::Stay(place)
+        }
+    }
+}
+
+/// The answer has as many tokens as it may have, and lacks its end.
+async fn end_at_length(
+    session: &mut Session,
+    ctx: &mut RequestCtx,
+    onward: &Onward<'_>,
+    events: &mut Events,
+) -> Turn {
+    onward.shared.pool_metrics(onward.pool).continued("end");
+    let end = events
+        .continuable()
+        .map(|continuable| continuable.kept.end_at_length());
+    let end = events.renamed(end.unwrap_or_default());
+    Turn::Over(stream::write(session, ctx, end).await, None)
 }
 
 /// Asks for the ids that have to be known before an engine goes on; false where it cannot without them. `must`: it

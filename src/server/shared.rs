@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
+use parking_lot::Mutex;
 
 use crate::admission::Tenant;
 use crate::pool::{Endpoint, Pool};
@@ -26,6 +27,18 @@ pub struct Shared {
     access_log: ArcSwapOption<AccessLog>,
     tracer: ArcSwapOption<Tracer>,
     draining: AtomicBool,
+    /// Held while an order of an operator is followed.
+    pub orders: Mutex<Orders>,
+}
+
+/// Whose orders are followed.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub enum Orders {
+    /// This process's.
+    #[default]
+    Taken,
+    /// Another has been told of all that there were, and may take over at any moment.
+    HandedOver,
 }
 
 impl Shared {
@@ -49,6 +62,7 @@ impl Shared {
             access_log: ArcSwapOption::from_pointee(access_log),
             tracer: ArcSwapOption::empty(),
             draining: AtomicBool::new(false),
+            orders: Mutex::default(),
         }
     }
 

@@ -27,6 +27,12 @@ pub(super) struct Identity {
     tls: Option<TlsKey>,
 }
 
+impl Identity {
+    pub(super) fn url(&self) -> &Url {
+        &self.url
+    }
+}
+
 /// What a TLS client is made of, the CA file by its content: a reload takes a file that changed.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct TlsKey {

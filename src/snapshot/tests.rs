@@ -289,6 +289,28 @@ fn other_addresses_keep_the_epoch() {
 }
 
 #[test]
+fn a_drain_of_a_name_holds_for_its_next_address() {
+    let cell = cell(config(&["node0:8000", "lost:8000"]), &Resolved::default());
+    let readdress = |addresses: &[[u8; 4]]| {
+        cell.readdress(&resolved(&[("node0", addresses)])).unwrap();
+    };
+    readdress(&[A]);
+    state(&cell, 0).drain(Instant::now());
+    readdress(&[B]);
+    assert!(state(&cell, 0).is_draining());
+    readdress(&[B, C]);
+    assert!(state(&cell, 0).is_draining() && state(&cell, 1).is_draining());
+    // By itself one of several says nothing of the name.
+    state(&cell, 1).undrain(Instant::now());
+    readdress(&[A]);
+    assert!(!state(&cell, 0).is_draining());
+    // Nor does another name.
+    state(&cell, 1).drain(Instant::now());
+    readdress(&[B]);
+    assert!(!state(&cell, 0).is_draining());
+}
+
+#[test]
 fn a_name_that_never_resolved_is_one_endpoint_that_is_down() {
     let (snapshot, diff) = Snapshot::build(
         Arc::new(config(&["node0:8000", "lost:8000"])),

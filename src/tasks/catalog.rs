@@ -17,7 +17,7 @@ use crate::openai::models::Catalog;
 use crate::pool::EndpointState;
 use crate::snapshot::SnapshotCell;
 
-use super::per_endpoint::{self, jittered};
+use super::per_endpoint::{self, Whom, jittered};
 use super::request::{self, Failure, Question};
 
 const PATH: &str = "/v1/models";
@@ -93,7 +93,14 @@ pub async fn run(cell: Arc<SnapshotCell>, ask: Arc<dyn Ask>, shutdown: impl Futu
         let (ask, places) = (Arc::clone(&ask), Arc::clone(&places));
         follow(endpoint, ask, places, cell.changes())
     };
-    per_endpoint::keep(&cell, "a look at an engine's models", follow, shutdown).await;
+    per_endpoint::keep(
+        &cell,
+        Whom::Listed,
+        "a look at an engine's models",
+        follow,
+        shutdown,
+    )
+    .await;
 }
 
 async fn follow(

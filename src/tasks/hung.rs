@@ -14,7 +14,7 @@ use crate::pool::{EndpointState, Fault, Look, Silence};
 use crate::snapshot::{Snapshot, SnapshotCell};
 
 use super::canary::{self, Canary, Sign};
-use super::per_endpoint;
+use super::per_endpoint::{self, Whom};
 
 /// Watches every endpoint, as snapshots come and go, until `shutdown`.
 pub async fn run(
@@ -33,7 +33,14 @@ pub async fn run(
         };
         watcher.watch(cell.changes())
     };
-    per_endpoint::keep(&cell, "a look for a hung engine", watch, shutdown).await;
+    per_endpoint::keep(
+        &cell,
+        Whom::HoldingToo,
+        "a look for a hung engine",
+        watch,
+        shutdown,
+    )
+    .await;
 }
 
 struct Watcher {

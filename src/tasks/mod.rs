@@ -6,6 +6,7 @@ pub mod drainer;
 pub mod hung;
 pub mod per_endpoint;
 pub mod pid_file;
+pub mod presence;
 pub mod prober;
 pub mod request;
 pub mod resolver;

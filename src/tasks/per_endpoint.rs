@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::sleep;
 
 use crate::pool::EndpointState;
 use crate::snapshot::SnapshotCell;
@@ -23,10 +24,23 @@ where
     while running.join_next().await.is_some() {}
 }
 
+/// Which endpoints something is done for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whom {
+    /// Those of the configuration.
+    Listed,
+    /// Also those that it has no more, for as long as they hold requests.
+    HoldingToo,
+}
+
+/// How often is looked whether those that have left the configuration still hold requests.
+const LEAVING: Duration = Duration::from_secs(1);
+
 /// Keeps one `work` going for every endpoint that has an address, as snapshots come and go, until
 /// `shutdown`. One that panics is begun again; `what` it is the log says.
 pub async fn keep<F>(
     cell: &SnapshotCell,
+    whom: Whom,
     what: &str,
     work: impl Fn(Arc<EndpointState>) -> F,
     shutdown: impl Future<Output = ()>,
@@ -38,7 +52,7 @@ pub async fn keep<F>(
     let mut tasks = Tasks::default();
     loop {
         changes.mark_unchanged();
-        tasks.follow(cell, &work);
+        let leaving = tasks.follow(cell, whom, &work);
         tokio::select! {
             () = &mut shutdown => return,
             changed = changes.changed() => {
@@ -46,6 +60,7 @@ pub async fn keep<F>(
                     return;
                 }
             }
+            () = sleep(LEAVING), if leaving => {}
             Some(ended) = tasks.all.join_next() => {
                 if let Err(error) = ended && error.is_panic() {
                     log::error!("{what} panicked and is begun again: {error}");
@@ -68,23 +83,35 @@ struct Tasks {
 }
 
 impl Tasks {
-    fn follow<F>(&mut self, cell: &SnapshotCell, work: &impl Fn(Arc<EndpointState>) -> F)
+    /// Whether any of them is for an endpoint that has left the configuration.
+    fn follow<F>(
+        &mut self,
+        cell: &SnapshotCell,
+        whom: Whom,
+        work: &impl Fn(Arc<EndpointState>) -> F,
+    ) -> bool
     where
         F: Future<Output = ()> + Send + 'static,
     {
         let snapshot = cell.load();
+        let leaving: Vec<_> = match whom {
+            Whom::Listed => Vec::new(),
+            Whom::HoldingToo => snapshot.leaving().collect(),
+        };
+        let wanted = || snapshot.endpoints().chain(&leaving);
         self.running.retain(|id, task| {
-            let wanted = snapshot.endpoints().any(|endpoint| endpoint.id == *id);
+            let wanted = wanted().any(|endpoint| endpoint.id == *id);
             if !wanted {
                 task.abort();
             }
             wanted && !task.is_finished()
         });
-        for endpoint in snapshot.endpoints() {
+        for endpoint in wanted() {
             if endpoint.is_resolved() && !self.running.contains_key(&endpoint.id) {
                 let task = self.all.spawn(work(Arc::clone(endpoint)));
                 self.running.insert(endpoint.id, task);
             }
         }
+        !leaving.is_empty()
     }
 }

@@ -24,7 +24,7 @@ use crate::upstream::ConnectError;
 
 use super::canary::{self, Canary, HttpCanary, Sign};
 use super::catalog::{Ask, HttpAsk};
-use super::per_endpoint;
+use super::per_endpoint::{self, Whom};
 use super::request::{self, Failure, Question};
 use super::scraper::{HttpScrape, Page, Scrape};
 
@@ -132,7 +132,7 @@ pub async fn run(
     shutdown: impl Future<Output = ()>,
 ) {
     let watch = |endpoint| watch(endpoint, Arc::clone(&probe));
-    per_endpoint::keep(&cell, "a health check", watch, shutdown).await;
+    per_endpoint::keep(&cell, Whom::Listed, "a health check", watch, shutdown).await;
 }
 
 async fn watch(endpoint: Arc<EndpointState>, probe: Arc<dyn Probe>) {

@@ -13,10 +13,10 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::config::Engine;
 use crate::engine::{Exposition, Load};
-use crate::pool::EndpointState;
+use crate::pool::{EndpointState, Settings};
 use crate::snapshot::SnapshotCell;
 
-use super::per_endpoint::{self, jittered};
+use super::per_endpoint::{self, Whom, jittered};
 use super::request::{self, Failure, Question};
 
 /// Between two reports, give or take a tenth. Sooner where `health.stall` is short: what stands still for that long
@@ -118,7 +118,14 @@ pub async fn run(
 ) {
     let places = Arc::new(Semaphore::new(AT_ONCE));
     let follow = |endpoint| follow(endpoint, Arc::clone(&scrape), Arc::clone(&places));
-    per_endpoint::keep(&cell, "a look at an engine's load", follow, shutdown).await;
+    per_endpoint::keep(
+        &cell,
+        Whom::HoldingToo,
+        "a look at an engine's load",
+        follow,
+        shutdown,
+    )
+    .await;
 }
 
 async fn follow(endpoint: Arc<EndpointState>, scrape: Arc<dyn Scrape>, places: Arc<Semaphore>) {
@@ -146,7 +153,7 @@ async fn follow(endpoint: Arc<EndpointState>, scrape: Arc<dyn Scrape>, places: A
                     source.after_failure = AFTER_FAILURE;
                     said = Some(said.map_or(load, |before| load.or(before)));
                 }
-                Err(failure) => source.failed(&failure, &settings.name),
+                Err(failure) => source.failed(&failure, &settings),
             }
         }
         if let Some(load) = said {
@@ -175,13 +182,14 @@ impl Source {
         }
     }
 
-    fn failed(&mut self, failure: &Failure, name: &str) {
-        let path = self.page.path();
+    fn failed(&mut self, failure: &Failure, settings: &Settings) {
+        let (name, path) = (&settings.name, self.page.path());
         log::debug!("endpoint {name} does not say how loaded it is: GET {path}: {failure}");
         let wait = match failure {
             // It does not have the page, or does not show it to us.
             Failure::Status(400..=499) => SELDOM,
-            _ => self.after_failure,
+            // Whether it hangs is judged by what it counted within `stall`.
+            _ => self.after_failure.min(settings.health.stall),
         };
         self.after_failure = (self.after_failure * 2).min(SELDOM);
         self.next = Instant::now() + jittered(wait);

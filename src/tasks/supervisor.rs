@@ -181,6 +181,7 @@ async fn upgrade(
     match start_successor(server, signals, program).await {
         Ok(successor) => Some(successor),
         Err(failure) => {
+            server.take_orders();
             if let Some(pid_file) = &process.pid_file {
                 pid_file.write_again();
             }
@@ -198,7 +199,7 @@ async fn start_successor(
     program: &Program,
 ) -> Result<Successor, Failure> {
     let sockets = server.sockets().map_err(Failure::NotStarted)?;
-    let drained = server.drained();
+    let drained = server.hand_over_orders();
     let mut successor = Successor::start(program)?;
     let pid = successor.pid();
     let served = {

@@ -40,12 +40,27 @@ pub(super) async fn connect(target: &Target, timeout: Duration) -> Result<Transp
     }
 }
 
-async fn open(target: &Target) -> Result<Transport, ConnectError> {
-    let socket = match &target.address {
+/// Connects and closes again, without TLS and without a byte: whether anything listens there.
+///
+/// # Errors
+/// As a connect for a request would fail.
+pub async fn reach(target: &Target, timeout: Duration) -> Result<(), ConnectError> {
+    match tokio::time::timeout(timeout, open_socket(target)).await {
+        Ok(result) => result.map(drop),
+        Err(_) => Err(ConnectError::TimedOut),
+    }
+}
+
+async fn open_socket(target: &Target) -> Result<Socket, ConnectError> {
+    match &target.address {
         Address::Tcp(address) => open_tcp(*address).await.map(Socket::Tcp),
         Address::Unix(path) => UnixStream::connect(path).await.map(Socket::Unix),
     }
-    .map_err(ConnectError::from_io)?;
+    .map_err(ConnectError::from_io)
+}
+
+async fn open(target: &Target) -> Result<Transport, ConnectError> {
+    let socket = open_socket(target).await?;
     match &target.tls {
         None => Ok(Transport::Plain(socket)),
         Some(client) => {

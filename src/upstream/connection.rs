@@ -263,6 +263,11 @@ impl Connection {
         Tunnel::new(self.transport)
     }
 
+    /// Waits, between two exchanges, until the peer closes or speaks out of turn: there can be no further one then.
+    pub async fn ended(&mut self) {
+        poll_fn(|cx| self.transport.poll_read(cx, &mut [0]).map(|_| ())).await;
+    }
+
     /// Whether the peer has neither closed nor spoken out of turn.
     pub(super) fn is_silent(&mut self) -> bool {
         self.transport.is_silent()

@@ -27,6 +27,7 @@ pub mod target;
 pub mod tls;
 pub mod tunnel;
 
+pub use connect::reach;
 pub use connection::{Came, Connection};
 pub use decoder::{HeadLimits, RequestKind};
 pub use error::{ConnectError, HeadError, ReadError};

@@ -27,7 +27,7 @@ impl RequestHead {
         if method.is_empty() || !method.bytes().all(is_token) {
             return Err(HeadError::Method);
         }
-        if target.is_empty() || any(target, |byte| byte <= b' ' || byte == 0x7f) {
+        if target.is_empty() || holds(target, |byte| byte <= b' ' || byte == 0x7f) {
             return Err(HeadError::Target);
         }
         buf.clear();

@@ -10,20 +10,20 @@ use crate::support::{
 };
 
 /// Nothing is ejected, however often it is cut.
-const KEYS: &str = "engine: vllm, health: { eject_after: 1000, interval: 1h }, \
+pub const KEYS: &str = "engine: vllm, health: { eject_after: 1000, interval: 1h }, \
                     retry_budget: { ratio: 10, min_per_second: 1000 }";
 
 /// What a client makes of a stream.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
-struct Told {
-    text: String,
+pub struct Told {
+    pub text: String,
     reasoning: String,
     ids: Vec<String>,
     roles: usize,
     finish: Vec<String>,
     usage: Vec<(u64, u64, u64)>,
-    done: usize,
-    errors: usize,
+    pub done: usize,
+    pub errors: usize,
 }
 
 fn told(answer: &Answer) -> Told {
@@ -82,7 +82,7 @@ fn told(answer: &Answer) -> Told {
 }
 
 /// The same, without what two answers never have in common.
-fn content(answer: &Answer) -> Told {
+pub fn content(answer: &Answer) -> Told {
     let told = told(answer);
     assert_eq!(told.ids.len(), 1, "{}", answer.text());
     Told {
@@ -91,7 +91,7 @@ fn content(answer: &Answer) -> Told {
     }
 }
 
-async fn speaking(tokens: usize) -> Engine {
+pub async fn speaking(tokens: usize) -> Engine {
     engine_with(Script {
         tokens,
         ..Script::default()
@@ -106,7 +106,7 @@ fn cut_at(at: usize, path: &str, body: &Value) -> Request {
     post(path, body.to_string())
 }
 
-fn chat(members: &Value) -> Value {
+pub fn chat(members: &Value) -> Value {
     let mut body = json!({
         "model": "DeepSeek-R1", "messages": [{ "role": "user", "content": "Say something." }], "stream": true,
         "stream_options": { "include_usage": true }, "max_tokens": 100,
@@ -261,7 +261,7 @@ async fn failing(fault: Fault, keys: &str) -> (Engine, Engine, Gateway) {
     (first, second, gateway)
 }
 
-fn bounded() -> Request {
+pub fn bounded() -> Request {
     post("/v1/chat/completions", chat(&json!({})).to_string())
 }
 

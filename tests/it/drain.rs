@@ -383,3 +383,22 @@ async fn a_name_with_several_addresses_drains_whole_or_in_part() {
     assert_eq!(states().await, [false, false]);
     gateway.finish().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_order_that_a_process_to_come_would_not_know_of_is_refused() {
+    let node = engine().await;
+    let yaml = pool(&[format!("\"{}\"", node.authority())], QUICK);
+    let gateway = Gateway::start(&format!("{yaml}\n{KEYS}")).await;
+    let drain = order(&node.authority(), "drain");
+    assert!(gateway.server().hand_over_orders().is_empty());
+    let answer = ask(gateway.admin, &drain).await;
+    assert_eq!(refusal(&answer), (503, "upgrade_under_way".to_owned()));
+    assert!(answer.field("retry-after").is_some());
+    assert_eq!(gateway.state(0), "up");
+    // Nobody has taken over.
+    gateway.server().take_orders();
+    assert_eq!(ask(gateway.admin, &drain).await.status, 200);
+    assert_eq!(gateway.state(0), "draining");
+    assert_eq!(gateway.server().hand_over_orders().len(), 1);
+    gateway.finish().await;
+}

@@ -7,9 +7,10 @@ use crate::support::{
     until,
 };
 
-/// No probe and no question but the first, so that connections can be counted.
+/// No probe and no question but the first, and no connection that is kept to see whether it is there, so that
+/// connections can be counted.
 async fn counted(engine: &Engine, more: &str) -> Gateway {
-    let keys = "health: { interval: 1h }";
+    let keys = "engine: openai, health: { interval: 1h }";
     let pool = pool(&[format!("\"{}\"", engine.authority())], keys);
     Gateway::start(&format!("{pool}\n{more}")).await
 }

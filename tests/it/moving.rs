@@ -7,6 +7,9 @@ use crate::support::{
     chat, chat_body, engine, engine_with, get, in_turn, pool, post,
 };
 
+/// No connection is kept to see whether an endpoint is there.
+const ALONE: &str = "engine: openai";
+
 async fn assert_moved(fault: Fault, stream: bool, reason: &str) {
     let bad = engine_with(Script {
         fault: Some(fault.clone()),
@@ -89,7 +92,7 @@ moves! {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_connect_refused_moves_the_request_and_takes_the_endpoint_out() {
     let (bad, good) = (engine().await, engine().await);
-    let gateway = Gateway::start(&in_turn(&bad.authority(), &good.authority(), "")).await;
+    let gateway = Gateway::start(&in_turn(&bad.authority(), &good.authority(), ALONE)).await;
     bad.refuse().await;
     for _ in 0..3 {
         assert_eq!(gateway.ask(&chat(true)).await.status, 200);
@@ -109,7 +112,7 @@ async fn informational_answers_are_skipped() {
         ..Script::default()
     });
     let engine = informing.await;
-    let gateway = Gateway::start(&pool(&[format!("\"{}\"", engine.authority())], "")).await;
+    let gateway = Gateway::start(&pool(&[format!("\"{}\"", engine.authority())], ALONE)).await;
     for stream in WHOLE_OR_STREAM {
         assert_eq!(gateway.ask(&chat(stream)).await.status, 200);
     }
@@ -143,7 +146,7 @@ async fn bytes_after_an_answer_are_never_another_answer() {
             ..Script::default()
         })
         .await;
-        let gateway = Gateway::start(&pool(&[format!("\"{}\"", odd.authority())], "")).await;
+        let gateway = Gateway::start(&pool(&[format!("\"{}\"", odd.authority())], ALONE)).await;
         let mut client = Client::connect(gateway.address).await;
         for _ in 0..3 {
             // As long as was declared, as nginx does.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
+use sluicegate::pool::ProbeFailure;
 use tokio::task::JoinHandle;
 
 use crate::support::{
@@ -191,4 +192,155 @@ async fn start() -> Engine {
         ..Script::default()
     };
     engine_with(script).await
+}
+
+fn has_poison(engine: &Engine) -> bool {
+    let mut asked = engine.inferences().into_iter();
+    asked.any(|one| memchr::memmem::find(&one.body.unwrap_or_default(), b"poison").is_some())
+}
+
+/// However many streams are open where the poison comes, and whichever connection is lost first.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn streams_go_on_where_the_poison_does_not_come() {
+    let engines = Arc::new([start().await, start().await, start().await]);
+    let urls = engines
+        .each_ref()
+        .map(|one| format!("\"{}\"", one.authority()));
+    let gateway = Gateway::start(&pool(&urls, "")).await;
+    let mut streams = Vec::new();
+    for _ in 0..6 {
+        let mut client = Client::connect(gateway.address).await;
+        client.send(chat(true).bytes()).await;
+        client.head().await;
+        client.piece().await.unwrap();
+        streams.push(client);
+    }
+    let killers: Vec<_> = (0..3)
+        .map(|index| {
+            let engines = Arc::clone(&engines);
+            tokio::spawn(async move {
+                until("the poison", || has_poison(&engines[index])).await;
+                engines[index].stop().await;
+            })
+        })
+        .collect();
+    assert_condemned(&gateway.ask(&poison(true)).await);
+    let alive: Vec<&Engine> = engines.iter().filter(|one| !has_poison(one)).collect();
+    assert_eq!(alive.len(), 1);
+    assert_eq!(gateway.ask(&chat(false)).await.status, 200);
+    let mut whole = 0;
+    for client in &mut streams {
+        let (body, _) = client.rest().await;
+        whole += usize::from(body.ends_with(b"data: [DONE]\n\n"));
+    }
+    assert!(whole >= 2, "{whole} of the streams came to their end");
+    for killer in killers {
+        killer.abort();
+    }
+    gateway.finish().await;
+}
+
+/// The endpoint is known to refuse connects before the connection of the request is lost.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_death_that_is_known_sooner_than_felt_counts() {
+    let mut puppets = [Puppet::start().await, Puppet::start().await];
+    let third = start().await;
+    let urls = [
+        puppets[0].authority(),
+        puppets[1].authority(),
+        third.authority(),
+    ];
+    let [one, two, three] = urls.map(|url| format!("\"{url}\""));
+    let last = format!("{{ url: {three}, backup: true }}");
+    let gateway = Gateway::start(&pool(&[one, two, last], "policy: round_robin")).await;
+    let mut client = Client::connect(gateway.address).await;
+    client.send(poison(true).bytes()).await;
+    let mut dead = None;
+    for _ in 0..2 {
+        let [a, b] = &mut puppets;
+        let (exchange, index) = tokio::select! {
+            exchange = a.next(), if dead != Some(0) => (exchange, 0),
+            exchange = b.next(), if dead != Some(1) => (exchange, 1),
+        };
+        dead = Some(index);
+        puppets[index].refuse().await;
+        // As a probe finds it.
+        let at = tokio::time::Instant::now();
+        let endpoint = gateway.endpoint(index);
+        endpoint.probed(Err(ProbeFailure::Refused), at);
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        exchange.reset();
+    }
+    assert_condemned(&client.answer().await);
+    assert_eq!(third.inferences().len(), 0);
+    gateway.finish().await;
+}
+
+async fn begun(gateway: &Gateway) -> Client {
+    let mut client = Client::connect(gateway.address).await;
+    client.send(poison(true).bytes()).await;
+    client.head().await;
+    client.piece().await.unwrap();
+    client
+}
+
+/// Kills whichever of the engines has a request, until `deaths` have died.
+async fn kill(engines: &[Engine], deaths: usize) {
+    let mut dead = Vec::new();
+    for _ in 0..deaths {
+        let mut victim = None;
+        until("an engine with the stream", || {
+            let mut alive = (0..engines.len()).filter(|index| !dead.contains(index));
+            victim = alive.find(|index| engines[*index].in_flight() > 0);
+            victim.is_some()
+        })
+        .await;
+        let victim = victim.unwrap();
+        dead.push(victim);
+        engines[victim].stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_that_kills_two_engines_alone_goes_to_no_third() {
+    let engines = [start().await, start().await, start().await];
+    let urls = engines
+        .each_ref()
+        .map(|one| format!("\"{}\"", one.authority()));
+    let gateway = Gateway::start(&pool(&urls, "")).await;
+    let mut client = begun(&gateway).await;
+    kill(&engines, 2).await;
+    let (body, _) = client.rest().await;
+    let text = String::from_utf8(body).unwrap();
+    assert!(text.contains("\"error\""), "{text}");
+    assert_eq!(gateway.metric(SUSPECTS), 1.0);
+    assert_eq!(gateway.continuations("failed"), 1.0);
+    let asked = engines.iter().filter(|one| !one.inferences().is_empty());
+    assert_eq!(asked.count(), 2);
+    // Nothing is held against another request of the same words.
+    assert_eq!(gateway.ask(&poison(false)).await.status, 200);
+    gateway.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn streams_that_go_together_are_nobodys_fault() {
+    let engines = [start().await, start().await, start().await];
+    let [one, two, three] = engines
+        .each_ref()
+        .map(|one| format!("\"{}\"", one.authority()));
+    let backup = |url: String| format!("{{ url: {url}, backup: true }}");
+    let gateway = Gateway::start(&pool(&[one, backup(two), backup(three)], "")).await;
+    let mut clients = Vec::new();
+    for _ in 0..5 {
+        clients.push(begun(&gateway).await);
+    }
+    engines[0].stop().await;
+    let left = || engines[1].in_flight() + engines[2].in_flight();
+    until("them to go on", || left() == 5).await;
+    for client in &mut clients {
+        let (body, _) = client.rest().await;
+        assert!(body.ends_with(b"data: [DONE]\n\n"));
+    }
+    assert_eq!(gateway.metric(SUSPECTS), 0.0);
+    gateway.finish().await;
 }

@@ -445,6 +445,20 @@ async fn whichever_side_ends_ends_both() {
     assert_eq!(line(&gateway).await["end"], "complete");
     gateway.finish().await;
 
+    // What it still says nobody needs, but it is not cut off before it has read.
+    let (gateway, _engine, mut client, mut exchange) = tunnel("").await;
+    client.half_close().await;
+    until("the tunnel to be over", || {
+        gateway.endpoint(0).in_flight() == 0
+    })
+    .await;
+    for _ in 0..3 {
+        assert!(exchange.try_write("too late").await);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    drop(exchange);
+    gateway.finish().await;
+
     // The engine's.
     let (gateway, _engine, client, mut exchange) = tunnel(LOG).await;
     exchange.write("last words").await;

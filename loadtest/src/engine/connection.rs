@@ -13,7 +13,7 @@ use super::http::{self, Chunked, Framing, Head, Invalid};
 use super::io::Io;
 use super::responder;
 use super::routes;
-use super::script::{Fault, Recorded, Script};
+use super::script::{Death, Fault, Recorded, Script};
 use super::shared::{Shared, State, lock};
 use super::text;
 
@@ -176,17 +176,27 @@ impl Connection {
             if self.input.len() > 1 << 20 {
                 return Err(Unread::Invalid);
             }
-            let idle = used && self.input.is_empty();
-            let count = if idle {
-                timeout(keep_alive, self.read())
+            let count = match (self.input.is_empty(), used) {
+                (true, true) => timeout(keep_alive, self.read_unless_dying())
                     .await
-                    .map_err(|_| Unread::Ended)??
-            } else {
-                self.read().await?
+                    .map_err(|_| Unread::Ended)??,
+                (true, false) => self.read_unless_dying().await?,
+                (false, _) => self.read().await?,
             };
             if count == 0 {
                 return Err(Unread::Ended);
             }
+        }
+    }
+
+    /// As [`Self::read`], between two requests: uvicorn closes such a connection when it is told to end.
+    async fn read_unless_dying(&mut self) -> io::Result<usize> {
+        let mut state = self.state.clone();
+        let freezes = |state: &State| matches!(state, State::Dying(Death::Freeze));
+        tokio::select! {
+            biased;
+            read = self.read() => read,
+            () = async { drop(state.wait_for(freezes).await) } => Ok(0),
         }
     }
 

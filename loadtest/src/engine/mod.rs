@@ -41,6 +41,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use tokio::net::TcpSocket;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
@@ -60,6 +61,8 @@ pub struct Engine {
     /// Where it listens, its port known.
     listen: Listen,
     acceptor: Mutex<Option<JoinHandle<()>>>,
+    /// Keeps the port while nothing listens there, or another process might.
+    port: Mutex<Option<TcpSocket>>,
 }
 
 impl Engine {
@@ -76,6 +79,7 @@ impl Engine {
             shared,
             listen,
             acceptor: Mutex::new(Some(acceptor)),
+            port: Mutex::default(),
         })
     }
 
@@ -236,8 +240,9 @@ impl Engine {
             // Its end, not its result, matters: the socket is closed then.
             _ = acceptor.await;
         }
-        if let Listen::Unix(path) = &self.listen {
-            _ = std::fs::remove_file(path);
+        match &self.listen {
+            Listen::Unix(path) => _ = std::fs::remove_file(path),
+            Listen::Tcp(address) => *lock(&self.port) = server::bound(*address).ok(),
         }
     }
 
@@ -274,6 +279,7 @@ impl Engine {
             self.shared.state.send_replace(State::Running);
         }
         let listener = server::bind(&self.listen).await?;
+        *lock(&self.port) = None;
         let acceptor = tokio::spawn(server::accept(Arc::clone(&self.shared), listener));
         *lock(&self.acceptor) = Some(acceptor);
         Ok(())

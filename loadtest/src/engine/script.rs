@@ -231,7 +231,7 @@ pub enum Death {
     Close,
     /// The host's kernel resets every connection.
     Reset,
-    /// SIGTERM of stock vLLM, one outcome: open streams stay open and silent.
+    /// SIGTERM of stock vLLM, one outcome: open streams stay open and silent, and connections between two requests close.
     Freeze,
     /// SIGTERM, another: they end with `finish_reason: "abort"` and `[DONE]`.
     Abort,

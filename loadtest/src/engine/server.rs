@@ -1,6 +1,7 @@
 //! The listener.
 
 use std::io::{Error, ErrorKind, Result};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -23,18 +24,7 @@ pub(super) enum Listener {
 /// Binds, also to a port whose connections of a moment ago still linger, and over a stale unix socket.
 pub(super) async fn bind(listen: &Listen) -> Result<Listener> {
     match listen {
-        Listen::Tcp(address) => {
-            let socket = if address.is_ipv4() {
-                TcpSocket::new_v4()
-            } else {
-                TcpSocket::new_v6()
-            }?;
-            socket.set_reuseaddr(true)?;
-            socket
-                .bind(*address)
-                .map_err(|error| Error::new(error.kind(), format!("{address}: {error}")))?;
-            Ok(Listener::Tcp(socket.listen(BACKLOG)?))
-        }
+        Listen::Tcp(address) => Ok(Listener::Tcp(bound(*address)?.listen(BACKLOG)?)),
         Listen::Unix(path) => {
             if let Err(error) = std::fs::remove_file(path)
                 && error.kind() != ErrorKind::NotFound
@@ -50,6 +40,20 @@ pub(super) async fn bind(listen: &Listen) -> Result<Listener> {
             Ok(Listener::Unix(listener))
         }
     }
+}
+
+/// A socket on this address that does not listen: connects are refused there.
+pub(super) fn bound(address: SocketAddr) -> Result<TcpSocket> {
+    let socket = if address.is_ipv4() {
+        TcpSocket::new_v4()
+    } else {
+        TcpSocket::new_v6()
+    }?;
+    socket.set_reuseaddr(true)?;
+    socket
+        .bind(address)
+        .map_err(|error| Error::new(error.kind(), format!("{address}: {error}")))?;
+    Ok(socket)
 }
 
 impl Listener {

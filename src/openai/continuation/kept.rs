@@ -141,6 +141,12 @@ impl Kept {
         self.text = Vec::new();
     }
 
+    /// It goes on by text, or may yet turn out to: the request's own body is needed for that.
+    pub fn may_need_body(&self) -> bool {
+        let is_over = self.has_given_up || self.has_diverged || self.is_finished;
+        !is_over && self.may_by_text && self.by != By::Ids
+    }
+
     /// It stands in the middle of reasoning, and what ends that has to be known: the id of [`super::END_OF_REASONING`].
     pub fn needs_end_of_reasoning(&self) -> bool {
         self.by == By::Ids && self.part == Part::Reasoning && self.end_of_reasoning.is_none()
@@ -171,7 +177,8 @@ impl Kept {
     /// Bytes it takes.
     pub fn memory(&self) -> usize {
         let frame = self.frame.as_ref().map_or(0, Frame::memory);
-        self.ids.capacity() * size_of::<u32>() + self.text.capacity() + frame
+        let seam = self.seam.memory() + self.overlap.memory();
+        self.ids.capacity() * size_of::<u32>() + self.text.capacity() + frame + seam
     }
 
     /// The ids up to where the next engine goes on.

@@ -128,6 +128,11 @@ impl Seam {
         }
     }
 
+    /// Bytes it takes.
+    pub fn memory(&self) -> usize {
+        self.later.capacity() * size_of::<(usize, usize)>() + memory(&self.tail)
+    }
+
     fn tail_length(&self) -> usize {
         self.tail.iter().map(|(_, text)| text.chars().count()).sum()
     }
@@ -178,6 +183,10 @@ impl Seam {
     }
 }
 
+fn memory(texts: &VecDeque<(Part, String)>) -> usize {
+    texts.iter().map(|(_, text)| text.capacity()).sum()
+}
+
 /// What is to come a second time.
 #[derive(Debug, Default)]
 pub(super) struct Overlap(VecDeque<(Part, String)>);
@@ -185,6 +194,11 @@ pub(super) struct Overlap(VecDeque<(Part, String)>);
 impl Overlap {
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// Bytes it takes.
+    pub fn memory(&self) -> usize {
+        memory(&self.0)
     }
 
     /// Takes away what the client has of a text; `None` if it is another.

@@ -65,6 +65,17 @@ fn begun(body: &str, events: &[String]) -> (Plan, Kept) {
 }
 
 #[test]
+fn text_behind_the_seam_takes_memory_too() {
+    let text = "流".repeat(200);
+    let two = chat_event(&text, "[7,8]");
+    let (_, one) = begun(CHAT, &[two.clone()]);
+    let (_, many) = begun(CHAT, &vec![two; 20]);
+    assert_eq!(many.produced(), 0, "the seam has not moved");
+    let more = many.memory() - one.memory();
+    assert!(more >= 19 * text.len(), "{more}");
+}
+
+#[test]
 fn ids_are_taken_out_and_nothing_else() {
     let mut kept = Kept::new(&plan(CHAT, Dialect::Chat).unwrap(), true);
     assert_eq!(take(&mut kept, &role("[1,2,3]")), role("null"));

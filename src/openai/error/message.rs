@@ -103,6 +103,10 @@ impl fmt::Display for ApiError {
                 f.write_str("No inference server is available.")?;
                 self.again(f)
             }
+            Self::UpgradeUnderWay { .. } => f.write_str(
+                "An upgrade of the gateway is under way, and the new process would not know of this order. Give it \
+                 again in a few seconds.",
+            ),
             Self::UpstreamTimeout { after } => write!(
                 f,
                 "The inference server sent nothing for {after:?}. Send the request again, or raise `timeouts` in \

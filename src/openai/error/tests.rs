@@ -25,6 +25,9 @@ fn every_error() -> Vec<ApiError> {
             problem: "Use the unix socket.",
         },
         ApiError::endpoint_not_found("node0", vec!["node0:8000".to_owned()]),
+        ApiError::UpgradeUnderWay {
+            retry_after: Duration::from_secs(2),
+        },
         ApiError::StillDrained {
             endpoint: "node0:8000".to_owned(),
         },
@@ -71,6 +74,7 @@ fn the_rows_are_the_contract() {
             (404, "invalid_request_error", "response_not_found", None),
             (403, "permission_error", "not_allowed_here", None),
             (404, "invalid_request_error", "endpoint_not_found", None),
+            (503, "server_error", "upgrade_under_way", Some(2)),
             (409, "invalid_request_error", "still_drained", None),
             (404, "invalid_request_error", "path_not_exposed", None),
             (405, "invalid_request_error", "method_not_allowed", None),
@@ -190,6 +194,7 @@ fn a_body_of_messages_has_anthropics_shape_and_types() {
             "404 not_found_error",
             "403 permission_error",
             "404 not_found_error",
+            "503 overloaded_error",
             "409 invalid_request_error",
             "404 not_found_error",
             "405 invalid_request_error",

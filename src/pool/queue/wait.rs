@@ -5,7 +5,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
 use super::line::Ticket;
-use super::{Entered, Queue, Reply, Wish, moved};
+use super::{Entered, Queue, RETRY_AFTER, Reply, Wish, moved};
 use crate::balance::RequestFacts;
 use crate::pool::{Lease, Pool, Tried, Unavailable};
 
@@ -76,6 +76,30 @@ pub async fn lease_or_wait(
         *pool = Arc::clone(lease.pool());
     }
     Ok(lease)
+}
+
+/// The same without waiting, and not before those who wait.
+///
+/// # Errors
+/// See [`NoPlace`].
+pub fn lease_at_once(
+    pool: &Arc<Pool>,
+    tried: &Tried,
+    facts: &RequestFacts,
+    rng: &mut fastrand::Rng,
+) -> Result<Lease, NoPlace> {
+    let busy = NoPlace::Busy {
+        retry_after: RETRY_AFTER,
+    };
+    if pool.queue.depth() > 0 {
+        return Err(busy);
+    }
+    pool.lease(facts, tried, Instant::now(), rng)
+        .map_err(|none| match none {
+            Unavailable::AllDown => NoPlace::AllDown,
+            Unavailable::AllTried => NoPlace::AllTried,
+            Unavailable::AllAtCap => busy,
+        })
 }
 
 /// A place in the line. Dropping it leaves the line; a lease that was already given goes to the next.

@@ -258,3 +258,19 @@ async fn one_that_is_out_already_is_asked_for_the_sake_of_its_requests() {
     assert_eq!((scene.sent(), scene.state(0)), (vec![30], State::Down));
     assert_eq!(lease.state.removals(), [("probe", 1)]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn one_that_has_left_the_file_is_watched_for_as_long_as_it_holds_requests() {
+    let scene = start(vllm(&TWO), Sign::Silent);
+    let lease = scene.lease(0);
+    let rest = Arc::new(vllm(&TWO[1..]));
+    scene.cell.apply(rest, &Resolved::default()).unwrap();
+    pass(45).await;
+    assert_eq!(scene.sent(), [30]);
+    let recalled = tokio::time::timeout(Duration::ZERO, lease.recalled());
+    assert_eq!(recalled.await, Ok(Fault::Hung));
+    drop(lease);
+    pass(300).await;
+    assert!(scene.sent().is_empty());
+    assert_eq!(scene.cell.load().all_endpoints().count(), 1);
+}

@@ -165,7 +165,8 @@ async fn a_silent_engine_keeps_its_last_report() {
         scene.script.answer(Page::Metrics, answer);
         tokio::time::sleep(SECOND * 300).await;
         let (_, metrics) = scene.script.counts();
-        assert!((1..=8).contains(&metrics), "{answer}: {metrics}");
+        // At least once a stall, as that is how long it may stand still.
+        assert!((8..=14).contains(&metrics), "{answer}: {metrics}");
         assert_eq!(scene.endpoint().report.get(), Some(Arc::clone(&before)));
     }
 }

@@ -148,6 +148,9 @@ impl Puppet {
         // Its end, not its result, matters.
         let _ = (&mut self.acceptor).await;
         self.socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        // So that no other process listens there instead.
+        self.socket.set_reuse_address(true).expect("a socket");
+        let _ = self.socket.bind(&self.address.into());
     }
 
     /// From now on connections are accepted and not read from.
