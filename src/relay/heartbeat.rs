@@ -24,6 +24,7 @@ use crate::openai::{ApiError, Call, Dialect};
 use crate::pool::{Lease, Outcome, Pool};
 
 use super::attempt::{Answer, joined};
+use super::conclude;
 use super::ctx::{End, RequestCtx};
 use super::peek::Asked;
 use super::respond::{self, Framing};
@@ -158,7 +159,7 @@ pub async fn fail(
     ctx.is_stream = Some(true);
     // If the client is gone as well, there is nobody to tell.
     let _ = stream::write(session, ctx, event).await;
-    stream::end_unclean(session, ctx).await
+    conclude::end_unclean(session, ctx).await
 }
 
 /// The same with an error of the engine's own, `body`.

@@ -2,7 +2,7 @@
 //!
 //! `start`, `answer_locally`, `identify`, `read_body` (intake), `peek`; `authenticate`, `resolve`, `admit`
 //! (admit); `pick`, `lease`, `send`, `classify`,
-//! `fail_over` (retry, attempt); `observe` (stream, or tunnel for a WebSocket); `finish`. [`serve`] tells the story; Pingora's
+//! `fail_over` (retry, attempt); `observe` (stream to conclude, or tunnel for a WebSocket); `finish`. [`serve`] tells the story; Pingora's
 //! session is the client's side of it, [`crate::upstream`] the engine's.
 
 mod admin;
@@ -10,6 +10,7 @@ mod admit;
 mod attempt;
 mod bindings;
 mod body;
+mod conclude;
 mod continuing;
 mod ctx;
 mod duplex;

@@ -1,35 +1,28 @@
-//! Showing an answer: head, what was held, and every byte as it comes, to one of three ends.
+//! Showing an answer: head, what was held, and every byte as it comes, to one of the ends of [`conclude`].
 
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
-use log::warn;
 use pingora::Result;
 use pingora_proxy::Session;
-use tokio::time::Instant;
 
 use crate::listener::{Bell, Writes};
 use crate::openai::sse::Ending;
-use crate::openai::{ApiError, Call, Dialect, Usage};
-use crate::pool::{EndpointState, Fault, Lease, Outcome};
+use crate::openai::{Call, Dialect, Usage};
+use crate::pool::{EndpointState, Fault, Lease};
 use crate::upstream::{Connection, ReadError};
 
 use super::attempt::{Answer, fault_of, joined};
+use super::conclude::{self, conclude};
 use super::continuing::Onward;
-use super::ctx::{End, RequestCtx, Tokens};
+use super::ctx::RequestCtx;
 use super::events::{Events, Failed};
 use super::heartbeat;
 use super::respond::{self, Framing};
 use super::straight::{self, Lost, Meter, Next, Patience};
 use super::turn::{self, Turn};
-
-/// h2: RST_STREAM overtakes DATA that was just written, so the error event gets a moment to leave.
-const H2_RESET_DELAY: Duration = Duration::from_millis(20);
-/// HTTP/1.0: an RST drops what the peer has not taken yet, so the error event gets a moment.
-const H1_RESET_DELAY: Duration = Duration::from_millis(100);
 
 /// How the client's socket takes what is written in the course of an answer.
 struct Pace {
@@ -191,7 +184,7 @@ pub async fn pass(
             }
         }
     };
-    count_tokens(ctx, events.as_ref().filter(|_| !is_kept));
+    conclude::count_tokens(ctx, events.as_ref().filter(|_| !is_kept));
     let told_as = events.is_some().then_some(dialect);
     conclude(session, ctx, result, place, told_as).await
 }
@@ -200,110 +193,6 @@ pub async fn pass(
 pub struct Place {
     pub connection: Connection,
     pub lease: Lease,
-}
-
-/// What a stream cost, however it ended: by the engine's count, else by its events, each of which has one
-/// token or more.
-fn count_tokens(ctx: &mut RequestCtx, events: Option<&Events>) {
-    let Some(events) = events else {
-        return;
-    };
-    let counted = events.counted().unwrap_or_default();
-    let completion = counted.completion.or(Some(events.content()));
-    ctx.tokens = Tokens {
-        usage: Usage {
-            completion,
-            ..counted
-        },
-        is_estimated: counted.completion.is_none(),
-    };
-}
-
-/// Settles with the endpoint and ends the answer in the one way that tells the client the truth.
-/// `told_as`: a stream that is cut is told so in this API's own way.
-async fn conclude(
-    session: &mut Session,
-    ctx: &mut RequestCtx,
-    result: Shown,
-    place: Option<Place>,
-    told_as: Option<Dialect>,
-) -> Result<()> {
-    match result {
-        Ok(()) => {
-            let now = Instant::now();
-            let is_well = ctx.status.is_some_and(|status| status < 400);
-            if let Some(Place { connection, lease }) = place {
-                super::give_back(&lease, connection, now);
-                lease.settle(
-                    if is_well {
-                        Outcome::Completed
-                    } else {
-                        Outcome::Neutral
-                    },
-                    now,
-                );
-            }
-            ctx.end = End::Complete;
-            Ok(())
-        }
-        Err(Broken::Client(e)) => {
-            settle(place, Outcome::Abandoned);
-            ctx.fail(End::ClientLeft, "the client left");
-            Err(e)
-        }
-        Err(Broken::Told { by_client }) => {
-            // A request that the engine will not serve speaks against the request.
-            let outcome = if by_client {
-                Outcome::Neutral
-            } else {
-                Outcome::Failed(Fault::ErrorEvent)
-            };
-            settle(place, outcome);
-            if !by_client && told_as.is_some() {
-                ctx.cut.get_or_insert("refused");
-            }
-            ctx.fail(End::UpstreamCut, "error_event");
-            end_unclean(session, ctx).await
-        }
-        Err(Broken::Diverged) => {
-            settle(place, Outcome::Neutral);
-            ctx.cut = Some("failed");
-            ctx.fail(End::UpstreamCut, "diverged");
-            if let Some(dialect) = told_as {
-                tell(session, ctx, &ApiError::UpstreamFailed, dialect).await;
-            }
-            end_unclean(session, ctx).await
-        }
-        Err(Broken::Upstream { fault, detail }) => {
-            let mut error = ApiError::UpstreamFailed;
-            if let Some(Place { lease, .. }) = &place {
-                // No stream beside it is to be blamed alone.
-                lease.state.cut_alone(Instant::now());
-                warn!(
-                    "endpoint {}: {} in the middle of an answer: {detail}",
-                    lease.endpoint().name,
-                    fault.reason()
-                );
-                if fault == Fault::ReadTimedOut {
-                    let after = lease.pool().timeouts.read;
-                    error = ApiError::UpstreamTimeout { after };
-                }
-            }
-            settle(place, turn::outcome_of(fault));
-            ctx.fail(End::UpstreamCut, fault.reason());
-            if let Some(dialect) = told_as {
-                ctx.cut.get_or_insert("refused");
-                tell(session, ctx, &error, dialect).await;
-            }
-            end_unclean(session, ctx).await
-        }
-    }
-}
-
-fn settle(place: Option<Place>, outcome: Outcome) {
-    if let Some(place) = place {
-        place.lease.settle(outcome, Instant::now());
-    }
 }
 
 /// A held answer is sent with its length, whatever the engine's framing was. A stream of events never is: one
@@ -563,35 +452,6 @@ fn broken(error: &ReadError) -> Broken {
         fault: fault_of(error),
         detail: error.to_string(),
     }
-}
-
-/// Tells the client in its API's own way that the rest will not come.
-async fn tell(session: &mut Session, ctx: &mut RequestCtx, error: &ApiError, dialect: Dialect) {
-    // A blank line first: of an event too long to be read the client may have the beginning.
-    let mut event = b"\n\n".to_vec();
-    event.extend_from_slice(&error.event(dialect));
-    ctx.bytes_out += event.len() as u64;
-    // If the client is gone as well, there is nobody to tell.
-    let _ = session
-        .as_downstream_mut()
-        .write_response_body(event.into(), false)
-        .await;
-}
-
-/// Ends the answer so that no client can take it for a whole one.
-pub async fn end_unclean(session: &mut Session, ctx: &RequestCtx) -> Result<()> {
-    if session.is_http2() {
-        tokio::time::sleep(H2_RESET_DELAY).await;
-        session
-            .as_downstream_mut()
-            .shutdown_with_reason(h2::Reason::INTERNAL_ERROR);
-    } else if session.req_header().version < http::Version::HTTP_11 {
-        tokio::time::sleep(H1_RESET_DELAY).await;
-        if let Some(connection) = &ctx.connection {
-            connection.reset_on_close();
-        }
-    }
-    Err(respond::unclean())
 }
 
 /// The error of a client that left, whichever way the session told it.

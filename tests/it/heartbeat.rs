@@ -251,7 +251,7 @@ async fn whoever_waits_in_the_queue_is_kept_alive() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whoever_waited_for_too_long_is_told_so_in_an_event() {
     let mut puppet = Puppet::start().await;
-    let keys = format!("max_in_flight: 1, queue: {{ size: 9, timeout: 100ms }}, {BEATS}");
+    let keys = format!("max_in_flight: 1, queue: {{ size: 9, timeout: 500ms }}, {BEATS}");
     let gateway = before(&puppet.authority(), &keys).await;
     let mut first = Client::connect(gateway.address).await;
     first.send(chat(true).bytes()).await;
