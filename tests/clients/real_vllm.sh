@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
 # Real vLLM, twice, on the CPU, behind the gateway: what simulated engines cannot answer for.
 #
-#   tests/clients/real_vllm.sh [SLUICEGATE]      the program; default: target/debug/sluicegate
+#   tests/clients/real_vllm.sh [SLUICEGATE [PART…]]      the program; default: target/debug/sluicegate
+#
+# The parts are plain, keyed, cuts, drains and faults; without a name, all of them. The last takes half an hour.
 #
 # Needs x86-64 with AVX2, Python 3.11, PyPI, about 7 GB of disk and 7 GB of memory. Installing takes some minutes, once;
 # starting both engines about a minute and a half on two cores.
@@ -10,6 +12,7 @@ set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
 sluicegate=$(realpath "${1:-$root/target/debug/sluicegate}")
+[ $# = 0 ] || shift
 dir=${REAL_VLLM_DIR:-$root/target/real-vllm}
 python=$dir/venv/bin/python
 version=0.32.0
@@ -32,10 +35,11 @@ if [ ! -e "$dir/installed-$version" ]; then
     "$python" -m compileall -q -j 2 "$dir/venv/lib" > "$dir/compileall.log" 2>&1 || true
     touch "$dir/installed-$version"
 fi
-ldconfig -p | grep -q 'libnuma\.so\.1' || {
+# Not `grep -q`, which ends before ldconfig does, and that is a failure of the pipe.
+ldconfig -p | grep 'libnuma\.so\.1' > /dev/null || {
     echo "libnuma.so.1 is missing: apt-get install libnuma1" >&2
     exit 1
 }
 export HF_HUB_OFFLINE=1 VLLM_NO_USAGE_STATS=1 DO_NOT_TRACK=1
 [ -e "$dir/model/model.safetensors" ] || "$python" "$here/tiny_model.py" "$dir/model"
-exec "$python" -B "$here/real_vllm/run.py" --sluicegate "$sluicegate" --directory "$dir"
+exec "$python" -B "$here/real_vllm/run.py" --sluicegate "$sluicegate" --directory "$dir" "$@"

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import pathlib
 import random
 import signal
 import socket
@@ -53,20 +54,30 @@ class Process:
 
     def __init__(self, name, command, directory, **environment):
         self.log = directory / f"{name}.log"
-        with self.log.open("w") as log:
+        self.log.unlink(missing_ok=True)
+        self.command, self.environment = command, environment
+        self.start()
+
+    def start(self):
+        with self.log.open("a") as log:
             self.child = subprocess.Popen(
-                command,
+                self.command,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                env={**os.environ, **environment},
+                env={**os.environ, **self.environment},
             )
 
     def kill(self):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.child.pid, signal.SIGKILL)
         self.child.wait()
+
+    def restart(self):
+        """Anew, at the same port."""
+        self.kill()
+        self.start()
 
     def is_alive(self):
         return self.child.poll() is None
@@ -94,6 +105,17 @@ class Engine(Process):
     def url(self, path=""):
         return f"http://127.0.0.1:{self.port}{path}"
 
+    def part(self, called):
+        """A process behind the one that answers: VLLM::EngineCore, which schedules, or VLLM::Worker, which computes."""
+        for path in pathlib.Path("/proc").glob("[0-9]*/stat"):
+            with contextlib.suppress(OSError):
+                # After the name, which may have blanks: state, parent, group, session.
+                name, _, rest = path.read_text().partition("(")[2].rpartition(")")
+                # The system keeps 15 letters of it.
+                if name == called[:15] and int(rest.split()[3]) == self.child.pid:
+                    return int(path.parent.name)
+        raise AssertionError(f"{self.port} has no {called}")
+
     def is_healthy(self):
         assert self.is_alive(), self.log.read_text()[-3000:]
         return get(self.url("/health"))[0] == 200
@@ -106,19 +128,21 @@ class Engine(Process):
 
 
 class Gateway(Process):
-    def __init__(self, program, engines, directory, name="sluicegate", pool="", rest=""):
+    def __init__(self, program, engines, directory, name, pool="", rest=""):
         """`pool`: more of its keys; `rest`: more of the configuration's."""
         self.port, self.admin_port = free_port(), free_port()
         self.access_log = directory / f"{name}-access.log"
-        file = directory / f"{name}.yaml"
-        file.write_text(
-            f"listen: 127.0.0.1:{self.port}\nadmin: 127.0.0.1:{self.admin_port}\n"
+        self.program, self.file = program, directory / f"{name}.yaml"
+        # Orders are taken at the socket without a key.
+        admin = f"[127.0.0.1:{self.admin_port}, unix:{directory / f'{name}.sock'}]"
+        self.file.write_text(
+            f"listen: 127.0.0.1:{self.port}\nadmin: {admin}\n"
             f"pid_file: null\naccess_log: {{ path: {self.access_log} }}\n"
             f"pools:\n  default:\n    endpoints: [{', '.join(f'127.0.0.1:{engine.port}' for engine in engines)}]\n"
             f"{pool}{rest}"
         )
         self.access_log.unlink(missing_ok=True)
-        super().__init__(name, [program, "-c", str(file)], directory)
+        super().__init__(name, [program, "-c", str(self.file)], directory)
 
     def url(self, path=""):
         return f"http://127.0.0.1:{self.port}{path}"

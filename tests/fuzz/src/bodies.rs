@@ -267,7 +267,12 @@ fn expected(body: &Value) -> Option<Result<Values, &'static str>> {
         .iter()
         .flat_map(|name| all.clone().map(move |object| (name, object)))
     {
-        let number = object.get(name).and_then(Value::as_f64);
+        let read = |value: &Value| {
+            value
+                .as_f64()
+                .or_else(|| value.as_str()?.trim().parse().ok())
+        };
+        let number = object.get(name).and_then(read);
         if number.is_some_and(|number| number.abs() > 1e15 || is_nearly_whole(number)) {
             return None;
         }

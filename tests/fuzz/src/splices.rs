@@ -62,7 +62,7 @@ pub fn broken(first: &[u8], then: &[u8], asks_for_ids: bool) -> Option<String> {
     None
 }
 
-/// The events, each with its blank line.
+/// The events, each with its blank line, and what is left behind them: one more end of a line.
 fn each(events: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut rest = events;
     std::iter::from_fn(move || {
@@ -70,8 +70,8 @@ fn each(events: &[u8]) -> impl Iterator<Item = &[u8]> {
         let found = ends
             .iter()
             .filter_map(|end| Some(memchr::memmem::find(rest, end)? + end.len()));
-        let (event, others) = rest.split_at(found.min()?);
+        let (event, others) = rest.split_at(found.min().unwrap_or(rest.len()));
         rest = others;
-        Some(event)
+        (!event.is_empty()).then_some(event)
     })
 }
