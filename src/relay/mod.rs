@@ -129,6 +129,9 @@ async fn answer(
     parts.is_websocket = is_websocket;
     parts.model = asked.in_query(route.upstream_model);
     let prepared = request::prepare(&parts).map_err(intake::unsendable)?;
+    if call.repeatable && shared.suspects.refuses(&ctx.body.pieces, Instant::now()) {
+        return Err(Stop::Refused(ApiError::SuspectRequest));
+    }
     let body = std::mem::take(&mut ctx.body);
     let counts = matches!(snapshot.config.expose, Expose::Inference { .. })
         && matches!(call.dialect, Dialect::Chat | Dialect::Completions);
@@ -153,10 +156,6 @@ async fn answer(
         may_go_on: read.is_some_and(|read| Plan::allows(read, call.dialect)),
         only,
     };
-    if call.repeatable && shared.suspects.refuses(&body.pieces, Instant::now()) {
-        ctx.body = body;
-        return Err(Stop::Refused(ApiError::SuspectRequest));
-    }
     let mut rng = thread_rng();
     let mut heartbeat = Heartbeat::of(&pool, ctx, call, &asked);
     let chosen = {

@@ -33,6 +33,18 @@ struct Pace {
 }
 
 impl Pace {
+    fn of(session: &Session, ctx: &RequestCtx, framing: Framing) -> Self {
+        Self {
+            // All requests of an h2 connection share its socket, and h2 has flushes of its own.
+            client: ctx.connection.clone().filter(|_| !session.is_http2()),
+            between: match framing {
+                Framing::Length(_) => Writes::Prompt,
+                _ => Writes::Gathered,
+            },
+            framing,
+        }
+    }
+
     fn set(&self, writes: Writes) {
         if let Some(client) = &self.client {
             client.set_writes(writes);
@@ -129,16 +141,7 @@ pub async fn pass(
     if events.is_none() && is_whole && head.status < 300 && !is_kept {
         ctx.tokens.usage = Usage::of_json(&joined(&held)).unwrap_or_default();
     }
-    let pace = Pace {
-        // All requests of an h2 connection share its socket, and h2 has flushes of its own.
-        client: ctx.connection.clone().filter(|_| !session.is_http2()),
-        between: if matches!(framing, Framing::Length(_)) {
-            Writes::Prompt
-        } else {
-            Writes::Gathered
-        },
-        framing,
-    };
+    let pace = Pace::of(session, ctx, framing);
     let mut shown = show(
         session,
         ctx,

@@ -68,7 +68,7 @@ fn begun(body: &str, events: &[String]) -> (Plan, Kept) {
 fn text_behind_the_seam_takes_memory_too() {
     let text = "流".repeat(200);
     let two = chat_event(&text, "[7,8]");
-    let (_, one) = begun(CHAT, &[two.clone()]);
+    let (_, one) = begun(CHAT, std::slice::from_ref(&two));
     let (_, many) = begun(CHAT, &vec![two; 20]);
     assert_eq!(many.produced(), 0, "the seam has not moved");
     let more = many.memory() - one.memory();

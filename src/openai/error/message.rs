@@ -44,10 +44,7 @@ impl fmt::Display for ApiError {
                 f,
                 "The configuration drains {endpoint}. Take `drain: true` out of it and reload."
             ),
-            Self::RateLimitExceeded { limit, .. } => {
-                limit.fmt(f)?;
-                self.again(f)
-            }
+            Self::RateLimitExceeded { limit, .. } => self.again(f, limit),
             Self::NotAllowedHere { address, key } => write!(
                 f,
                 "{address} may not read this. Add the address to `{key}` in the gateway's configuration, \
@@ -91,17 +88,13 @@ impl fmt::Display for ApiError {
                 "The inference server did not answer with a stream of events. Send the request without `stream`, or \
                  ask those who run the gateway.",
             ),
-            Self::Overloaded { .. } => {
-                f.write_str("All inference servers are busy.")?;
-                self.again(f)
-            }
-            Self::OutOfBodyMemory { .. } => {
-                f.write_str("The gateway holds as many requests as `limits.body_memory` allows.")?;
-                self.again(f)
-            }
+            Self::Overloaded { .. } => self.again(f, "All inference servers are busy."),
+            Self::OutOfBodyMemory { .. } => self.again(
+                f,
+                "The gateway holds as many requests as `limits.body_memory` allows.",
+            ),
             Self::NoEndpointAvailable { .. } => {
-                f.write_str("No inference server is available.")?;
-                self.again(f)
+                self.again(f, "No inference server is available.")
             }
             Self::UpgradeUnderWay { .. } => f.write_str(
                 "An upgrade of the gateway is under way, and the new process would not know of this order. Give it \
@@ -117,8 +110,9 @@ impl fmt::Display for ApiError {
 }
 
 impl ApiError {
-    /// When to send it again: an event of a stream has no `Retry-After`.
-    fn again(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    /// With the time to send it again: an event of a stream has no `Retry-After`.
+    fn again(&self, f: &mut fmt::Formatter<'_>, problem: impl fmt::Display) -> fmt::Result {
+        problem.fmt(f)?;
         match self.retry_after() {
             Some(seconds) => write!(f, " Send the request again in {seconds} s."),
             None => Ok(()),

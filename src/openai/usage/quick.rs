@@ -179,11 +179,7 @@ impl<'a> Cursor<'a> {
                         return byte == b'}' && self.peek().is_none();
                     }
                 }
-                b'"' => {
-                    if !self.skip_text() {
-                        return false;
-                    }
-                }
+                b'"' if !self.skip_text() => return false,
                 _ => {}
             }
         }
