@@ -222,14 +222,20 @@ async fn the_time_to_the_first_token_is_the_engines() {
     gateway.finish().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whoever_waits_in_the_queue_is_kept_alive() {
+/// The only engine has as many requests as it may have: one, and its client.
+async fn full(keys: &str) -> (Gateway, Puppet, Client, Exchange) {
     let mut puppet = Puppet::start().await;
-    let keys = format!("max_in_flight: 1, {BEATS}");
+    let keys = format!("max_in_flight: 1, {keys} {BEATS}");
     let gateway = before(&puppet.authority(), &keys).await;
     let mut first = Client::connect(gateway.address).await;
     first.send(chat(false).bytes()).await;
     let held = puppet.next().await;
+    (gateway, puppet, first, held)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_waits_in_the_queue_is_kept_alive() {
+    let (gateway, mut puppet, mut first, held) = full("").await;
     let mut second = beating(&gateway, &chat(true)).await;
     assert_eq!(
         gateway.metric("sluicegate_queue_depth{pool=\"default\"}"),
@@ -250,12 +256,8 @@ async fn whoever_waits_in_the_queue_is_kept_alive() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whoever_waited_for_too_long_is_told_so_in_an_event() {
-    let mut puppet = Puppet::start().await;
-    let keys = format!("max_in_flight: 1, queue: {{ size: 9, timeout: 500ms }}, {BEATS}");
-    let gateway = before(&puppet.authority(), &keys).await;
-    let mut first = Client::connect(gateway.address).await;
-    first.send(chat(true).bytes()).await;
-    let held = puppet.next().await;
+    let queue = "queue: { size: 9, timeout: 500ms },";
+    let (gateway, _puppet, first, held) = full(queue).await;
     let mut second = beating(&gateway, &chat(true)).await;
     let (rest, end) = second.rest().await;
     let error = event(&behind_comments(&rest), "");

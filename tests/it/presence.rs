@@ -20,6 +20,24 @@ async fn known(gateway: &Gateway, engines: &[&Engine]) {
     }
 }
 
+/// Two slow engines that the gateway knows, and a client whose stream has begun on the first.
+async fn streaming() -> (Gateway, [Engine; 2], Client) {
+    let slow = || Script {
+        itl: Duration::from_millis(10),
+        tokens: 100,
+        ..Script::default()
+    };
+    let engines = [engine_with(slow()).await, engine_with(slow()).await];
+    let [node, other] = &engines;
+    let gateway = Gateway::start(&in_turn(&node.authority(), &other.authority(), SELDOM)).await;
+    known(&gateway, &[node, other]).await;
+    let mut client = Client::connect(gateway.address).await;
+    client.send(chat(true).bytes()).await;
+    assert_eq!(client.head().await.status, 200);
+    client.body_until("delta").await;
+    (gateway, engines, client)
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_engine_that_dies_while_it_has_nothing_to_do_is_out_at_once() {
     for death in [Death::Close, Death::Reset, Death::Freeze] {
@@ -38,18 +56,7 @@ async fn an_engine_that_dies_while_it_has_nothing_to_do_is_out_at_once() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_frozen_stream_goes_on_though_no_request_comes() {
-    let slow = || Script {
-        itl: Duration::from_millis(10),
-        tokens: 100,
-        ..Script::default()
-    };
-    let (node, other) = (engine_with(slow()).await, engine_with(slow()).await);
-    let gateway = Gateway::start(&in_turn(&node.authority(), &other.authority(), SELDOM)).await;
-    known(&gateway, &[&node, &other]).await;
-    let mut client = Client::connect(gateway.address).await;
-    client.send(chat(true).bytes()).await;
-    assert_eq!(client.head().await.status, 200);
-    client.body_until("delta").await;
+    let (gateway, [node, _other], mut client) = streaming().await;
     let killed = Instant::now();
     node.kill(Death::Freeze).await;
     gateway.wait_for_state(0, &["down"]).await;
@@ -84,18 +91,7 @@ async fn silence_is_asked_whether_anybody_is_there() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_that_has_left_the_file_is_watched_until_its_last_stream_ends() {
-    let slow = || Script {
-        itl: Duration::from_millis(10),
-        tokens: 100,
-        ..Script::default()
-    };
-    let (node, other) = (engine_with(slow()).await, engine_with(slow()).await);
-    let gateway = Gateway::start(&in_turn(&node.authority(), &other.authority(), SELDOM)).await;
-    known(&gateway, &[&node, &other]).await;
-    let mut client = Client::connect(gateway.address).await;
-    client.send(chat(true).bytes()).await;
-    client.head().await;
-    client.body_until("delta").await;
+    let (gateway, [node, other], mut client) = streaming().await;
     let other = other.authority();
     let yaml = format!("pools: {{ default: {{ endpoints: [\"{other}\"], {SELDOM} }} }}");
     gateway.reload(&yaml).await;

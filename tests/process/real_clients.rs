@@ -1,6 +1,7 @@
 //! The clients people use, through the gateway to a simulated engine. `sh .ci/setup tests`
 //! installs them; where one is missing its test says so and passes, but not in CI.
 
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
@@ -12,6 +13,18 @@ use crate::programs::{find, lacks, run};
 
 fn script(name: &str) -> String {
     format!("{}/tests/clients/{name}", env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Python, where it has these modules; else says that it has not.
+fn python_with(modules: &str) -> Option<PathBuf> {
+    let python = find("python3")?;
+    let import = format!("import {modules}");
+    let has_them = Command::new(&python).args(["-c", &import]).output();
+    if has_them.is_ok_and(|output| output.status.success()) {
+        return Some(python);
+    }
+    lacks(modules);
+    None
 }
 
 async fn started() -> (Gateway, Engine) {
@@ -160,13 +173,9 @@ async fn h2load_over_tls() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_openai_sdk() {
-    let Some(python) = find("python3") else {
+    let Some(python) = python_with("openai") else {
         return;
     };
-    let has_sdk = Command::new(&python).args(["-c", "import openai"]).output();
-    if !has_sdk.is_ok_and(|output| output.status.success()) {
-        return lacks("the openai SDK");
-    }
     let (gateway, _engine) = started().await;
     let base = format!("http://{}/v1", gateway.public);
     let said = run(&python, &[&script("openai_sdk.py"), &base]);
@@ -181,14 +190,9 @@ const MODELS: &str = "access_log: null\nmodels:\n  public: { upstream_model: Dee
 
 /// An SDK's script against a gateway with models and keys.
 async fn an_sdk_with_keys(module: &str, name: &str, path: &str) {
-    let Some(python) = find("python3") else {
+    let Some(python) = python_with(module) else {
         return;
     };
-    let import = format!("import {module}");
-    let has_sdk = Command::new(&python).args(["-c", &import]).output();
-    if !has_sdk.is_ok_and(|output| output.status.success()) {
-        return lacks(module);
-    }
     let engine = Engine::start(Script::default()).await.unwrap();
     let gateway = Start::new(&[engine.authority()], MODELS).run();
     let base = format!("http://{}{path}", gateway.public);
@@ -208,14 +212,9 @@ async fn the_anthropic_sdk() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_websocket_client_and_the_sdk_that_speaks_through_it() {
-    let Some(python) = find("python3") else {
+    let Some(python) = python_with("openai, websockets") else {
         return;
     };
-    let import = ["-c", "import openai, websockets"];
-    let has_both = Command::new(&python).args(import).output();
-    if !has_both.is_ok_and(|output| output.status.success()) {
-        return lacks("the openai SDK with websockets");
-    }
     let engine = Engine::start(Script::default()).await.unwrap();
     let plain = Start::new(&[engine.authority()], MODELS).run();
     let start = Start::new(&[engine.authority()], MODELS).listen(LISTEN);
@@ -234,14 +233,9 @@ async fn a_websocket_client_and_the_sdk_that_speaks_through_it() {
 
 /// What an SDK does by itself when it is refused, or is not answered: against models that come to be there.
 async fn an_sdks_own_retries(module: &str) {
-    let Some(python) = find("python3") else {
+    let Some(python) = python_with(module) else {
         return;
     };
-    let import = format!("import {module}");
-    let has_sdk = Command::new(&python).args(["-c", &import]).output();
-    if !has_sdk.is_ok_and(|output| output.status.success()) {
-        return lacks(module);
-    }
     let mut engines = Vec::new();
     for _ in 0..4 {
         engines.push(Engine::start(Script::default()).await.unwrap());
@@ -297,14 +291,9 @@ async fn an_sdks_own_retries(module: &str) {
 
 /// A read timeout that is shorter than the prefill, with and without a heartbeat.
 async fn an_sdk_that_waits_for_a_long_prefill(module: &str) {
-    let Some(python) = find("python3") else {
+    let Some(python) = python_with(module) else {
         return;
     };
-    let import = format!("import {module}");
-    let has_sdk = Command::new(&python).args(["-c", &import]).output();
-    if !has_sdk.is_ok_and(|output| output.status.success()) {
-        return lacks(module);
-    }
     let mut yaml = String::from("access_log: null\npools:\n");
     let mut engines = Vec::new();
     for (name, keys) in [
