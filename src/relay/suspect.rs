@@ -17,7 +17,7 @@ use super::attempt::{Answer, Failure};
 use super::ctx::RequestCtx;
 
 /// A process that dies closes its sockets one by one.
-pub const DYING: Duration = Duration::from_millis(50);
+pub const DYING: Duration = Duration::from_millis(150);
 /// Longest that a connect may take that is to be refused.
 const PATIENCE: Duration = Duration::from_secs(1);
 
