@@ -453,8 +453,10 @@ impl EndpointState {
         self.places.unanswered() <= 1
     }
 
+    /// One that is ejected for its faults has died of none: it may be the streams it was cut with that ejected it.
     fn was_up(&self, stamp: u64) -> bool {
-        self.is_up() || is_recent(self.fell.load(Ordering::Acquire), stamp)
+        let accepts = matches!(self.gate(), Gate::Usable | Gate::FailsRequests);
+        accepts || is_recent(self.fell.load(Ordering::Acquire), stamp)
     }
 
     /// When it last stopped accepting connections, having been up, and when it last came up again.
@@ -551,7 +553,9 @@ impl EndpointState {
         if gate == Gate::Usable {
             self.rose.store(since, Ordering::Release);
             self.recovered.notify_one();
-        } else if before == Gate::Usable as u8 && gate == Gate::Unreachable {
+        } else if [Gate::Usable as u8, Gate::FailsRequests as u8].contains(&before)
+            && gate == Gate::Unreachable
+        {
             self.fell.store(since, Ordering::Release);
         }
         self.places.changed();

@@ -50,6 +50,20 @@ fn a_lease_counts_for_as_long_as_it_lives() {
     assert_eq!((state.in_flight(), state.requests()), (0, 2));
 }
 
+/// The streams that end with it eject it before the request that it dies of is heard of.
+#[test]
+fn one_that_is_ejected_for_its_faults_can_die_of_a_request() {
+    let now = Instant::now();
+    let pool = pool(PolicyName::LeastInflight, endpoints(1, now), now);
+    let lease = lease(&pool, &Tried::new(), &mut rng()).unwrap();
+    let state = Arc::clone(&pool.endpoints[0].state);
+    eject(&pool.endpoints[0]);
+    assert!(state.lost_alone(now));
+    state.fault(Fault::ConnectRefused, now);
+    assert!(state.fate().fell.is_some());
+    drop(lease);
+}
+
 #[test]
 fn an_outcome_reaches_the_health() {
     let now = Instant::now();
