@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use crate::admission::{Limited, Permit, Tenant};
 use crate::listener::{Connection, one_client};
-use crate::openai::{Call, Usage};
+use crate::openai::{Call, Dialect, Usage};
 use crate::pool::Pool;
 use crate::pool::suspects::Strike;
 use crate::snapshot::{ModelScope, Snapshot};
@@ -175,6 +175,11 @@ impl RequestCtx {
             (None, Some(limited)) => limited.each_field(put),
             (None, None) => {}
         }
+    }
+
+    /// In which API's form the client is told of errors.
+    pub fn dialect(&self) -> Dialect {
+        self.call.map_or(Dialect::Other, |call| call.dialect)
     }
 
     /// Notes why the request did not go well; the first reason stays.

@@ -170,7 +170,7 @@ pub async fn pass_failure(
     body: &[u8],
 ) -> Result<()> {
     ctx.fail(End::Failed, "engine_error");
-    let event = passed_on(dialect_of(ctx), status, body);
+    let event = passed_on(ctx.dialect(), status, body);
     fail(session, ctx, status, event).await
 }
 
@@ -195,10 +195,6 @@ pub async fn pass_other(
     }
     let error = ApiError::NotAStream;
     ctx.fail(End::Failed, "not_a_stream");
-    let event = error.event(dialect_of(ctx));
+    let event = error.event(ctx.dialect());
     fail(session, ctx, error.status(), event).await
-}
-
-fn dialect_of(ctx: &RequestCtx) -> Dialect {
-    ctx.call.map_or(Dialect::Other, |call| call.dialect)
 }

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderName, HeaderValue, Version, header};
+use http::{HeaderValue, Version, header};
 use pingora::http::RequestHeader;
 use pingora::protocols::http::ServerSession;
 use pingora_proxy::Session;
@@ -24,10 +24,8 @@ use super::incoming::Incoming;
 use super::local;
 use super::peek::{self, Asked};
 use super::request::{self, Credentials, Host, Parts, Target};
-use super::respond::Local;
+use super::respond::{Local, X_REQUEST_ID};
 use super::tracing::{self, ContextFields};
-
-const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Longest request id that is taken from a client.
 const REQUEST_ID_BYTES: usize = 128;

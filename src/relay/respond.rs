@@ -11,7 +11,7 @@ use pingora_proxy::Session;
 use tokio::time::Instant;
 
 use crate::listener::Connection;
-use crate::openai::{ApiError, Dialect};
+use crate::openai::ApiError;
 use crate::upstream::{ResponseHead, connection_options, is_hop_by_hop};
 
 use super::body::{DRAIN_BYTES, DRAIN_TIME};
@@ -20,7 +20,7 @@ use super::heartbeat;
 use super::timing;
 
 const SERVER: HeaderValue = HeaderValue::from_static("sluicegate");
-const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const CHUNKED: HeaderValue = HeaderValue::from_static("chunked");
 
 /// How the end of an answer's body is told.
@@ -284,7 +284,7 @@ pub async fn refuse(session: &mut Session, ctx: &mut RequestCtx, error: &ApiErro
     } else {
         End::Failed
     };
-    let dialect = ctx.call.map_or(Dialect::Other, |call| call.dialect);
+    let dialect = ctx.dialect();
     ctx.refusal = Some(error.code());
     if error.is_final() {
         ctx.is_final = true;

@@ -283,14 +283,19 @@ fn value_end(json: &[u8], from: usize) -> Option<usize> {
     }
 }
 
+/// Room for `count` more ids and some to come, where there is none. Not doubled: a prompt may have a million.
+pub(super) fn make_room(ids: &mut Vec<u32>, count: usize) {
+    if ids.len() == ids.capacity() {
+        ids.reserve_exact(count + ids.len() / 4 + 64);
+    }
+}
+
 /// Adds the numbers of a JSON list to `out`; `None` where it is none of token ids.
 pub(super) fn ids(json: &[u8], out: &mut Vec<u32>) -> Option<usize> {
     let inner = json.strip_prefix(b"[")?.strip_suffix(b"]")?;
     let before = out.len();
     if out.capacity() == before {
-        // Not doubled: a prompt may have a million.
-        let count = memchr::memchr_iter(b',', inner).count() + 1;
-        out.reserve_exact(count + before / 4 + 64);
+        make_room(out, memchr::memchr_iter(b',', inner).count() + 1);
     }
     if inner.trim_ascii().is_empty() {
         return Some(0);

@@ -58,10 +58,7 @@ impl Kept {
     }
 
     fn push_ids(&mut self, list: &[u8]) -> usize {
-        if self.ids.len() == self.ids.capacity() {
-            // Not doubled: a prompt may have a million.
-            self.ids.reserve_exact(self.ids.len() / 4 + 64);
-        }
+        chunk::make_room(&mut self.ids, 0);
         let before = self.ids.len();
         let mut number = 0;
         for byte in list {
