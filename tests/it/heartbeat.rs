@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use serde_json::{Value, json};
 
 use crate::support::{
@@ -33,6 +34,17 @@ async fn line(gateway: &Gateway) -> Value {
     })
     .await;
     serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e}: {text}"))
+}
+
+/// A stream over h2 whose head has come.
+async fn begun(h2: &mut H2) -> (http::Response<h2::RecvStream>, h2::SendStream<Bytes>) {
+    let body = chat_body(true);
+    let request = h2_post("/v1/chat/completions", body.len(), true);
+    let (answer, mut stream) = h2.open(request, false).await;
+    stream.send_data(body.into(), true).unwrap();
+    let answer = within("a head", answer).await.unwrap();
+    assert_eq!(answer.status(), 200);
+    (answer, stream)
 }
 
 /// A client that has got a head and two comments.
@@ -132,12 +144,7 @@ async fn comments_come_until_the_first_event_over_every_protocol() {
         }
     }
     let mut h2 = H2::connect(&gateway).await;
-    let body = chat_body(true);
-    let request = h2_post("/v1/chat/completions", body.len(), true);
-    let (answer, mut stream) = h2.open(request, false).await;
-    stream.send_data(body.into(), true).unwrap();
-    let answer = within("a head", answer).await.unwrap();
-    assert_eq!(answer.status(), 200);
+    let (answer, _stream) = begun(&mut h2).await;
     assert_eq!(answer.headers()["content-type"], "text/event-stream");
     let mut body = answer.into_body();
     let mut text = Vec::new();
@@ -494,12 +501,7 @@ async fn a_client_that_leaves_between_two_comments_frees_its_engine() {
         let gateway = before(&engine.authority(), BEATS).await;
         if way == "h2" {
             let mut h2 = H2::connect(&gateway).await;
-            let body = chat_body(true);
-            let request = h2_post("/v1/chat/completions", body.len(), true);
-            let (answer, mut stream) = h2.open(request, false).await;
-            stream.send_data(body.into(), true).unwrap();
-            let answer = within("a head", answer).await.unwrap();
-            assert_eq!(answer.status(), 200);
+            let (_answer, mut stream) = begun(&mut h2).await;
             stream.send_reset(h2::Reason::CANCEL);
             until("the engine to be told", || engine.in_flight() == 0).await;
         } else {
