@@ -1,5 +1,7 @@
 mod catalog;
 mod draining;
+mod loss;
+mod progress;
 mod report;
 
 use std::fmt;
@@ -16,12 +18,11 @@ pub use catalog::LastCatalog;
 pub use report::{LastReport, Report};
 
 use super::drain::Drain;
-use super::fault::{Fault, ProbeFailure};
+use super::fault::{Fault, ProbeFailure, Reason};
 use super::health::{Change, FULL, Health, Phase};
 use super::places::Places;
 use super::recall::Recalls;
 use super::status::{EndpointStatus, State};
-use super::suspects::Fate;
 use crate::config::{self, Secret};
 use crate::telemetry::metrics::EndpointMetrics;
 use crate::upstream::{Address, IdlePool, Target};
@@ -126,9 +127,6 @@ struct Inner {
     /// A connect was refused since the last good probe.
     refused: bool,
 }
-
-/// What is lost within it is lost together, in milliseconds.
-const MOMENT: u64 = 1000;
 
 /// Whether an endpoint may be chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -239,37 +237,6 @@ impl EndpointState {
     /// Whether requests go there without need.
     pub fn is_up(&self) -> bool {
         self.gate() == Gate::Usable
-    }
-
-    /// An answer went on: data of a stream, or a whole answer that the model made. Heads and comments are none, for
-    /// engines send them while they hang. One store, and none within the same millisecond.
-    pub fn progressed(&self, now: Instant) {
-        self.note_time(&self.last_progress, now);
-    }
-
-    /// Something of an answer arrived that says no more than that there is somebody.
-    pub fn answered(&self, now: Instant) {
-        self.note_time(&self.last_answer, now);
-    }
-
-    fn note_time(&self, last: &AtomicU64, now: Instant) {
-        let stamp = self.stamp(now);
-        if last.load(Ordering::Relaxed) != stamp {
-            last.store(stamp, Ordering::Relaxed);
-        }
-    }
-
-    /// Since when the requests that it holds have made no progress, and its own counters none either; `None`: it
-    /// holds no request.
-    pub fn silent_since(&self) -> Option<Instant> {
-        if self.in_flight() == 0 {
-            return None;
-        }
-        let stamps = [&self.busy_since, &self.last_progress].map(|at| at.load(Ordering::Relaxed));
-        let last = stamps.into_iter().max().unwrap_or_default();
-        let last = self.born + Duration::from_millis(last.saturating_sub(1));
-        let moved = self.report.get().map(|report| report.moved);
-        Some(moved.map_or(last, |moved| moved.max(last)))
     }
 
     /// It makes no progress, and a canary got no answer: it is out, and its requests are to go elsewhere.
@@ -427,51 +394,6 @@ impl EndpointState {
         }
     }
 
-    /// A request that it had is lost, and the endpoint had not begun to answer it; to be told before its
-    /// lease is given back. Whether it was up then, or a moment before, and no other request waited for its
-    /// answer: none does now, and none was lost in the same moment.
-    pub fn lost_alone(&self, now: Instant) -> bool {
-        let stamp = self.stamp(now);
-        // In this order of two that are lost at once the second sees the first, here or there.
-        let with_another = is_recent(self.lost.swap(stamp, Ordering::SeqCst), stamp);
-        let waits_another = self.places.unanswered() > 1;
-        self.was_up(stamp) && !with_another && !waits_another
-    }
-
-    /// A stream that it had is cut, or what goes on with one is lost; to be told before its lease is given back.
-    /// Whether it was up then, or a moment before, and held no other request at all: none now, and none that was lost
-    /// or cut in the same moment. To be told of every one.
-    pub fn cut_alone(&self, now: Instant) -> bool {
-        let stamp = self.stamp(now);
-        let with_another = is_recent(self.cut.swap(stamp, Ordering::SeqCst), stamp)
-            || is_recent(self.lost.load(Ordering::SeqCst), stamp);
-        self.was_up(stamp) && !with_another && self.in_flight() == 1
-    }
-
-    /// No other of its requests has no answer yet.
-    pub fn waits_for_one(&self) -> bool {
-        self.places.unanswered() <= 1
-    }
-
-    /// One that is ejected for its faults has died of none: it may be the streams it was cut with that ejected it.
-    fn was_up(&self, stamp: u64) -> bool {
-        let accepts = matches!(self.gate(), Gate::Usable | Gate::FailsRequests);
-        accepts || is_recent(self.fell.load(Ordering::Acquire), stamp)
-    }
-
-    /// When it last stopped accepting connections, having been up, and when it last came up again.
-    pub fn fate(&self) -> Fate {
-        let at = |stamp: &AtomicU64| match stamp.load(Ordering::Acquire) {
-            0 => None,
-            millis => Some(self.born + Duration::from_millis(millis - 1)),
-        };
-        Fate {
-            endpoint: self.id,
-            fell: at(&self.fell),
-            rose: at(&self.rose),
-        }
-    }
-
     /// One more in flight, unless that were more than `cap`.
     pub(super) fn take(&self, cap: Option<u32>, now: Instant) -> bool {
         let before = self.places.take(cap);
@@ -506,22 +428,20 @@ impl EndpointState {
         }
     }
 
-    /// It holds requests, and nothing at all has come from it for `quiet`.
-    pub fn is_quiet(&self, now: Instant, quiet: Duration) -> bool {
-        self.in_flight() > 0 && !self.bytes_since(now, quiet)
-    }
-
     /// A connect was refused, and no probe has been good since.
     pub fn is_refusing(&self) -> bool {
         self.inner.lock().refused
     }
 
-    fn bytes_since(&self, now: Instant, window: Duration) -> bool {
-        let lasts = [&self.last_answer, &self.last_progress].map(|at| at.load(Ordering::Relaxed));
-        match lasts.into_iter().max().unwrap_or_default() {
-            0 => false,
-            at => u128::from(self.stamp(now).saturating_sub(at)) <= window.as_millis(),
-        }
+    /// It is down, and not one answer came to the last probe.
+    pub fn answers_no_probe(&self) -> bool {
+        let reason = self.inner.lock().health.reason();
+        matches!(
+            reason,
+            Some(Reason::Probe(
+                ProbeFailure::TimedOut | ProbeFailure::ConnectTimedOut
+            ))
+        )
     }
 
     /// Milliseconds since birth, plus one.
@@ -560,10 +480,6 @@ impl EndpointState {
         }
         self.places.changed();
     }
-}
-
-fn is_recent(at: u64, now: u64) -> bool {
-    at != 0 && now.saturating_sub(at) <= MOMENT
 }
 
 fn count(counts: &mut Vec<(&'static str, u64)>, reason: &'static str) {

@@ -2,9 +2,11 @@
 //!
 //! An endpoint that holds requests, none of which has gone on for `health.stall`, and whose own counters have stood
 //! still for as long, is sent one [canary](super::canary). What does not answer that is ejected, and its requests go
-//! elsewhere. What answers is busy, however slow, and is left alone for another `stall`.
+//! elsewhere. What answers is busy, however slow, and is left alone for another `stall`. One that is down because it
+//! answers no probe needs no canary.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -67,9 +69,7 @@ impl Watcher {
                     changed = snapshots.changed() => if changed.is_err() { return },
                 },
                 Look::Ask => {
-                    let deadline = Instant::now() + canary::patience(stall);
-                    let sign = self.canary.send(&self.endpoint, deadline);
-                    let sign = timeout_at(deadline, sign).await.unwrap_or(Sign::Silent);
+                    let sign = self.ask(stall).await;
                     silence.asked(Instant::now());
                     // It may have gone on meanwhile.
                     if self.endpoint.silent_since() == since {
@@ -78,6 +78,15 @@ impl Watcher {
                 }
             }
         }
+    }
+
+    async fn ask(&self, stall: Duration) -> Sign {
+        if self.endpoint.answers_no_probe() {
+            return Sign::Silent;
+        }
+        let deadline = Instant::now() + canary::patience(stall);
+        let sign = self.canary.send(&self.endpoint, deadline);
+        timeout_at(deadline, sign).await.unwrap_or(Sign::Silent)
     }
 
     fn judge(&mut self, sign: Sign) {

@@ -250,13 +250,36 @@ async fn another_stall_takes_effect() {
 async fn one_that_is_out_already_is_asked_for_the_sake_of_its_requests() {
     let scene = start(vllm(&TWO), Sign::Silent);
     let lease = scene.lease(0);
-    lease
-        .state
-        .probed(Err(ProbeFailure::TimedOut), Instant::now());
+    let unwell = Err(ProbeFailure::Status(500));
+    lease.state.probed(unwell, Instant::now());
     assert_eq!(scene.state(0), State::Down);
-    pass(45).await;
+    pass(39).await;
     assert_eq!((scene.sent(), scene.state(0)), (vec![30], State::Down));
+    assert!(recalled(&lease).await.is_none());
+    pass(2).await;
+    assert_eq!(recalled(&lease).await, Some(Fault::Hung));
     assert_eq!(lease.state.removals(), [("probe", 1)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_answers_no_probe_is_not_asked_as_well() {
+    for failure in [ProbeFailure::TimedOut, ProbeFailure::ConnectTimedOut] {
+        let scene = start(vllm(&TWO), Sign::Alive);
+        let lease = scene.lease(0);
+        lease.state.probed(Err(failure), Instant::now());
+        assert_eq!(scene.state(0), State::Down);
+        pass(29).await;
+        assert!(recalled(&lease).await.is_none());
+        pass(2).await;
+        assert_eq!(recalled(&lease).await, Some(Fault::Hung));
+        assert_eq!((scene.sent(), scene.state(0)), (vec![], State::Down));
+    }
+}
+
+async fn recalled(lease: &Lease) -> Option<Fault> {
+    tokio::time::timeout(Duration::ZERO, lease.recalled())
+        .await
+        .ok()
 }
 
 #[tokio::test(start_paused = true)]
@@ -267,8 +290,7 @@ async fn one_that_has_left_the_file_is_watched_for_as_long_as_it_holds_requests(
     scene.cell.apply(rest, &Resolved::default()).unwrap();
     pass(45).await;
     assert_eq!(scene.sent(), [30]);
-    let recalled = tokio::time::timeout(Duration::ZERO, lease.recalled());
-    assert_eq!(recalled.await, Ok(Fault::Hung));
+    assert_eq!(recalled(&lease).await, Some(Fault::Hung));
     drop(lease);
     pass(300).await;
     assert!(scene.sent().is_empty());

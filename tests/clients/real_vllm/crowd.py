@@ -5,6 +5,7 @@ import functools
 import http.client
 import itertools
 import json
+import math
 import threading
 import time
 import urllib.request
@@ -98,9 +99,10 @@ class Stream:
 
 
 class Crowd:
-    """Clients that ask all at once; each stream is followed by as many as told, and whole answers go on all the while."""
+    """Clients that ask all at once; each stream is followed by another until they are told, and whole answers go on all
+    the while."""
 
-    def __init__(self, gateway, expected, streams=STREAMS, rounds=2, pause=0):
+    def __init__(self, gateway, expected, streams=STREAMS, rounds=math.inf, pause=0):
         self.gateway, self.expected = gateway, expected
         # One list a client: the last is what it is reading. None begins another when these are `rounds`.
         self.streams = [[] for _ in range(streams)]
@@ -137,7 +139,9 @@ class Crowd:
         return all(client and client[0].is_begun() for client in self.streams)
 
     def finish(self):
-        """All that was streamed."""
+        """All that was streamed, when those that are open have ended."""
+        if self.rounds == math.inf:
+            self.rounds = 0
         for reader in self.readers:
             reader.join()
         self.over = True
@@ -208,8 +212,9 @@ def all_are_idle(gateway, engines):
     until("the engines have stopped", 20, lambda: sum(engine.running() for engine in engines) == 0)
 
 
-def begun(gateway, expected, **more):
-    """A crowd all of whose streams are in the middle, on both engines."""
-    crowd = Crowd(gateway, expected, **more)
-    until("all streams have begun", PATIENCE, crowd.are_begun)
-    return crowd
+def begun(gateway, engine, expected):
+    """A crowd in the middle of its streams, and how many requests the engine holds: a quarter or more."""
+    crowd = Crowd(gateway, expected)
+    until("all clients have a stream that has begun", PATIENCE, crowd.are_begun)
+    until(f"{engine.port} has its share", PATIENCE, lambda: row(gateway, engine)["in_flight"] >= STREAMS // 4)
+    return crowd, row(gateway, engine)["in_flight"]

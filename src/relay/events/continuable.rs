@@ -1,0 +1,46 @@
+//! What a stream keeps so that another engine can go on with it, and what that takes of the memory for bodies.
+
+use crate::openai::continuation::Kept;
+
+use super::super::memory::Charge;
+
+/// A stream that can be gone on with elsewhere.
+#[derive(Debug)]
+pub struct Continuable {
+    pub kept: Kept,
+    /// For what is kept.
+    charge: Charge,
+    charged: usize,
+    /// `limits.body_memory`.
+    limit: usize,
+}
+
+/// What is kept is charged in steps of so many bytes.
+const CHARGE_STEP: usize = 4096;
+
+impl Continuable {
+    /// `charge` is for what is kept, `limit` the most that it may come to together with all else.
+    pub fn new(kept: Kept, charge: Charge, limit: usize) -> Self {
+        let mut new = Self {
+            kept,
+            charge,
+            charged: 0,
+            limit,
+        };
+        new.settle();
+        new
+    }
+
+    /// Charges what is kept by now; without room nothing is kept any more.
+    pub(super) fn settle(&mut self) {
+        let used = self.kept.memory();
+        if used > self.charged {
+            let more = (used - self.charged).next_multiple_of(CHARGE_STEP);
+            if self.charge.add(more, self.limit) {
+                self.charged += more;
+            } else {
+                self.kept.give_up();
+            }
+        }
+    }
+}
