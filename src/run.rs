@@ -44,15 +44,20 @@ pub fn run(
             Ok(started) => started,
             Err(problem) => return refused(&problem, predecessor.as_ref()),
         };
-        let process = Process {
+        let mut process = Process {
             file,
             program: program(),
             pid_file: pid_file.and_then(PidFile::write),
+            predecessor: None,
         };
         announce(&server);
         if let Some(predecessor) = predecessor {
+            let ready = move || {
+                predecessor.ready();
+                predecessor
+            };
             // A panic of `ready` would be one of this process.
-            let _ = tokio::task::spawn_blocking(|| predecessor.ready()).await;
+            process.predecessor = tokio::task::spawn_blocking(ready).await.ok();
             inherited.discard();
         }
         supervise(server, signals, process).await

@@ -6,6 +6,7 @@ mod sockets;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use log::{info, warn};
@@ -17,10 +18,10 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::config::{Config, Listen, ListenAddress, ListenTls, restart_needed};
-use crate::listener::handover::{Inherited, drain_announcement};
+use crate::listener::handover::{Inherited, drain_announcements};
 use crate::listener::{
     self, Beats, BindError, Bound, CertificateError, Certificates, Role, Service, SocketFile,
-    Workers,
+    Workers, stop_listening,
 };
 use crate::proxy::Gateway;
 use crate::snapshot::{BuildError, Snapshot, SnapshotCell};
@@ -53,7 +54,9 @@ pub struct Server {
     addresses: Vec<(Role, ListenAddress)>,
     /// For a successor; empty once nothing is accepted any more.
     sockets: Mutex<Vec<Bound>>,
-    socket_files: Mutex<Vec<SocketFile>>,
+    socket_files: Vec<SocketFile>,
+    /// The sockets and their files are another process's.
+    handed_over: AtomicBool,
     /// What runs until the process ends, whatever a reload reads.
     started: Arc<Config>,
     certificates: Vec<Shown>,
@@ -185,12 +188,10 @@ impl Server {
             }
             listeners.push((one, acceptor));
         }
-        let first_probes = config.pools.iter().map(|pool| pool.health.timeout).max();
         let probe: Arc<dyn Probe> = Arc::new(HttpProbe);
-        let first_probes = first_probes.unwrap_or_default();
         let ask: Arc<dyn Ask> = Arc::new(HttpAsk);
-        let probes = prober::first_round(&shared.snapshot, &probe, first_probes);
-        catalog::first_round(&shared.snapshot, &ask, first_probes, probes).await;
+        let probes = prober::first_round(&shared.snapshot, &probe);
+        catalog::first_round(&shared.snapshot, &ask, prober::FIRST_ROUND, probes).await;
 
         let addresses = listeners
             .iter()
@@ -218,7 +219,8 @@ impl Server {
             workers,
             addresses,
             sockets: Mutex::new(sockets),
-            socket_files: Mutex::new(socket_files),
+            socket_files,
+            handed_over: AtomicBool::new(false),
             started: config,
             certificates,
             exporter: Mutex::new(exporter),
@@ -353,10 +355,8 @@ impl Server {
         *orders = Orders::HandedOver;
         let now = Instant::now();
         let snapshot = self.shared.snapshot.load();
-        let told = snapshot
-            .endpoints()
-            .filter_map(|state| drain_announcement(state, now));
-        told.collect()
+        let states: Vec<_> = snapshot.endpoints().map(|state| &**state).collect();
+        drain_announcements(&states, now)
     }
 
     /// No process has taken over: this one takes orders as before.
@@ -365,14 +365,13 @@ impl Server {
     }
 
     /// Stops accepting, as another process does it on the same sockets; resolves when the last connection is closed,
-    /// or after `grace`. Returns whether all requests were done.
+    /// or after `grace`. Returns whether all requests were done. The sockets stay open, so that this process can
+    /// [serve again](Self::serve_again) if that one dies.
     ///
     /// A connection stays until its next answer, which tells its client to close, or until it has idled for
     /// `client.idle_timeout`: to close one at once would lose the request that its client may be sending.
     pub async fn hand_over(&self, grace: Duration) -> bool {
-        self.sockets.lock().clear();
-        // They are the other process's now.
-        self.socket_files.lock().clear();
+        self.handed_over.store(true, Ordering::Relaxed);
         self.workers.hand_over();
         let begun = Instant::now();
         while self.workers.connections() > 0 {
@@ -382,6 +381,20 @@ impl Server {
             tokio::time::sleep(DRAIN_POLL).await;
         }
         true
+    }
+
+    /// The process that it was handed over to has ended in order: nobody is to wait for one that accepts.
+    pub fn refuse(&self) {
+        for bound in self.sockets.lock().drain(..) {
+            stop_listening(&bound.socket);
+        }
+    }
+
+    /// The process that it was handed over to is no more: accepts again.
+    pub fn serve_again(&self) {
+        self.handed_over.store(false, Ordering::Relaxed);
+        self.workers.serve_again();
+        self.take_orders();
     }
 
     /// When each worker last showed that it runs.
@@ -410,7 +423,9 @@ impl Server {
         if let Some(exporter) = exporter {
             exporter.finish(Instant::now() + SPAN_FLUSH).await;
         }
-        self.socket_files.lock().iter().for_each(SocketFile::remove);
+        if !self.handed_over.load(Ordering::Relaxed) {
+            self.socket_files.iter().for_each(SocketFile::remove);
+        }
         info!("stopped");
     }
 }

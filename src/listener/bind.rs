@@ -2,13 +2,13 @@
 
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Shutdown, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::config::{Listen, ListenAddress};
 
@@ -153,6 +153,12 @@ impl SocketFile {
 fn identity(path: &Path) -> Option<(u64, u64)> {
     let metadata = std::fs::symlink_metadata(path).ok()?;
     Some((metadata.dev(), metadata.ino()))
+}
+
+/// Whoever connects is refused from now on, also where another process has the listening socket too.
+pub fn stop_listening(socket: &impl AsFd) {
+    // An error means that somebody else has done so.
+    let _ = SockRef::from(socket).shutdown(Shutdown::Both);
 }
 
 /// Binds and listens. A Unix socket file that nobody serves any more is replaced.

@@ -7,8 +7,8 @@ use super::Role;
 pub enum Ending {
     /// They do not.
     No,
-    /// Another process has the sockets. Nothing is accepted, and each connection's next answer is its last; until then
-    /// it stays open, because its client may be sending.
+    /// Another process accepts on the sockets. Nothing is accepted here, and each connection's next answer is its last;
+    /// until then it stays open, because its client may be sending. If that process dies, there is no end after all.
     HandedOver,
     /// Nothing is accepted but on the admin listener, and idle connections close.
     Stopping,

@@ -10,11 +10,12 @@
 //! | from | message | means |
 //! |---|---|---|
 //! | old | `listen` LF role LF address, and a descriptor | a listening socket |
-//! | old | `drained` LF seconds LF address LF url | an endpoint that was drained by command, so long ago |
+//! | old | `drained` LF seconds LF address, or `*` for all, LF url | an endpoint that was drained by command, so long ago |
 //! | old | `end` | that was the last |
 //! | new | `ready` | it accepts on every socket of its configuration |
 //! | new | `failed` LF reason | it does not start |
 //! | old | `go` | systemd knows of the new process, and the old one accepts no more |
+//! | new | `left` | a newer process serves now: that this one ends is no reason to serve again |
 
 mod drained;
 
@@ -35,10 +36,10 @@ use socket2::SockRef;
 
 use crate::config::{Listen, ListenAddress};
 
-pub use drained::{Drained, announcement as drain_announcement};
+pub use drained::{Drained, announcements as drain_announcements};
 
 use super::Role;
-use super::bind::{Bound, BoundSocket, SocketFile, set_mode};
+use super::bind::{Bound, BoundSocket, SocketFile, set_mode, stop_listening};
 
 /// Set for the new process, to the process id of the old one: a process that has it by inheritance alone is started
 /// by somebody else, and takes nothing over.
@@ -134,6 +135,14 @@ pub const GO: &[u8] = b"go";
 const READY: &[u8] = b"ready";
 const FAILED: &[u8] = b"failed\n";
 
+/// The new process's last word: it has handed over itself.
+const LEFT: &[u8] = b"left";
+
+/// Whether the new process has said, to the old one's end of the channel, that it has handed over itself.
+pub fn has_left(channel: &impl AsFd) -> bool {
+    receive(channel).is_ok_and(|(message, _)| message == LEFT)
+}
+
 /// What the new process came to.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -210,7 +219,7 @@ impl Predecessor {
     }
 
     /// Tells it that this process serves, and waits until it has stopped accepting. Blocks.
-    pub fn ready(self) {
+    pub fn ready(&self) {
         let told = send(&self.0, READY, None)
             .and_then(|()| receive(&self.0))
             .map(|(message, _)| message == GO);
@@ -219,6 +228,12 @@ impl Predecessor {
             Ok(false) => warn!("the process before this one ended before it handed over"),
             Err(e) => warn!("the process before this one does not hand over: {e}"),
         }
+    }
+
+    /// Tells it that this process has handed over itself.
+    pub fn left(&self) {
+        // It is mostly gone.
+        let _ = send(&self.0, LEFT, None);
     }
 }
 
@@ -331,9 +346,12 @@ impl Inherited {
             .map(|left| &left.address)
     }
 
-    /// Closes what was not taken, and removes the files of its Unix sockets. Only when the process before has stopped
-    /// accepting: until then it needs them.
+    /// Closes what was not taken, for the process before as well, and removes the files of its Unix sockets. Only when
+    /// that one has stopped accepting: until then it needs them.
     pub fn discard(self) {
+        for left in &self.sockets {
+            stop_listening(&left.socket);
+        }
         let files = self.sockets.iter().filter_map(|left| left.file.as_ref());
         files.for_each(SocketFile::remove);
     }

@@ -19,7 +19,7 @@ mod worker;
 
 pub use beats::Beats;
 pub use bell::Bell;
-pub use bind::{BindError, Bound, SocketFile, bind};
+pub use bind::{BindError, Bound, SocketFile, bind, stop_listening};
 pub use client::one_client;
 pub use connection::{ClientCounts, Connection, Phase, Role, Writes};
 pub use io::ClientIo;

@@ -23,7 +23,7 @@ use crate::telemetry::Seldom;
 
 use super::beats::Beats;
 use super::bell::Bell;
-use super::bind::{Bound, BoundSocket};
+use super::bind::{Bound, BoundSocket, stop_listening};
 use super::client::one_client;
 use super::connection::{ClientClaim, ClientCounts, Connection, Role};
 use super::ending::Ending;
@@ -51,6 +51,8 @@ pub struct Service {
 struct Listener {
     bound: Bound,
     acceptor: Option<Arc<Acceptor>>,
+    /// One for each worker that accepts: the last to stop closes the socket for whoever else has it.
+    workers: Arc<()>,
 }
 
 /// The running workers. Dropping the handle does not stop them.
@@ -71,14 +73,19 @@ impl Workers {
         self.end(Ending::Stopping);
     }
 
-    /// Closes the listening sockets, which another process has too. Connections end with their next answer.
+    /// Leaves the listening sockets to another process, which has them too. Connections end with their next answer.
     pub fn hand_over(&self) {
         self.end(Ending::HandedOver);
     }
 
+    /// Takes up the listening sockets again. The connections that were open end all the same.
+    pub fn serve_again(&self) {
+        self.end(Ending::No);
+    }
+
     fn end(&self, ending: Ending) {
         self.ending.send_replace(ending);
-        self.draining.send_replace(true);
+        self.draining.send_replace(ending != Ending::No);
     }
 
     pub fn beats(&self) -> Beats {
@@ -120,12 +127,14 @@ pub fn start(
         (0..threads).map(|_| mpsc::unbounded_channel()).unzip();
     let senders: Arc<[_]> = senders.into();
     let mut handles = Vec::with_capacity(threads);
+    let accepting: Vec<_> = bound.iter().map(|_| Arc::new(())).collect();
     for (index, inbox) in receivers.into_iter().enumerate() {
         let mut listeners = Vec::with_capacity(bound.len());
-        for (one, acceptor) in bound {
+        for ((one, acceptor), workers) in bound.iter().zip(&accepting) {
             listeners.push(Listener {
                 bound: one.try_clone()?,
                 acceptor: acceptor.clone(),
+                workers: Arc::clone(workers),
             });
         }
         let worker = Arc::new(Worker {
@@ -237,16 +246,44 @@ impl Worker {
     }
 
     async fn accept_from(self: &Arc<Self>, listener: Listener) {
-        let Listener { bound, acceptor } = listener;
-        let role = bound.role;
-        let socket = match bound.socket {
-            BoundSocket::Tcp(s) => tokio::net::TcpListener::from_std(s).map(Accepting::Tcp),
-            BoundSocket::Unix(s) => tokio::net::UnixListener::from_std(s).map(Accepting::Unix),
-        };
-        let socket = match socket {
-            Ok(socket) => socket,
-            Err(e) => return error!("cannot accept connections: {e}"),
-        };
+        let Listener {
+            bound,
+            acceptor,
+            workers,
+        } = listener;
+        let (role, mut socket) = (bound.role, bound.socket);
+        let mut ending = self.ending.clone();
+        loop {
+            let accepting = match Accepting::new(socket) {
+                Ok(accepting) => accepting,
+                Err(e) => return error!("cannot accept connections: {e}"),
+            };
+            if self.accept_until_end(&accepting, role, &acceptor).await != Ending::HandedOver {
+                // A process before this one, which finishes what it has, keeps the socket as well.
+                if Arc::into_inner(workers).is_some() {
+                    accepting.stop_listening();
+                }
+                return;
+            }
+            // Not polled meanwhile: who connects is the other process's.
+            socket = match accepting.into_std() {
+                Ok(socket) => socket,
+                Err(e) => return error!("a listening socket could not be kept: {e}"),
+            };
+            let after = ending.wait_for(|ending| *ending != Ending::HandedOver);
+            if !after.await.is_ok_and(|after| *after == Ending::No) {
+                return;
+            }
+        }
+    }
+
+    /// Accepts for as long as it may; gives what ended that.
+    async fn accept_until_end(
+        self: &Arc<Self>,
+        socket: &Accepting,
+        role: Role,
+        acceptor: &Option<Arc<Acceptor>>,
+    ) -> Ending {
         let mut ending = self.ending.clone();
         loop {
             let accepted = tokio::select! {
@@ -254,7 +291,7 @@ impl Worker {
                 ended = ending.wait_for(|ending| !ending.accepts(role)) => {
                     match ended.as_deref() {
                         // Who waits is accepted by the process that has the socket now.
-                        Ok(Ending::HandedOver) => return,
+                        Ok(Ending::HandedOver) => return Ending::HandedOver,
                         _ => break,
                     }
                 }
@@ -262,6 +299,8 @@ impl Worker {
             match accepted {
                 Ok((socket, peer)) => self.place(socket, peer, role, acceptor.clone()),
                 Err(e) if is_of_one_connection(&e) => {}
+                // The process that had it meanwhile has closed it for good.
+                Err(e) if e.kind() == io::ErrorKind::InvalidInput => return Ending::Stopping,
                 Err(e) => {
                     self.accept_failed(&e);
                     tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -273,10 +312,11 @@ impl Worker {
             let Ok(Ok((socket, peer))) =
                 tokio::time::timeout(Duration::ZERO, socket.accept()).await
             else {
-                return;
+                break;
             };
             self.place(socket, peer, role, acceptor.clone());
         }
+        Ending::Stopping
     }
 
     /// Whoever connects waits in the backlog until there are descriptors again.
@@ -458,6 +498,27 @@ enum Accepting {
 }
 
 impl Accepting {
+    fn new(socket: BoundSocket) -> io::Result<Self> {
+        match socket {
+            BoundSocket::Tcp(s) => tokio::net::TcpListener::from_std(s).map(Self::Tcp),
+            BoundSocket::Unix(s) => tokio::net::UnixListener::from_std(s).map(Self::Unix),
+        }
+    }
+
+    fn into_std(self) -> io::Result<BoundSocket> {
+        match self {
+            Self::Tcp(listener) => listener.into_std().map(BoundSocket::Tcp),
+            Self::Unix(listener) => listener.into_std().map(BoundSocket::Unix),
+        }
+    }
+
+    fn stop_listening(&self) {
+        match self {
+            Self::Tcp(listener) => stop_listening(listener),
+            Self::Unix(listener) => stop_listening(listener),
+        }
+    }
+
     async fn accept(&self) -> io::Result<(ClientSocket, Option<std::net::SocketAddr>)> {
         match self {
             Self::Tcp(listener) => {

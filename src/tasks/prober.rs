@@ -28,6 +28,10 @@ use super::per_endpoint::{self, Whom};
 use super::request::{self, Failure, Question};
 use super::scraper::{HttpScrape, Page, Scrape};
 
+/// No start waits longer for the first probes, whatever `health.timeout` allows one: systemd, and a process that is to
+/// be replaced, wait for the start.
+pub const FIRST_ROUND: Duration = Duration::from_secs(10);
+
 /// Asks an endpoint whether it is well.
 #[async_trait]
 pub trait Probe: Send + Sync + 'static {
@@ -115,14 +119,20 @@ fn failure_of(failure: &Failure) -> ProbeFailure {
 }
 
 /// Probes every endpoint of the current snapshot once, all at the same time, and returns when each
-/// has its verdict, `at_most` later at the latest. To be awaited before the gateway says it is
+/// has its verdict, or after [`FIRST_ROUND`]. To be awaited before the gateway says it is
 /// ready: a new endpoint is usable until a probe says otherwise, and this is that probe.
-pub async fn first_round(cell: &SnapshotCell, probe: &Arc<dyn Probe>, at_most: Duration) {
+pub async fn first_round(cell: &SnapshotCell, probe: &Arc<dyn Probe>) {
     let one = |endpoint: Arc<EndpointState>| {
         let probe = Arc::clone(probe);
-        async move { once(&endpoint, &*probe, at_most).await }
+        async move { once(&endpoint, &*probe).await }
     };
-    per_endpoint::once(cell, one).await;
+    let round = per_endpoint::once(cell, one);
+    if timeout(FIRST_ROUND, round).await.is_err() {
+        log::warn!(
+            "endpoints have not answered their first probe within {} s; it goes on in service",
+            FIRST_ROUND.as_secs()
+        );
+    }
 }
 
 /// Keeps one loop per endpoint going, as snapshots come and go, until `shutdown`.
@@ -144,17 +154,14 @@ async fn watch(endpoint: Arc<EndpointState>, probe: Arc<dyn Probe>) {
         };
         tokio::select! {
             biased;
-            () = sleep_until(next) => {
-                let at_most = endpoint.settings().health.timeout;
-                once(&endpoint, &*probe, at_most).await;
-            }
+            () = sleep_until(next) => once(&endpoint, &*probe).await,
             () = rescheduled => {}
         }
     }
 }
 
-async fn once(endpoint: &EndpointState, probe: &dyn Probe, at_most: Duration) {
-    let at_most = at_most.min(endpoint.settings().health.timeout);
+async fn once(endpoint: &EndpointState, probe: &dyn Probe) {
+    let at_most = endpoint.settings().health.timeout;
     let began = Instant::now();
     endpoint.probe_started(began);
     let verdict = timeout(at_most, probe.probe(endpoint, began + at_most)).await;

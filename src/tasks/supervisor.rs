@@ -11,6 +11,7 @@ use nix::unistd::Pid;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
 
 use crate::config::{self, Config};
+use crate::listener::handover::Predecessor;
 use crate::server::Server;
 
 use super::pid_file::PidFile;
@@ -26,12 +27,14 @@ pub struct Process<'a> {
     /// Started anew on USR2; `None` = this is no process of its own.
     pub program: Option<Program>,
     pub pid_file: Option<PidFile>,
+    /// The process that handed over to this one, while it may still finish what it has.
+    pub predecessor: Option<Predecessor>,
 }
 
 /// Serves until a signal ends it, or another process has taken over.
 pub async fn supervise(server: Server, mut signals: Signals, process: Process<'_>) -> ExitCode {
     systemd::serving();
-    let watchdog = watchdog::start(server.beats());
+    let mut watchdog = watchdog::start(server.beats());
     loop {
         match signals.next().await {
             // Looking names up may take seconds, for which nobody who stops the gateway has to wait.
@@ -42,12 +45,17 @@ pub async fn supervise(server: Server, mut signals: Signals, process: Process<'_
             SIGUSR1 => reopen(&server),
             SIGUSR2 => {
                 if let Some(successor) = upgrade(&server, &mut signals, &process).await {
-                    if let Some(watchdog) = watchdog {
+                    if let Some(watchdog) = watchdog.take() {
                         watchdog.abort();
                     }
-                    // The new process has its own, which may be elsewhere.
-                    drop(process.pid_file);
-                    return leave(server, signals, successor).await;
+                    if let Some(predecessor) = &process.predecessor {
+                        predecessor.left();
+                    }
+                    match leave(&server, &mut signals, successor).await {
+                        Left::Done(drained) => return end(server, drained).await,
+                        Left::Alone(problem) => serve_again(&server, &process, &problem),
+                    }
+                    watchdog = watchdog::start(server.beats());
                 }
             }
             SIGTERM | SIGQUIT => return stop(server, signals).await,
@@ -90,9 +98,17 @@ async fn stop(server: Server, mut signals: Signals) -> ExitCode {
     end(server, drained).await
 }
 
-/// Ends when the clients of this process have gone to its successor.
-async fn leave(server: Server, mut signals: Signals, mut successor: Successor) -> ExitCode {
-    let (pid, grace) = (successor.pid(), grace(&server));
+/// What came of handing over.
+enum Left {
+    /// It is over, and whether all requests were done.
+    Done(bool),
+    /// Nobody serves: why.
+    Alone(String),
+}
+
+/// Ends when the clients of this process have gone to its successor, or that has died.
+async fn leave(server: &Server, signals: &mut Signals, mut successor: Successor) -> Left {
+    let (pid, grace) = (successor.pid(), grace(server));
     info!(
         "process {pid} serves now; connections here end with their next answer, {} requests are in hand, for {} s at \
          most",
@@ -104,36 +120,57 @@ async fn leave(server: Server, mut signals: Signals, mut successor: Successor) -
         pass_on(pid, Signal::SIGHUP);
     }
     let (mut is_alive, mut is_told) = (true, false);
-    let drained = {
-        let mut left: Pin<Box<dyn Future<Output = bool>>> = Box::pin(server.hand_over(grace));
-        loop {
-            tokio::select! {
-                drained = &mut left => break drained,
-                status = successor.ended(), if is_alive => {
-                    is_alive = false;
-                    match status {
-                        Ok(status) => error!("process {pid}, which had taken over, has ended with {status}"),
-                        Err(e) => warn!("process {pid} cannot be watched: {e}"),
+    let mut left: Pin<Box<dyn Future<Output = bool> + '_>> = Box::pin(server.hand_over(grace));
+    loop {
+        tokio::select! {
+            drained = &mut left => return Left::Done(drained),
+            status = successor.ended(), if is_alive => {
+                is_alive = false;
+                match status {
+                    Ok(_) if successor.has_left() => {
+                        info!("process {pid}, which had taken over, has handed over itself and ended");
                     }
+                    Ok(status) if status.success() => {
+                        info!("process {pid}, which had taken over, has ended");
+                        server.refuse();
+                    }
+                    Ok(status) => {
+                        let problem = format!("process {pid}, which had taken over, has ended with {status}");
+                        if !is_told {
+                            return Left::Alone(problem);
+                        }
+                        error!("{problem}");
+                    }
+                    Err(e) => warn!("process {pid} cannot be watched: {e}"),
                 }
-                signal = signals.next() => match signal {
-                    SIGUSR1 => reopen(&server),
-                    SIGTERM | SIGQUIT if !is_told => {
-                        is_told = true;
-                        info!("told to stop: idle connections are closed, requests in hand have {} s", grace.as_secs());
-                        left = Box::pin(server.drain(grace));
-                    }
-                    SIGTERM | SIGINT => {
-                        info!("told to stop now");
-                        break false;
-                    }
-                    SIGHUP | SIGUSR2 => warn!("process {pid} serves now: the signal is for that one"),
-                    _ => {}
-                },
             }
+            signal = signals.next() => match signal {
+                SIGUSR1 => reopen(server),
+                SIGTERM | SIGQUIT if !is_told => {
+                    is_told = true;
+                    info!("told to stop: idle connections are closed, requests in hand have {} s", grace.as_secs());
+                    left = Box::pin(server.drain(grace));
+                }
+                SIGTERM | SIGINT => {
+                    info!("told to stop now");
+                    return Left::Done(false);
+                }
+                SIGHUP | SIGUSR2 => warn!("process {pid} serves now: the signal is for that one"),
+                _ => {}
+            },
         }
-    };
-    end(server, drained).await
+    }
+}
+
+/// Takes up again what was handed over: with the program and the configuration of before, which is better than nobody.
+fn serve_again(server: &Server, process: &Process<'_>, problem: &str) {
+    server.serve_again();
+    if let Some(pid_file) = &process.pid_file {
+        pid_file.write_again();
+    }
+    error!("{problem}; this process serves again, as before the upgrade");
+    systemd::main_process(std::process::id());
+    systemd::not_upgraded(problem);
 }
 
 async fn end(server: Server, drained: bool) -> ExitCode {

@@ -25,7 +25,7 @@ pub fn stopping(status: &str) {
     tell(&[NotifyState::Stopping, NotifyState::Status(status)]);
 }
 
-/// The service is this process from now on. What the teller says afterwards is not heard (`NotifyAccess=main`).
+/// The service is that process from now on.
 pub fn main_process(pid: u32) {
     tell(&[NotifyState::MainPid(pid)]);
 }

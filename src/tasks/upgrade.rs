@@ -179,9 +179,14 @@ impl Successor {
         handover::send(&self.channel, handover::GO, None)
     }
 
-    /// Resolves when it has ended, which is none of our business but should be known.
+    /// Resolves when it has ended.
     pub async fn ended(&mut self) -> io::Result<ExitStatus> {
         self.child.wait().await
+    }
+
+    /// Whether it has handed over to a newer process, now that it has ended.
+    pub fn has_left(&self) -> bool {
+        handover::has_left(&self.channel)
     }
 
     /// Ends it, if it is there.

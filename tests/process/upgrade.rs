@@ -1,6 +1,7 @@
 //! Upgrades in place: who takes over, what clients notice of it (nothing), and who serves on when it fails.
 
 mod failures;
+mod later_death;
 mod load;
 mod orders;
 mod sockets;
