@@ -2,7 +2,7 @@
 //!
 //! A strike is an engine that died of a request: it was up, had no other request without an answer, lost
 //! the connection before it said anything, and refuses connections. The second makes the request suspect,
-//! unless engines are being restarted.
+//! unless engines are being restarted, or one has answered the request in between.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -92,6 +92,13 @@ impl Suspects {
         false
     }
 
+    /// An engine has answered `body`: the strike against it was not its doing. What is suspect already stays so.
+    pub fn acquit(&mut self, body: u64) {
+        if self.0.get(&body).is_some_and(|known| !known.is_suspect) {
+            self.0.remove(&body);
+        }
+    }
+
     /// Whether `body` is refused.
     pub fn refuses(&self, body: u64, now: Instant) -> bool {
         self.0
@@ -150,6 +157,21 @@ mod tests {
         assert!(!suspects.refuses(8, later));
         assert!(suspects.refuses(BODY, later + REFUSED_FOR - SECOND));
         assert!(!suspects.refuses(BODY, later + REFUSED_FOR));
+    }
+
+    #[test]
+    fn an_answer_in_between_acquits() {
+        let start = Instant::now();
+        let mut suspects = Suspects::default();
+        suspects.strike(BODY, strike(1, start), []);
+        suspects.acquit(8);
+        assert_eq!(suspects.len(), 1);
+        suspects.acquit(BODY);
+        assert!(suspects.is_empty());
+        assert!(!suspects.strike(BODY, strike(2, start + SECOND), []));
+        assert!(suspects.strike(BODY, strike(1, start + 2 * SECOND), []));
+        suspects.acquit(BODY);
+        assert!(suspects.refuses(BODY, start + 2 * SECOND));
     }
 
     #[test]

@@ -177,7 +177,12 @@ pub async fn choose(
             return journey.condemn(lease, original.is_empty());
         }
         match journey.judge(result, lease, &exchange) {
-            Step::Show(chosen) => return chosen,
+            Step::Show(chosen) => {
+                if exchange.call.repeatable && matches!(chosen, Chosen::Answer(..)) {
+                    shared.suspects.acquit(original);
+                }
+                return chosen;
+            }
             Step::Next => {}
         }
     }

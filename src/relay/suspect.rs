@@ -52,6 +52,17 @@ impl Suspects {
         is_suspect
     }
 
+    /// Notes that an engine has answered the body: it kills nobody.
+    pub fn acquit(&self, body: &[Bytes]) {
+        if self.known.load(Ordering::Acquire) == 0 {
+            return;
+        }
+        let hash = self.hash(body);
+        let mut table = self.table.lock();
+        table.acquit(hash);
+        self.known.store(table.len(), Ordering::Release);
+    }
+
     fn hash(&self, body: &[Bytes]) -> u64 {
         let mut hasher = self.keys.build_hasher();
         for piece in body {

@@ -122,6 +122,21 @@ async fn a_client_that_tries_again_is_the_same_request() {
     gateway.finish().await;
 }
 
+/// What is asked every few seconds is in flight whenever an engine is taken down.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_an_engine_has_answered_since_killed_none() {
+    let (mortals, immortal) = (mortals(2).await, start().await);
+    let [first, second] = [&mortals[0], &mortals[1]].map(|one| format!("\"{}\"", one.authority));
+    let urls = [first, format!("\"{}\"", immortal.authority()), second];
+    let gateway = Gateway::start(&pool(&urls, "policy: round_robin")).await;
+    for _ in 0..4 {
+        assert_eq!(gateway.ask(&poison(false)).await.status, 200);
+    }
+    assert_eq!(killed(&mortals), 2);
+    assert_eq!(gateway.metric(SUSPECTS), 0.0);
+    gateway.finish().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn engines_that_lose_a_connection_and_live_are_nobodys_victims() {
     let mut puppets = [
