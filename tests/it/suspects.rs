@@ -125,7 +125,11 @@ async fn a_client_that_tries_again_is_the_same_request() {
 /// What is asked every few seconds is in flight whenever an engine is taken down.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_an_engine_has_answered_since_killed_none() {
-    let (mortals, immortal) = (mortals(2).await, start().await);
+    let quick = Script {
+        tokens: 2,
+        ..Script::default()
+    };
+    let (mortals, immortal) = (mortals(2).await, engine_with(quick).await);
     let [first, second] = [&mortals[0], &mortals[1]].map(|one| format!("\"{}\"", one.authority));
     let urls = [first, format!("\"{}\"", immortal.authority()), second];
     let gateway = Gateway::start(&pool(&urls, "policy: round_robin")).await;
