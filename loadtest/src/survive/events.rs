@@ -119,7 +119,9 @@ impl Driver<'_> {
             .look(engine, true, healed, next)?
             .map(|(after, _)| after);
         let (out, back) = (record.out_after_ms, record.back_after_ms);
-        (self.say)(&format!("  out after {out:?} ms, back after {back:?} ms"));
+        let told =
+            |after: Option<_>| after.map_or("not seen".into(), |ms| format!("after {ms} ms"));
+        (self.say)(&format!("  out {}, back {}", told(out), told(back)));
         self.happened.faults.push(record);
         Ok(())
     }
