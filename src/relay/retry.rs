@@ -23,7 +23,7 @@ use super::attempt::{Answer, Exchange, Failure, attempt, is_engine_failure, join
 use super::ctx::RequestCtx;
 use super::payload::Bodies;
 use super::request::Prepared;
-use super::suspect::{has_killed, rest_has_killed, tell_of_stream};
+use super::suspect::{bodiless_has_killed, has_killed, rest_has_killed, tell_of_stream};
 use super::tracing;
 
 /// What a client is told to wait when no endpoint is there to take its request.
@@ -105,6 +105,7 @@ pub async fn choose(
     rng: &mut fastrand::Rng,
     way: Way,
 ) -> Chosen {
+    let is_onward = matches!(way, Way::Onward(..));
     let (tried, wait) = match (way, exchange.only) {
         (Way::Onward(tried, wait), _) => (tried, wait),
         (Way::New, only) => {
@@ -135,8 +136,7 @@ pub async fn choose(
             journey.tried.insert(lease.index());
             continue;
         }
-        let original = bodies.original();
-        if original.is_empty() {
+        if is_onward {
             // It has had its first event elsewhere: another that waits for its own is alone all the same.
             lease.answered();
         }
@@ -164,17 +164,20 @@ pub async fn choose(
         )
         .await
         .map(Box::new);
+        let original = bodies.original();
         let is_suspect = if !exchange.call.repeatable {
             false
-        } else if original.is_empty() {
+        } else if is_onward {
             rest_has_killed(journey.ctx, &lease, &result).await
+        } else if original.is_empty() {
+            bodiless_has_killed(journey.ctx, &lease, &result).await
         } else {
             has_killed(&lease, &result).await
                 && shared.suspects.strike(original, &lease, Instant::now())
         };
         if is_suspect {
             tracing::attempted(journey.ctx, &result, Instant::now());
-            return journey.condemn(lease, original.is_empty());
+            return journey.condemn(lease, is_onward, !original.is_empty());
         }
         match journey.judge(result, lease, &exchange) {
             Step::Show(chosen) => {
@@ -316,19 +319,21 @@ impl Journey<'_> {
         }
     }
 
-    /// Ends the journey of a request of which two engines have died.
-    fn condemn(&mut self, lease: Lease, is_onward: bool) -> Chosen {
+    /// Ends the journey of a request of which two engines have died. `is_refused`: it is known again by its body.
+    fn condemn(&mut self, lease: Lease, is_onward: bool, is_refused: bool) -> Chosen {
         let fault = Fault::ConnectRefused;
         self.note(&lease, fault, "it died of this request");
         if is_onward {
             tell_of_stream(&lease, self.ctx);
         } else {
+            let outcome = match is_refused {
+                true => format!("it is refused for {} minutes", REFUSED_FOR.as_secs() / 60),
+                false => "no third gets it".to_owned(),
+            };
             warn!(
-                "pool {}: two engines died while request {} was the only one that they had not answered: it is \
-                 refused for {} minutes",
+                "pool {}: two engines died while request {} was the only one that they had not answered: {outcome}",
                 self.pool.name,
                 String::from_utf8_lossy(self.ctx.request_id.as_bytes()),
-                REFUSED_FOR.as_secs() / 60,
             );
         }
         self.metrics.suspects.inc();

@@ -113,6 +113,15 @@ fn lost_by(lease: &Lease, result: &Result<Box<Answer>, Failure>) -> Option<Refus
     }
 }
 
+/// Whether it is the second that died of the request, which has no body by which it would be known another time.
+pub async fn bodiless_has_killed(
+    ctx: &mut RequestCtx,
+    lease: &Lease,
+    result: &Result<Box<Answer>, Failure>,
+) -> bool {
+    has_killed(lease, result).await && Box::pin(is_second(ctx, lease)).await
+}
+
 /// The same of the rest of a stream, see [`cut`].
 pub async fn rest_has_killed(
     ctx: &mut RequestCtx,

@@ -8,8 +8,8 @@ use sluicegate::pool::ProbeFailure;
 use tokio::task::JoinHandle;
 
 use crate::support::{
-    Answer, Client, Engine, Exchange, Gateway, Puppet, Request, Script, chat, chat_body,
-    engine_with, in_turn, pool, post, until,
+    Answer, Client, Engine, Exchange, Gateway, Puppet, Request, Script, Then, chat, chat_body,
+    engine_with, get, in_turn, pool, post, until,
 };
 
 const SUSPECTS: &str = "sluicegate_suspects_total{pool=\"default\"}";
@@ -198,6 +198,66 @@ async fn whoever_was_not_alone_is_not_suspect() {
         assert_eq!(answer.field("x-should-retry"), None);
     }
     assert_eq!(gateway.metric(SUSPECTS), 0.0);
+    gateway.finish().await;
+}
+
+/// Nor where the other is a request without a body.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_without_a_body_waits_for_its_answer_too() {
+    let mut puppets = [Puppet::start().await, Puppet::start().await];
+    let [first, second] = puppets.each_ref().map(Puppet::authority);
+    let yaml = in_turn(&first, &second, "");
+    let gateway = Gateway::start(&format!("{yaml}\nexpose: [GET /own]")).await;
+    let mut clients = Vec::new();
+    for request in [get("/own"), poison(false)] {
+        let mut client = Client::connect(gateway.address).await;
+        client.send(request.bytes()).await;
+        clients.push(client);
+    }
+    for puppet in &mut puppets {
+        let exchanges = [puppet.next().await, puppet.next().await];
+        puppet.refuse().await;
+        for exchange in exchanges {
+            exchange.reset();
+        }
+    }
+    for client in &mut clients {
+        let answer = client.answer().await;
+        assert!(answer.status >= 500, "{}", answer.status);
+        assert_eq!(answer.field("x-should-retry"), None);
+    }
+    assert_eq!(gateway.metric(SUSPECTS), 0.0);
+    gateway.finish().await;
+}
+
+/// And it is known by no body: what it has killed is not held against others.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_body_the_third_engine_lives_and_others_are_not_refused() {
+    let mut puppets = [Puppet::start().await, Puppet::start().await];
+    let well = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+    let third = Puppet::answering(well, Then::Keep).await;
+    let [one, two] = puppets
+        .each_ref()
+        .map(|one| format!("\"{}\"", one.authority()));
+    let last = format!("{{ url: \"{}\", backup: true }}", third.authority());
+    let yaml = pool(&[one, two, last], "policy: round_robin");
+    let gateway = Gateway::start(&format!("{yaml}\nexpose: [GET /own]")).await;
+    let mut client = Client::connect(gateway.address).await;
+    client.send(get("/own").bytes()).await;
+    let mut dead = None;
+    for _ in 0..2 {
+        let [a, b] = &mut puppets;
+        let (exchange, index) = tokio::select! {
+            exchange = a.next(), if dead != Some(0) => (exchange, 0),
+            exchange = b.next(), if dead != Some(1) => (exchange, 1),
+        };
+        dead = Some(index);
+        puppets[index].refuse().await;
+        exchange.reset();
+    }
+    assert_condemned(&client.answer().await);
+    assert_eq!(third.requests().len(), 0);
+    assert_eq!(gateway.ask(&get("/own")).await.status, 200);
     gateway.finish().await;
 }
 
