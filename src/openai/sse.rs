@@ -59,8 +59,8 @@ pub struct Seen {
     pub content_events: u32,
     /// Events with data completed in this piece, errors included.
     pub data_events: u32,
-    /// The answer is whole: the dialect's end was seen, or every choice known of gave a
-    /// `finish_reason`. Never after an error or an abort.
+    /// The answer is whole: the dialect's end was seen, or every choice, those that were asked for and those
+    /// known of, gave a `finish_reason`. Never after an error or an abort.
     pub ended: bool,
     /// The dialect's last event was seen: `[DONE]`, `message_stop`, `response.completed`,
     /// `.incomplete` or `.failed`. Unlike `ended` also after an error.
@@ -129,6 +129,16 @@ impl SseScanner {
     /// Every event may bring a count of tokens (`continuous_usage_stats`), so all of them are parsed.
     pub fn read_each(&mut self) {
         self.reader.read_each();
+    }
+
+    /// The answer is to have so many choices: before all of them have finished it is not whole.
+    pub fn expect(&mut self, choices: u64) {
+        self.reader.expect(choices);
+    }
+
+    /// See [`Seen::overflow`].
+    pub fn is_blind(&self) -> bool {
+        self.state.blind
     }
 
     /// The engine's count of tokens so far.

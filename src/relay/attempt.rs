@@ -36,6 +36,8 @@ pub struct Exchange<'a> {
     pub rename: Option<&'a Rename>,
     /// A stream may go on elsewhere, so that an error of its engine is not its last word.
     pub may_go_on: bool,
+    /// How many choices a stream is to have.
+    pub choices: u64,
     /// The one endpoint that can answer; `None`: any.
     pub only: Option<usize>,
 }
@@ -376,6 +378,7 @@ async fn hold_until_content(
         exchange.usage,
         exchange.rename.cloned(),
     );
+    events.expect(exchange.choices);
     if exchange.may_go_on {
         events.hold_last_word();
     }

@@ -22,19 +22,23 @@ const H2_RESET_DELAY: Duration = Duration::from_millis(20);
 const H1_RESET_DELAY: Duration = Duration::from_millis(100);
 
 /// What a stream cost, however it ended: by the engine's count, else by its events, each of which has one
-/// token or more.
+/// token or more. Of one that could not be read to its end nobody knows.
 pub fn count_tokens(ctx: &mut RequestCtx, events: Option<&Events>) {
     let Some(events) = events else {
         return;
     };
     let counted = events.counted().unwrap_or_default();
-    let completion = counted.completion.or(Some(events.content()));
+    let is_estimated = counted.completion.is_none() && !events.is_unread();
+    let completion = match events.is_unread() {
+        true => None,
+        false => counted.completion.or(Some(events.at_least())),
+    };
     ctx.tokens = Tokens {
         usage: Usage {
             completion,
             ..counted
         },
-        is_estimated: counted.completion.is_none(),
+        is_estimated,
     };
 }
 

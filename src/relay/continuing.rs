@@ -50,9 +50,18 @@ pub struct Grounds<'a> {
 
 impl<'a> Grounds<'a> {
     /// What the stream that `asked` got needs to go on elsewhere; `None`, and the body is given back, where it cannot.
-    pub fn onward(self, asked: Option<&'a Peeked>, body: Body) -> Option<Box<Onward<'a>>> {
+    /// `asks_for_ids`: engines that give token ids were asked for them.
+    pub fn onward(
+        self,
+        asked: Option<&'a Peeked>,
+        body: Body,
+        asks_for_ids: bool,
+    ) -> Option<Box<Onward<'a>>> {
         let asked = asked?;
-        let plan = Plan::of(asked, self.call.dialect, &body.pieces)?;
+        let mut plan = Plan::of(asked, self.call.dialect, &body.pieces)?;
+        if !asks_for_ids {
+            plan = plan.without_ids()?;
+        }
         Some(Box::new(Onward {
             grounds: self,
             asked,
@@ -88,6 +97,36 @@ pub fn is_worth_it(pool: &Pool, only: Option<usize>) -> bool {
         && only.is_none()
 }
 
+/// An id takes no more bytes in an event: six digits, its comma, and room for the rest of the event.
+const ID_BYTES: usize = 8;
+
+/// Whether engines are asked for the token ids of the stream that `asked` gets: those of its prompt, whose body has
+/// `length` bytes, come in one event of at most `limit` bytes.
+pub fn asks_for_ids(
+    pool: &Pool,
+    asked: Option<&Peeked>,
+    dialect: Dialect,
+    names: &Names<'_>,
+    length: usize,
+    limit: usize,
+) -> bool {
+    let most = limit / ID_BYTES;
+    let takes_few = |endpoint: &Endpoint| {
+        let longest = max_model_len(endpoint, names);
+        longest.is_some_and(|longest| longest <= most as u64)
+    };
+    // A token may be as short as a byte, but no engine takes more of them than its model does.
+    let mut endpoints = pool.endpoints.iter();
+    asked.is_some_and(|asked| Plan::allows_ids(asked, dialect))
+        && (length <= most || endpoints.all(|one| !gives_ids(pool, one) || takes_few(one)))
+}
+
+/// Tokens of prompt and answer together; `None` where nobody knows.
+fn max_model_len(endpoint: &Endpoint, names: &Names<'_>) -> Option<u64> {
+    let catalog = endpoint.state.catalog.get()?;
+    catalog.max_model_len(names.for_endpoint(endpoint).or(names.public()))
+}
+
 /// Whether this endpoint is asked for the token ids of a stream.
 pub fn gives_ids(pool: &Pool, endpoint: &Endpoint) -> bool {
     pool.continue_streams == ContinueStreams::ByIds
@@ -112,7 +151,8 @@ impl Onward<'_> {
         let kept = Kept::new(&self.plan, asks_for_ids);
         let charge = Charge::new(&self.shared.body_memory, self.holder.cloned());
         let limit = self.config.limits.body_memory;
-        Some(Box::new(Continuable::new(kept, charge, limit)))
+        let besides = self.plan.memory();
+        Some(Box::new(Continuable::new(kept, besides, charge, limit)))
     }
 
     /// Whether another endpoint than this one ([`EndpointState::id`](crate::pool::EndpointState::id)) could take the
@@ -157,9 +197,7 @@ impl Onward<'_> {
 
     /// How many tokens the endpoint could still make; `None` where nobody knows.
     fn room(&self, kept: &Kept, endpoint: &Endpoint) -> Option<u64> {
-        let catalog = endpoint.state.catalog.get();
-        let longest = catalog.and_then(|catalog| catalog.max_model_len(self.model(endpoint)));
-        self.plan.room(kept, longest)
+        self.plan.room(kept, max_model_len(endpoint, &self.names))
     }
 
     /// What the endpoint calls the model.
@@ -222,6 +260,7 @@ impl Onward<'_> {
             usage: UsageAsked::AsItComes,
             rename: None,
             may_go_on: true,
+            choices: 1,
             only: None,
         };
         let mut rng = super::thread_rng();

@@ -83,6 +83,11 @@ impl Events {
         }
     }
 
+    /// So many choices are asked for.
+    pub fn expect(&mut self, choices: u64) {
+        self.scanner.expect(choices);
+    }
+
     /// An error of the engine's own is not shown at once: see [`Self::take_last_word`].
     pub fn hold_last_word(&mut self) {
         self.holds_last_word = true;
@@ -175,9 +180,20 @@ impl Events {
         }
     }
 
-    /// Content events so far: at least as many tokens, where the engine does not count them.
+    /// Content events so far.
     pub fn content(&self) -> u64 {
         self.content
+    }
+
+    /// How many tokens there are at least, where nobody has counted them: each content event has one or more.
+    pub fn at_least(&self) -> u64 {
+        let kept = self.kept.as_ref().map(|kept| kept.kept.at_least());
+        self.content.max(kept.unwrap_or(0))
+    }
+
+    /// An event was too long to be read, and what followed it was not.
+    pub fn is_unread(&self) -> bool {
+        self.scanner.is_blind()
     }
 
     /// Takes the next piece.

@@ -193,9 +193,13 @@ fn settle(ctx: &mut RequestCtx) {
     let status = ctx.failed_as.or(ctx.status);
     let is_begun = ctx.is_stream.is_some() && status.is_none_or(|status| status < 400);
     let has_left = ctx.end == End::ClientLeft && ctx.attempts > 0;
+    let is_stream = ctx.is_stream == Some(true);
     let used = match (prompt, completion) {
-        // An answer that is too long to be held, or compressed, or given in the background: it was not free.
-        (None, None) if is_begun => return permit.keep_charge(),
+        // An answer that is too long to be held, or compressed, or given in the background: it was not free. Nor was
+        // a stream with an event that is too long to be read.
+        (prompt, None) if is_begun && (prompt.is_none() || is_stream) => {
+            return permit.keep_charge();
+        }
         // Whoever left before the engine counted has cost it the prompt all the same.
         (None, _) if is_begun || has_left => estimated.saturating_add(completion.unwrap_or(0)),
         _ => (prompt.unwrap_or(0)).saturating_add(completion.unwrap_or(0)),

@@ -135,12 +135,10 @@ async fn answer(
     let body = std::mem::take(&mut ctx.body);
     let counts = matches!(snapshot.config.expose, Expose::Inference { .. })
         && matches!(call.dialect, Dialect::Chat | Dialect::Completions);
-    let read = asked
-        .json()
-        .filter(|_| continuing::is_worth_it(&pool, only));
-    // The ids of the prompt come in one event, which is to be read.
-    let fits = body.len <= snapshot.config.limits.event / 2;
-    let asks_for_ids = fits && read.is_some_and(|read| Plan::allows_ids(read, call.dialect));
+    let is_worth_it = continuing::is_worth_it(&pool, only);
+    let read = asked.json().filter(|_| is_worth_it);
+    let (names, limit) = (Names::new(&asked, &route), snapshot.config.limits.event);
+    let asks_for_ids = continuing::asks_for_ids(&pool, read, call.dialect, &names, body.len, limit);
     let ids_in = asks_for_ids.then_some(&*pool);
     let payload = Payload::new(&body, &asked, &route, counts, ids_in);
     let holder = ctx.holder();
@@ -154,6 +152,7 @@ async fn answer(
         usage: payload.usage_asked(),
         rename: None,
         may_go_on: read.is_some_and(|read| Plan::allows(read, call.dialect)),
+        choices: asked.choices(call.dialect),
         only,
     };
     let mut rng = thread_rng();
@@ -179,8 +178,7 @@ async fn answer(
     let passed = match chosen.map_err(Stop::ClientLeft)? {
         Chosen::Refused(error) => return Err(Stop::Refused(error)),
         Chosen::Answer(answer, lease) => {
-            ctx.overhead = overhead(ctx, &answer);
-            bind(shared, ctx, call, &answer, &lease);
+            begun(shared, ctx, call, &answer, &lease);
             if answer.is_switched() {
                 let passed = Box::pin(tunnel::pass(session, ctx, answer, lease)).await;
                 return passed.map_err(Stop::Failed);
@@ -190,11 +188,12 @@ async fn answer(
                 config: &snapshot.config,
                 pool: &pool,
                 call,
-                names: Names::new(&asked, &route),
+                names,
                 credentials,
                 holder: holder.as_ref(),
             };
-            let onward = grounds.onward(read.filter(|_| answer.events.is_some()), body);
+            let read = read.filter(|_| answer.events.is_some());
+            let onward = grounds.onward(read, body, asks_for_ids);
             stream::pass(session, ctx, answer, lease, call.dialect, onward).await
         }
         Chosen::Failed(held) => pass_failure(session, ctx, *held).await,
@@ -263,8 +262,15 @@ async fn pass_failure(session: &mut Session, ctx: &mut RequestCtx, held: Held) -
     }
 }
 
-/// Notes which engine keeps the response that it has made.
-fn bind(shared: &Shared, ctx: &RequestCtx, call: Call, answer: &attempt::Answer, lease: &Lease) {
+/// Notes what the answer took of our own time, and which engine keeps the response that it has made.
+fn begun(
+    shared: &Shared,
+    ctx: &mut RequestCtx,
+    call: Call,
+    answer: &attempt::Answer,
+    lease: &Lease,
+) {
+    ctx.overhead = overhead(ctx, answer);
     if call.dialect == Dialect::Responses && (200..300).contains(&answer.head.status) {
         let begun = attempt::joined(&answer.held);
         if let Some(id) = bindings::id_of(&begun, answer.events.is_some()) {

@@ -7,7 +7,7 @@ use http::header;
 
 use crate::openai::query::{self, QueryModel};
 use crate::openai::request::{BodyFault, Edit, Peeked, Scanner, multipart};
-use crate::openai::{ApiError, BodyKind, Call};
+use crate::openai::{ApiError, BodyKind, Call, Dialect};
 
 use super::request::ModelInQuery;
 
@@ -168,6 +168,15 @@ impl Asked {
         match self {
             Self::Json(read) => Some(read),
             Self::Unread | Self::Form(_) | Self::Query(_) => None,
+        }
+    }
+
+    /// How many choices a streamed answer is to have.
+    pub fn choices(&self, dialect: Dialect) -> u64 {
+        match (self.json(), dialect) {
+            (Some(read), Dialect::Chat) => read.completions,
+            (Some(read), Dialect::Completions) => read.completions.saturating_mul(read.prompts),
+            _ => 1,
         }
     }
 

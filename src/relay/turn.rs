@@ -37,17 +37,19 @@ pub fn begin(
         return held;
     };
     events.keep(kept);
-    let shown = events.dress(joined(&held));
-    if let (Some(kept), Some(onward)) = (events.continuable(), onward)
-        && !kept.kept.may_need_body()
+    let mut pieces = vec![events.dress(joined(&held))];
+    let kept = events.continuable().map(|continuable| &continuable.kept);
+    if kept.is_some_and(Kept::has_given_up) {
+        *onward = None;
+        pieces.push(events.take_last_word());
+    } else if let (Some(kept), Some(onward)) = (kept, onward)
+        && !kept.may_need_body()
     {
         // Not needed for anything more.
         onward.body.release();
     }
-    match shown.is_empty() {
-        true => Vec::new(),
-        false => vec![shown],
-    }
+    pieces.retain(|piece| !piece.is_empty());
+    pieces
 }
 
 /// What comes after a stretch of a stream.

@@ -148,3 +148,42 @@ async fn an_endpoint_that_a_reload_brings_is_judged_like_the_others() {
     assert_eq!(short.inferences().len(), 0);
     gateway.finish().await;
 }
+
+/// The ids of a prompt come in one event, which has to be read.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ids_are_asked_for_where_their_event_is_read_for_certain() {
+    for (max_model_len, length, asks) in [
+        (1 << 20, 100, true),
+        (1 << 20, 3000, false),
+        (2000, 3000, true),
+    ] {
+        let script = || Script {
+            max_model_len,
+            record: 64,
+            record_body: 8192,
+            ..Script::default()
+        };
+        let engines = [engine_with(script()).await, engine_with(script()).await];
+        let [first, second] = engines.each_ref().map(|engine| engine.authority());
+        let yaml = in_turn(&first, &second, KEYS);
+        let gateway = Gateway::start(&format!("{yaml}\nlimits: {{ event: 16KiB }}")).await;
+        for index in 0..2 {
+            let known = || gateway.endpoint(index).catalog.get().is_some();
+            until("the engine to say what it serves", known).await;
+        }
+        let mut body = chat(&json!({}));
+        body["messages"][0]["content"] = "wording ".repeat(length / 8).into();
+        let answer = gateway
+            .ask(&post("/v1/chat/completions", body.to_string()))
+            .await;
+        assert_eq!(content(&answer).done, 1);
+        let asked = engines[0].inferences()[0].body.clone().unwrap();
+        let asked: Value = serde_json::from_slice(&asked).unwrap();
+        let found = asked.get("return_token_ids").is_some();
+        assert_eq!(
+            found, asks,
+            "{length} bytes, a model of {max_model_len} tokens"
+        );
+        gateway.finish().await;
+    }
+}

@@ -12,11 +12,15 @@ const REFILLED: u64 = 1000;
 const KEY: &str = "Authorization: Bearer sk-limited-0123456789abcdef";
 
 async fn before(engine: &Puppet) -> Gateway {
+    with_limits(engine, "").await
+}
+
+async fn with_limits(engine: &Puppet, limits: &str) -> Gateway {
     let key = format!(
         "{{ name: limited, key: sk-limited-0123456789abcdef, tokens_per_minute: {LIMIT} }}"
     );
     Gateway::start(&format!(
-        "endpoints: [\"{}\"]\nkeys: [{key}]",
+        "endpoints: [\"{}\"]\nkeys: [{key}]\n{limits}",
         engine.authority()
     ))
     .await
@@ -63,6 +67,39 @@ async fn an_answer_that_nobody_counted_costs_what_it_might_have() {
         let request = chat(&json!({ limit: 4000 }));
         let shown = gateway.ask(&asked(path, &request)).await;
         assert_eq!((shown.status, shown.body.len()), (200, answer.len()));
+        gateway.quiet().await;
+        assert!(remaining(&gateway) < LIMIT - 4000 + REFILLED, "{path}");
+        gateway.finish().await;
+    }
+}
+
+/// Whether or not the prompt was counted before.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_that_could_not_be_read_to_its_end_costs_what_it_might_have() {
+    let long = "x".repeat(8192);
+    let chat_event = json!({ "choices": [{ "index": 0, "delta": { "content": "a" } }] });
+    let start =
+        r#"{"type":"message_start","message":{"usage":{"input_tokens":9,"output_tokens":0}}}"#;
+    let delta = r#"{"type":"content_block_delta","delta":{"type":"text_delta","text":"a"}}"#;
+    let (chat_event, done) = (chat_event.to_string(), "[DONE]");
+    let stop = r#"{"type":"message_stop"}"#;
+    for (path, events) in [
+        ("/v1/chat/completions", [&*chat_event, &long, done]),
+        ("/v1/messages", [start, &long, stop]),
+        ("/v1/messages", [delta, &long, stop]),
+    ] {
+        let mut puppet = Puppet::start().await;
+        let gateway = with_limits(&puppet, "limits: { event: 4KiB }").await;
+        let request = chat(&json!({ "stream": true, "max_tokens": 4000 }));
+        let mut client = Client::connect(gateway.address).await;
+        client.send(asked(path, &request).bytes()).await;
+        let mut exchange = puppet.next().await;
+        exchange.write(sse_head()).await;
+        for event in events {
+            exchange.event(event).await;
+        }
+        exchange.last_chunk().await;
+        assert_eq!(client.answer().await.status, 200);
         gateway.quiet().await;
         assert!(remaining(&gateway) < LIMIT - 4000 + REFILLED, "{path}");
         gateway.finish().await;

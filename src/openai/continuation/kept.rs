@@ -37,7 +37,7 @@ pub struct Kept {
     pub(super) marker: String,
     /// The answer so far, as JSON has it.
     pub(super) text: Vec<u8>,
-    /// Events with text, where ids do not count the tokens.
+    /// Events with text, where ids do not count the tokens; and the tokens before ids no longer did.
     pub(super) events: u64,
     /// Tokens of the answer before this engine's.
     pub(super) before: u64,
@@ -134,11 +134,23 @@ impl Kept {
         self.source != Source::First
     }
 
-    /// Keeps nothing more; only hides what the client has not asked for.
+    /// Keeps nothing more; only hides what the client has not asked for, and what it has already.
     pub fn give_up(&mut self) {
+        if self.has_given_up {
+            return;
+        }
+        if self.by == By::Ids {
+            self.events = self.ids.len().saturating_sub(self.prompt) as u64;
+        }
         self.has_given_up = true;
         self.ids = Vec::new();
         self.text = Vec::new();
+        self.seam = Seam::new(self.hold);
+    }
+
+    /// Whatever it was, it is not kept any more.
+    pub fn has_given_up(&self) -> bool {
+        self.has_given_up
     }
 
     /// It goes on by text, or may yet turn out to: the request's own body is needed for that.
@@ -198,19 +210,22 @@ impl Kept {
         }
     }
 
-    /// What the whole answer cost so far, by the ids or by what an engine counted, or else the events of text alone.
+    /// What the whole answer cost so far, by what an engine counted, or by the ids; without either nobody knows.
     pub fn usage(&self) -> Usage {
+        let by_ids = || self.ids.len().saturating_sub(self.prompt) as u64;
         self.counted.unwrap_or_else(|| match self.by {
-            By::Ids if !self.has_given_up => Usage {
+            By::Ids => Usage {
                 prompt: Some(self.prompt as u64),
-                completion: Some(self.ids.len().saturating_sub(self.prompt) as u64),
+                completion: (!self.has_given_up).then(by_ids),
                 cached: None,
             },
-            _ => Usage {
-                completion: Some(self.before.max(self.events)),
-                ..Usage::default()
-            },
+            _ => Usage::default(),
         })
+    }
+
+    /// Tokens that the answer has at least.
+    pub fn at_least(&self) -> u64 {
+        self.before.max(self.events)
     }
 
     /// From now on the events of another engine come, of a completion or of a chat, which goes on.

@@ -78,9 +78,13 @@ impl Kept {
 
     fn go_on_by_ids(&mut self, chunk: &Chunk<'_>, out: &mut Vec<u8>) -> Option<()> {
         let choice = &chunk.choice;
+        if self.has_given_up {
+            // One of these may end the reasoning all the same.
+            self.ids.clear();
+        }
         let count = match choice.token_ids {
-            Some(ids) if !self.has_given_up => chunk::ids(ids, &mut self.ids)?,
-            _ => 0,
+            Some(ids) => chunk::ids(ids, &mut self.ids)?,
+            None => 0,
         };
         let text = choice.shown().map(|text| text.decode()).unwrap_or_default();
         self.look_for_end_of_reasoning(count, &text)?;
@@ -92,8 +96,12 @@ impl Kept {
         if choice.finish_reason.is_some() && !self.overlap.is_empty() {
             return None;
         }
-        let holds = !self.marker.is_empty();
-        self.seam.take(&sent, &new, count, self.ids.len(), holds);
+        if self.has_given_up {
+            self.events += u64::from(new.iter().any(|(_, text)| !text.is_empty()));
+        } else {
+            let holds = !self.marker.is_empty();
+            self.seam.take(&sent, &new, count, self.ids.len(), holds);
+        }
         let frame = self.frame.as_ref()?;
         for (part, text) in new.iter().filter(|(_, text)| !text.is_empty()) {
             let quoted = serde_json::to_vec(text).ok()?;

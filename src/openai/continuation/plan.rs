@@ -11,6 +11,8 @@ use super::kept::Kept;
 
 /// What vLLM makes of a completion that does not say how long.
 const DEFAULT_COMPLETION: u64 = 16;
+/// Most bytes of the carried members. A stream has a copy of them until it ends.
+const MOST_CARRIED: usize = 64 * 1024;
 
 /// How the stream of one request may go on.
 #[derive(Debug, Clone)]
@@ -45,7 +47,11 @@ impl Plan {
     /// Whether a stream of `asked` can go on by token ids.
     pub fn allows_ids(asked: &Peeked, dialect: Dialect) -> bool {
         let onward = &asked.onward;
-        is_allowed(asked, dialect) && !onward.may_call_tools && !onward.has_media
+        let carried = onward.carried.iter().flatten();
+        is_allowed(asked, dialect)
+            && !onward.may_call_tools
+            && !onward.has_media
+            && carried.map(Range::len).sum::<usize>() <= MOST_CARRIED
     }
 
     /// How the stream of `asked`, whose body is `pieces`, may go on; `None` if it cannot.
@@ -54,32 +60,37 @@ impl Plan {
             return None;
         }
         let onward = &asked.onward;
-        let stop = onward.carried[STOP].clone();
-        let longest = match &stop {
+        let longest = match &onward.carried[STOP] {
+            Some(range) if range.len() > MOST_CARRIED => return None,
             Some(range) => longest_stop(&cut(pieces, range.clone()))?,
             None => 0,
         };
-        let mut carried = BytesMut::new();
-        for (name, range) in CARRIED.iter().zip(&onward.carried) {
-            if let Some(range) = range {
-                carried.extend_from_slice(b",\"");
-                carried.extend_from_slice(name.as_bytes());
-                carried.extend_from_slice(b"\":");
-                carried.extend_from_slice(&cut(pieces, range.clone()));
-            }
-        }
         let by_ids = Self::allows_ids(asked, dialect);
         let by_text = longest == 0;
+        // By text the request's own body is sent again.
+        let carried = match by_ids {
+            true => carried(onward, pieces),
+            false => Bytes::new(),
+        };
         (by_ids || by_text).then(|| Self {
             dialect,
             by_ids,
             by_text,
             hold: longest.saturating_sub(1),
-            is_sampled: !is_greedy(onward, pieces),
+            is_sampled: by_ids && !is_greedy(onward, pieces),
             wants_usage: matches!(asked.include_usage, Some((true, _))),
-            carried: carried.freeze(),
+            carried,
             max_tokens: asked.max_tokens,
             min_tokens: onward.min_tokens.unwrap_or(0),
+        })
+    }
+
+    /// The same of a stream whose engine was not asked for ids; `None` where it cannot go on without.
+    pub fn without_ids(self) -> Option<Self> {
+        self.by_text.then(|| Self {
+            by_ids: false,
+            carried: Bytes::new(),
+            ..self
         })
     }
 
@@ -194,6 +205,20 @@ fn is_allowed(asked: &Peeked, dialect: Dialect) -> bool {
         Dialect::Messages | Dialect::Responses | Dialect::Other => false,
     };
     asked.stream == Some(true) && !is_barred && has_its_prompt
+}
+
+/// The members that the next engine is told as they are.
+fn carried(onward: &Onward, pieces: &[Bytes]) -> Bytes {
+    let mut carried = BytesMut::new();
+    for (name, range) in CARRIED.iter().zip(&onward.carried) {
+        if let Some(range) = range {
+            carried.extend_from_slice(b",\"");
+            carried.extend_from_slice(name.as_bytes());
+            carried.extend_from_slice(b"\":");
+            carried.extend_from_slice(&cut(pieces, range.clone()));
+        }
+    }
+    carried.freeze()
 }
 
 /// Whether the likeliest token is taken every time: `temperature` 0 or `top_k` 1.

@@ -76,6 +76,79 @@ fn text_behind_the_seam_takes_memory_too() {
 }
 
 #[test]
+fn a_stream_carries_little_whatever_its_request_says() {
+    let with = |member: &str| CHAT.replace(r#""logit_bias":{"1":2}"#, member);
+    let long = "x".repeat(64 * 1024);
+    let told = plan(&with(r#""user":"u""#), Dialect::Chat).unwrap();
+    let untold = plan(&with(&format!(r#""user":"{long}""#)), Dialect::Chat).unwrap();
+    assert!(told.by_ids && untold.by_ids);
+    assert_eq!(told.memory() - untold.memory(), r#","user":"u""#.len());
+    let bias = with(&format!(
+        r#""logit_bias":{{"1":2{}}}"#,
+        " ".repeat(64 * 1024)
+    ));
+    let bias_plan = plan(&bias, Dialect::Chat).unwrap();
+    assert!(!Plan::allows_ids(&peeked(&bias), Dialect::Chat));
+    assert_eq!(
+        (bias_plan.by_ids, bias_plan.by_text, bias_plan.memory()),
+        (false, true, 0)
+    );
+    let stops = with(&format!(r#""stop":["{long}"]"#));
+    assert!(!Plan::allows_ids(&peeked(&stops), Dialect::Chat));
+    assert!(plan(&stops, Dialect::Chat).is_none());
+}
+
+#[test]
+fn whose_ids_were_not_asked_for_goes_on_by_text_or_not_at_all() {
+    let by_text = plan(CHAT, Dialect::Chat).unwrap().without_ids().unwrap();
+    assert_eq!((by_text.by_ids, by_text.memory()), (false, 0));
+    let stops = CHAT.replace("\"stream\"", "\"stop\":\"abc\",\"stream\"");
+    assert!(plan(&stops, Dialect::Chat).unwrap().without_ids().is_none());
+}
+
+#[test]
+fn without_ids_nobody_knows_how_many_tokens_there_are() {
+    let stops = CHAT.replace("\"stream\"", "\"stop\":\"abc\",\"stream\"");
+    let thought = event(r#"{"reasoning":"hm"}"#, "null", "[7]");
+    let (_, kept) = begun(&stops, &[thought, chat_event("a", "[8]")]);
+    assert!(kept.is_by_ids() && kept.has_given_up());
+    let prompt_alone = Usage {
+        prompt: Some(3),
+        ..Usage::default()
+    };
+    assert_eq!(kept.usage(), prompt_alone);
+    // Those before are known, and those that follow have an event each.
+    let (_, mut kept) = begun(CHAT, &[chat_event("a", "[7]"), chat_event("bc", "[8,9]")]);
+    kept.give_up();
+    assert_eq!((kept.usage(), kept.at_least()), (prompt_alone, 3));
+    let (_, mut kept) = begun(CHAT, &[chat_event("a", "[7]"), chat_event("b", "[8]")]);
+    kept.cross();
+    take(&mut kept, &completion("c", "null", "[9]"));
+    kept.give_up();
+    for text in ["d", "", "e"] {
+        take(&mut kept, &completion(text, "null", "[9]"));
+    }
+    assert_eq!((kept.usage(), kept.at_least()), (prompt_alone, 5));
+}
+
+#[test]
+fn what_is_given_up_is_shown_and_not_kept() {
+    let (_, mut kept) = begun(CHAT, &[chat_event("a", "[7]"), chat_event("bc", "[8,9]")]);
+    kept.cross();
+    kept.give_up();
+    let before = kept.memory();
+    // What the client has already is skipped all the same.
+    assert_eq!(take(&mut kept, &completion("b", "null", "[8]")), "");
+    let text = "x".repeat(1000);
+    for _ in 0..50 {
+        let shown = take(&mut kept, &completion(&format!("c{text}"), "null", "[9]"));
+        assert!(shown.contains(&text));
+    }
+    assert!(kept.memory() < before + 1000, "{}", kept.memory());
+    assert_eq!(kept.text_to_tokenize(), None);
+}
+
+#[test]
 fn ids_are_taken_out_and_nothing_else() {
     let mut kept = Kept::new(&plan(CHAT, Dialect::Chat).unwrap(), true);
     assert_eq!(take(&mut kept, &role("[1,2,3]")), role("null"));
@@ -199,6 +272,14 @@ fn reasoning_may_end_with_a_token_without_text() {
         .map(|(text, id)| take(&mut kept, &completion(text, "null", id)))
         .concat();
     assert!(shown.contains(r#"{"reasoning":" so"}"#) && shown.contains(r#"{"content":"42"}"#));
+    // Also of a stream that is given up by then.
+    let (_, mut kept) = begun(CHAT, std::slice::from_ref(&thought));
+    kept.reasoning_ends_with(99);
+    kept.cross();
+    kept.give_up();
+    take(&mut kept, &completion("", "null", "[99]"));
+    let shown = take(&mut kept, &completion("42", "null", "[9]"));
+    assert!(shown.contains(r#"{"content":"42"}"#), "{shown}");
     // Together with other tokens nobody can tell where it stood.
     let (_, mut kept) = begun(CHAT, &[thought]);
     kept.reasoning_ends_with(99);

@@ -99,7 +99,9 @@ impl Reading {
         let is_null = matches!(raw, Raw::Null);
         match key {
             Key::Carried(index) => {
-                let is_whole = !matches!(raw, Raw::Array | Raw::Object | Raw::Null);
+                // Nobody needs to be told a user whose name is longer than any.
+                let is_too_long = index == USER && matches!(raw, Raw::Text(None));
+                let is_whole = !matches!(raw, Raw::Array | Raw::Object | Raw::Null) && !is_too_long;
                 if let Some(slot) = found.carried.get_mut(usize::from(index)) {
                     *slot = is_whole.then_some(at);
                 }

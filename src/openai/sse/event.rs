@@ -48,6 +48,8 @@ pub(super) struct Reader {
     /// One bit a choice, by its index; choices beyond 63 share the last.
     known: u64,
     finished: u64,
+    /// How many of them there are to be.
+    expected: u32,
     /// Every event is parsed: each may bring a count of tokens.
     reads_each: bool,
     /// The engine's count of tokens so far.
@@ -62,10 +64,16 @@ impl Reader {
             dialect,
             known: 0,
             finished: 0,
+            expected: 1,
             reads_each: false,
             usage: None,
             only_counts: false,
         }
+    }
+
+    /// See [`super::SseScanner::expect`].
+    pub(super) fn expect(&mut self, choices: u64) {
+        self.expected = u32::try_from(choices).unwrap_or(u32::MAX).min(u64::BITS);
     }
 
     /// From now on every event is parsed for its count of tokens (`continuous_usage_stats`).
@@ -98,9 +106,10 @@ impl Reader {
         }
     }
 
-    /// Every choice that showed up has given its reason to stop.
+    /// Every choice that is to come or showed up has given its reason to stop.
     pub(super) fn all_finished(&self) -> bool {
-        self.finished != 0 && self.known & !self.finished == 0
+        let is_enough = self.finished != 0 && self.finished.count_ones() >= self.expected;
+        is_enough && self.known & !self.finished == 0
     }
 
     pub(super) fn has_known_end(&self) -> bool {

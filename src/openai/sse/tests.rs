@@ -285,6 +285,27 @@ fn an_answer_of_several_choices_ends_with_the_last_of_them() {
 }
 
 #[test]
+fn choices_that_were_asked_for_are_missed() {
+    let text = |index| choice(index, &json!({ "content": "x" }), None);
+    let end = |index| choice(index, &json!({}), Some("stop"));
+    let first = format!("{}{}", text(0), end(0));
+    let both = format!("{first}{}{}", text(1), end(1));
+    let ending = |expected, stream: &str| {
+        let mut scanner = SseScanner::new(Dialect::Chat, LIMIT);
+        scanner.expect(expected);
+        scanner.feed(stream.as_bytes());
+        scanner.finish()
+    };
+    assert_eq!(ending(1, &first), Ending::Whole);
+    assert_eq!(ending(2, &first), Ending::Cut);
+    assert_eq!(ending(2, &both), Ending::Whole);
+    // The engine itself says that it is all.
+    assert_eq!(ending(2, &format!("{first}{DONE}")), Ending::Whole);
+    let many: String = (0..100).map(|index| text(index) + &end(index)).collect();
+    assert_eq!(ending(100, &many), Ending::Whole);
+}
+
+#[test]
 fn anthropics_events() {
     let start = "event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"content\":[],\"stop_reason\":null}}\n\n";
     let block = "event: content_block_start\ndata: {\"type\":\"content_block_start\",\"index\":0,\"content_block\":{\"type\":\"text\",\"text\":\"\"}}\n\n";

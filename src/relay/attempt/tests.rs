@@ -176,6 +176,7 @@ impl World {
             usage: UsageAsked::default(),
             rename: None,
             may_go_on: false,
+            choices: 1,
             only: None,
         };
         let Ok(answer) = attempt(&lease, &exchange, HEAD, &self.metrics).await else {

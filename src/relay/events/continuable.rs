@@ -8,7 +8,9 @@ use super::super::memory::Charge;
 #[derive(Debug)]
 pub struct Continuable {
     pub kept: Kept,
-    /// For what is kept.
+    /// Bytes that are there for it besides.
+    besides: usize,
+    /// For all of that.
     charge: Charge,
     charged: usize,
     /// `limits.body_memory`.
@@ -19,10 +21,12 @@ pub struct Continuable {
 const CHARGE_STEP: usize = 4096;
 
 impl Continuable {
-    /// `charge` is for what is kept, `limit` the most that it may come to together with all else.
-    pub fn new(kept: Kept, charge: Charge, limit: usize) -> Self {
+    /// `besides`: bytes that are there for as long as it is. `charge` is for them and for what is kept, `limit` the most
+    /// that they may come to together with all else.
+    pub fn new(kept: Kept, besides: usize, charge: Charge, limit: usize) -> Self {
         let mut new = Self {
             kept,
+            besides,
             charge,
             charged: 0,
             limit,
@@ -33,7 +37,7 @@ impl Continuable {
 
     /// Charges what is kept by now; without room nothing is kept any more.
     pub(super) fn settle(&mut self) {
-        let used = self.kept.memory();
+        let used = self.kept.memory() + self.besides;
         if used > self.charged {
             let more = (used - self.charged).next_multiple_of(CHARGE_STEP);
             if self.charge.add(more, self.limit) {

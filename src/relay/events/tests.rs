@@ -158,17 +158,41 @@ fn what_is_too_long_to_be_read_is_shown_as_it_comes() {
 }
 
 #[test]
-fn without_room_nothing_is_kept_and_ids_stay_hidden() {
+fn what_is_too_long_to_be_read_is_not_counted() {
+    let mut events = Events::new(Dialect::Chat, 200, UsageAsked::AsItComes, None);
+    events.take(ONE.into());
+    assert!(!events.is_unread());
+    events.take(format!("data: {}\n\n", "x".repeat(200)).into());
+    assert!(events.is_unread());
+    events.take(USAGE.into());
+    assert_eq!((events.counted(), events.content()), (None, 1));
+}
+
+fn plan() -> Plan {
     let body = r#"{"messages":[{}],"stream":true}"#;
     let mut scanner = Scanner::new();
     scanner.feed(body.as_bytes());
     let asked = scanner.finish().unwrap();
-    let plan = Plan::of(
-        &asked,
-        Dialect::Chat,
-        &[Bytes::from_static(body.as_bytes())],
-    )
-    .unwrap();
+    let pieces = [Bytes::from_static(body.as_bytes())];
+    Plan::of(&asked, Dialect::Chat, &pieces).unwrap()
+}
+
+#[test]
+fn what_is_there_for_a_stream_besides_is_charged() {
+    let memory = Arc::new(BodyMemory::default());
+    for (limit, fits) in [(1 << 20, true), (4000, false)] {
+        let charge = Charge::new(&memory, None);
+        let kept = Continuable::new(Kept::new(&plan(), true), 5000, charge, limit);
+        assert_eq!(kept.kept.has_given_up(), !fits);
+        assert_eq!(memory.total() >= 5000, fits);
+        drop(kept);
+        assert_eq!(memory.total(), 0);
+    }
+}
+
+#[test]
+fn without_room_nothing_is_kept_and_ids_stay_hidden() {
+    let plan = plan();
     let event = |delta: &str, members: &str| {
         format!(
             "data: {{\"id\":\"c\",\"object\":\"o\",\"created\":1,\"model\":\"m\",\"choices\":[{{\"index\":0,\"delta\":{delta},\"finish_reason\":null}}]{members}}}\n\n"
@@ -186,12 +210,22 @@ fn without_room_nothing_is_kept_and_ids_stay_hidden() {
         let mut events = Events::new(Dialect::Chat, 4096, UsageAsked::AsItComes, None);
         events.keep(Box::new(Continuable::new(
             Kept::new(&plan, true),
+            0,
             charge,
             limit,
         )));
         let passed = events.take(Bytes::from(first("[1,2,3]")));
         assert_eq!(passed.shown, first("null"));
         assert_eq!((events.can_go_on(), memory.total() > 0), (fits, fits));
+        // Every token is counted by its id, else every event.
+        for _ in 0..4 {
+            let token = event(r#"{"content":"a"}"#, "");
+            let token = token.replace("null}]", "null,\"token_ids\":[7,8]}]");
+            events.take(Bytes::from(token));
+        }
+        let completion = events.counted().unwrap().completion;
+        assert_eq!(completion, fits.then_some(8));
+        assert_eq!(events.at_least(), 4);
         drop(events);
         assert_eq!(memory.total(), 0);
     }
