@@ -171,7 +171,7 @@ async fn one_that_is_well_and_does_not_serve_stays_out_and_is_asked_ever_less_of
     let scene = start(config(&["10.0.0.1:8000"]), &[refused]);
     let failures = [ProbeFailure::NoCanary; 9];
     scene.script.unproven.lock().extend(failures);
-    tokio::time::sleep(MILLI * 30_000).await;
+    tokio::time::sleep(MILLI * 25_000).await;
     assert_eq!(scene.state(), State::Down);
     let reason = scene.endpoint().status(Instant::now()).reason.unwrap();
     assert_eq!(reason.as_str(), "probe_canary");
@@ -182,7 +182,7 @@ async fn one_that_is_well_and_does_not_serve_stays_out_and_is_asked_ever_less_of
     for (gap, expected) in gaps.iter().zip([400, 800, 1_600, 3_200, 5_000, 5_000]) {
         assert!(near(*gap, expected), "{gaps:?}");
     }
-    tokio::time::sleep(MILLI * 30_000).await;
+    tokio::time::sleep(MILLI * 45_000).await;
     assert_eq!(
         scene.state(),
         State::Up,
