@@ -43,8 +43,8 @@ pub struct Endpoint {
     pub api_key: Option<Secret>,
     /// What it calls the model, where that is a name of its own.
     pub model: Option<Arc<str>>,
-    /// Filled at its first use.
-    pub metrics: OnceLock<EndpointMetrics>,
+    /// Filled at its first use. Shared by all epochs.
+    pub metrics: Arc<OnceLock<EndpointMetrics>>,
 }
 
 impl fmt::Debug for Endpoint {

@@ -64,8 +64,8 @@ pub struct Pool {
     pub queue: Arc<Queue>,
     /// How many may wait in it and for how long; `None` = nobody.
     pub waits: Option<config::Queue>,
-    /// Filled at its first use.
-    pub metrics: OnceLock<PoolMetrics>,
+    /// Filled at its first use. Shared by all epochs.
+    pub metrics: Arc<OnceLock<PoolMetrics>>,
     policy: Box<dyn Policy>,
     rotation: Arc<Rotation>,
     /// Held from looking at the counts to taking the lease. Holds the list of candidates between
@@ -97,8 +97,8 @@ const PANIC_TIERS: [fn(&Endpoint, Gate) -> bool; 2] = [
 ];
 
 impl Pool {
-    /// `previous` is the pool of the same name in the epoch before: its retry budget, its queue and its
-    /// turn go on.
+    /// `previous` is the pool of the same name in the epoch before: its retry budget, its queue, its turn and its
+    /// counters go on.
     pub fn new(
         config: &config::Pool,
         keepalive: &Keepalive,
@@ -124,7 +124,7 @@ impl Pool {
             queue: previous
                 .map_or_else(|| Arc::new(Queue::new(now)), |pool| Arc::clone(&pool.queue)),
             waits: config.queue.clone(),
-            metrics: OnceLock::new(),
+            metrics: previous.map_or_else(Arc::default, |pool| Arc::clone(&pool.metrics)),
             policy: balance::policy(config.policy, &rotation),
             rotation,
             turn: Mutex::new(Vec::with_capacity(endpoints.len())),

@@ -99,7 +99,7 @@ pub(crate) fn endpoint(state: &Arc<EndpointState>) -> Endpoint {
         drain: false,
         api_key: None,
         model: None,
-        metrics: std::sync::OnceLock::new(),
+        metrics: Arc::default(),
     }
 }
 

@@ -3,8 +3,7 @@ use std::fmt;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
 use tokio::time::Instant;
 
@@ -14,6 +13,7 @@ use crate::admission::Keyring;
 use crate::config::{self, Config, Url};
 use crate::pool::{Endpoint, EndpointState, Pool, Settings};
 use crate::routing::Routes;
+use crate::telemetry::metrics::EndpointMetrics;
 use crate::upstream::{Address, Target, TlsClient, TlsError};
 
 /// What makes two endpoints of different pools or epochs the same one. The TLS settings are part of
@@ -202,7 +202,7 @@ impl<'a> Builder<'a> {
                 drain: endpoint.drain,
                 api_key: endpoint.api_key.clone(),
                 model: endpoint.model.clone(),
-                metrics: OnceLock::new(),
+                metrics: self.metrics(&pool.name, &settings.name),
                 state: Arc::clone(&state),
             });
             if self.listed.insert(state.id) {
@@ -212,6 +212,17 @@ impl<'a> Builder<'a> {
             }
         }
         Ok(())
+    }
+
+    /// The counters of the endpoint of that name in the epoch before, so that a request of any earlier one counts where
+    /// this one does.
+    fn metrics(&self, pool: &str, endpoint: &str) -> Arc<OnceLock<EndpointMetrics>> {
+        let pools = self.previous.iter().flat_map(|previous| &previous.pools);
+        let mut endpoints = pools
+            .filter(|before| *before.name == *pool)
+            .flat_map(|before| &before.endpoints);
+        let before = endpoints.find(|before| *before.name == *endpoint);
+        before.map_or_else(Arc::default, |before| Arc::clone(&before.metrics))
     }
 
     /// One pool's word is enough for all that have the endpoint.

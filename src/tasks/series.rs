@@ -46,8 +46,8 @@ fn forget(shared: &Shared, before: &Snapshot, now: &Snapshot) {
     }
     for pool in &before.pools {
         let kept = now.pools.iter().find(|kept| kept.name == pool.name);
-        if let (None, Some(gone)) = (kept, pool.metrics.get()) {
-            shared.metrics.forget_pool(gone);
+        if kept.is_none() {
+            shared.metrics.forget_pool(shared.pool_metrics(pool));
         }
         for endpoint in &pool.endpoints {
             let stays = kept.is_some_and(|kept| {
@@ -55,7 +55,8 @@ fn forget(shared: &Shared, before: &Snapshot, now: &Snapshot) {
                     .iter()
                     .any(|other| other.name == endpoint.name)
             });
-            if !stays && let Some(gone) = endpoint.metrics.get() {
+            if !stays {
+                let gone = shared.endpoint_metrics(pool, endpoint);
                 shared.metrics.forget_endpoint(gone);
             }
         }

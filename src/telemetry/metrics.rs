@@ -238,11 +238,16 @@ impl Metrics {
 impl PoolMetrics {
     /// A request of this pool was sent again; the reason is what the try before it died of.
     pub fn retried(&self, reason: &'static str) {
-        self.retries.with_label_values(&[&*self.pool, reason]).inc();
+        if !self.unanswered.gone.load(Relaxed) {
+            self.retries.with_label_values(&[&*self.pool, reason]).inc();
+        }
     }
 
     /// A stream of this pool was cut; how it went on, or why not.
     pub fn continued(&self, result: &'static str) {
+        if self.unanswered.gone.load(Relaxed) {
+            return;
+        }
         self.continuations
             .with_label_values(&[&*self.pool, result])
             .inc();

@@ -10,8 +10,8 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 
 use crate::support::{
-    Certificate, Client, End, Engine, Gateway, H2, Script, chat, engine, engine_with, get, h2_post,
-    padded, pool, post, until,
+    Certificate, Client, End, Engine, Gateway, H2, Puppet, Script, chat, engine, engine_with, get,
+    h2_post, in_turn, padded, pool, post, until,
 };
 
 const RELOADS: usize = 100;
@@ -245,4 +245,44 @@ async fn what_is_gone_does_not_come_back_with_the_requests_it_still_had() {
     gateway.quiet().await;
     assert!(!shown("\"old\""));
     gateway.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn endpoints_and_pools_that_are_gone_are_shown_no_more_however_long_nobody_used_them() {
+    for keeps_pool in [true, false] {
+        let (mut old, new) = (Puppet::start().await, engine().await);
+        let first = in_turn(&old.authority(), &new.authority(), "");
+        let gateway = Gateway::start(&first).await;
+        let mut client = Client::connect(gateway.address).await;
+        client.send(chat(false).bytes()).await;
+        old.next().await.answer_json("{}").await;
+        assert_eq!(client.answer().await.status, 200);
+        let endpoint = format!("endpoint=\"{}\"", old.authority());
+        let gone = match keeps_pool {
+            true => endpoint.as_str(),
+            false => "pool=\"default\"",
+        };
+        let shown = |what: &str| gateway.shared().metrics.render().contains(what);
+        let counted = || shown("sluicegate_requests_total{code=\"200\"");
+        until("the request to be counted", counted).await;
+        client.send(chat(false).bytes()).await;
+        let exchange = old.next().await;
+        // Nobody uses it in the snapshot in between.
+        gateway.reload(&first).await;
+        let name = if keeps_pool { "default" } else { "other" };
+        let second = format!(
+            "pools: {{ {name}: {{ endpoints: [\"{}\"] }} }}",
+            new.authority()
+        );
+        gateway.reload(&second).await;
+        until("the series to be forgotten", || !shown(gone)).await;
+        // What it still had ends as nothing did before: passed on, or sent again elsewhere.
+        let (answered, status) = if keeps_pool { (404, 404) } else { (500, 200) };
+        let answer = format!("HTTP/1.1 {answered} X\r\ncontent-length: 2\r\n\r\n{{}}");
+        exchange.answer(answer).await;
+        assert_eq!(client.answer().await.status, status);
+        gateway.quiet().await;
+        assert!(!shown(gone), "{}", gateway.shared().metrics.render());
+        gateway.finish().await;
+    }
 }

@@ -530,7 +530,7 @@ fn pool(
         backup: engines[index].backup,
         drain: false,
         api_key: None,
-        metrics: std::sync::OnceLock::new(),
+        metrics: Arc::default(),
     });
     Pool::new(&config, &keepalive, endpoints.collect(), previous, now)
 }

@@ -178,9 +178,12 @@ fn what_has_left_is_forgotten_and_comes_back_at_zero() {
     metrics.forget_pool(&pool);
     metrics.forget_model(&metrics.model("default", "other"));
     metrics.forget_key(&metrics.key("team-a"));
+    pool.retried("status");
+    pool.continued("ids");
     let text = metrics.render();
     for gone in [
         "sluicegate_retries_total{",
+        "sluicegate_continuations_total{",
         "model=\"other\"",
         "key=\"team-a\"",
     ] {
