@@ -136,7 +136,7 @@ pub(super) enum Gate {
     FailsProbes,
     /// Fails requests, yet accepts connections: the second.
     FailsRequests,
-    /// The last connect was refused or timed out.
+    /// The last connect was refused, timed out or found no way.
     Unreachable,
     /// Gets no new requests on purpose, however it is.
     Drains,

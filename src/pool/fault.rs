@@ -8,7 +8,9 @@ pub enum Fault {
     /// Nothing listens there: takes the endpoint out at once.
     ConnectRefused,
     ConnectTimedOut,
-    /// No connection for another reason: no route, TLS, or a limit of this machine.
+    /// No way leads there.
+    Unreachable,
+    /// No connection for another reason: TLS, or what this machine forbids.
     ConnectFailed,
     /// Reset or closed before the answer was complete, on a connection that was not stale.
     ConnectionLost,
@@ -33,7 +35,10 @@ impl Fault {
     pub fn is_connect(self) -> bool {
         matches!(
             self,
-            Fault::ConnectRefused | Fault::ConnectTimedOut | Fault::ConnectFailed
+            Fault::ConnectRefused
+                | Fault::ConnectTimedOut
+                | Fault::Unreachable
+                | Fault::ConnectFailed
         )
     }
 
@@ -42,6 +47,7 @@ impl Fault {
         match self {
             Fault::ConnectRefused => "connect_refused",
             Fault::ConnectTimedOut => "connect_timeout",
+            Fault::Unreachable => "connect_unreachable",
             Fault::ConnectFailed => "connect_failed",
             Fault::ConnectionLost => "connection_lost",
             Fault::FirstByteTimedOut => "first_byte_timeout",
@@ -66,7 +72,9 @@ pub enum ProbeFailure {
     /// Nothing listens there: takes the endpoint out at once.
     Refused,
     ConnectTimedOut,
-    /// No connection for another reason: no route, TLS.
+    /// No way leads there.
+    Unreachable,
+    /// No connection for another reason: TLS, or what this machine forbids.
     ConnectFailed,
     /// This machine is out of files, ports or memory, or a unix socket's backlog is full: says nothing of the engine.
     Busy,
@@ -109,6 +117,7 @@ impl Reason {
             Reason::Fault(fault) => fault.reason(),
             Reason::Probe(ProbeFailure::Refused) => "probe_refused",
             Reason::Probe(ProbeFailure::ConnectTimedOut) => "probe_connect_timeout",
+            Reason::Probe(ProbeFailure::Unreachable) => "probe_unreachable",
             Reason::Probe(ProbeFailure::ConnectFailed) => "probe_connect_failed",
             Reason::Probe(ProbeFailure::Busy) => "probe_busy",
             Reason::Probe(ProbeFailure::TimedOut) => "probe_timeout",
@@ -129,6 +138,7 @@ impl fmt::Display for Reason {
         match self {
             Reason::Fault(Fault::ConnectRefused) => f.write_str("connect refused"),
             Reason::Fault(Fault::ConnectTimedOut) => f.write_str("connect timed out"),
+            Reason::Fault(Fault::Unreachable) => f.write_str("unreachable"),
             Reason::Fault(Fault::ConnectFailed) => f.write_str("cannot connect"),
             Reason::Fault(Fault::ConnectionLost) => f.write_str("connection lost"),
             Reason::Fault(Fault::FirstByteTimedOut) => f.write_str("no first byte in time"),
@@ -141,6 +151,7 @@ impl fmt::Display for Reason {
             Reason::Fault(Fault::Drained) => f.write_str("drained"),
             Reason::Probe(ProbeFailure::Refused) => f.write_str("probe: connect refused"),
             Reason::Probe(ProbeFailure::ConnectTimedOut) => f.write_str("probe: connect timed out"),
+            Reason::Probe(ProbeFailure::Unreachable) => f.write_str("probe: unreachable"),
             Reason::Probe(ProbeFailure::ConnectFailed) => f.write_str("probe: cannot connect"),
             Reason::Probe(ProbeFailure::Busy) => f.write_str("probe: could not be sent from here"),
             Reason::Probe(ProbeFailure::TimedOut) => f.write_str("probe: no answer in time"),

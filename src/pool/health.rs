@@ -1,7 +1,8 @@
 //! Whether an endpoint may be used: a state machine without clock, randomness or I/O of its own.
 //!
 //! ```text
-//!            refused, or `fall` failed probes               `rise` good probes
+//!            refused, out of reach `eject_after` times,
+//!            or `fall` failed probes                        `rise` good probes
 //!      Up ─────────────────────────────────────▶ Down ─────────────────────────▶ Up, ramping
 //!      │                                          ▲
 //!      │ `eject_after` faults in a row, or hung   │ a failed probe after `until`
@@ -36,7 +37,7 @@ const FORGIVEN_AFTER: Duration = Duration::from_secs(60);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
     Up,
-    /// Fails its probes or refuses connections.
+    /// Fails its probes, refuses connections or is out of reach.
     Down,
     /// Fails requests. Not probed before `until`.
     Ejected {
@@ -62,7 +63,7 @@ pub struct Health {
     reason: Option<Reason>,
     /// Back from an outage at `since`, with a growing share.
     ramping: bool,
-    /// The last connect was refused or timed out, by a request or a probe: no use even in panic.
+    /// The last connect was refused, timed out or found no way, by a request or a probe: no use even in panic.
     unreachable: bool,
     /// Something has succeeded here. Until then the first failed probe is enough, as in HAProxy: an
     /// address nobody has seen alive gets no three chances.
@@ -173,15 +174,20 @@ impl Health {
         rng: &mut fastrand::Rng,
     ) -> Option<Change> {
         match fault {
-            Fault::ConnectRefused | Fault::ConnectTimedOut => self.unreachable = true,
-            // Says nothing of the node when this machine is out of ports or files.
+            Fault::ConnectRefused | Fault::ConnectTimedOut | Fault::Unreachable => {
+                self.unreachable = true;
+            }
+            // A handshake fails with somebody there, what this machine forbids with anybody.
             Fault::ConnectFailed => {}
             _ => self.unreachable = false,
         }
         self.faults = self.faults.saturating_add(1);
         let change = if self.phase != Phase::Up {
             None
-        } else if fault == Fault::ConnectRefused {
+        } else if fault == Fault::ConnectRefused
+            || (self.unreachable && self.faults >= config.eject_after)
+        {
+            // Nothing is gained by a time without probes: a connect tells that it is there again.
             Some(self.down(Reason::Fault(fault), now, rng))
         } else if fault == Fault::Hung || self.faults >= config.eject_after {
             Some(self.eject(fault, now, config, rng))
@@ -286,7 +292,9 @@ impl Health {
         rng: &mut fastrand::Rng,
     ) -> Option<Change> {
         match failure {
-            ProbeFailure::Refused | ProbeFailure::ConnectTimedOut => self.unreachable = true,
+            ProbeFailure::Refused | ProbeFailure::ConnectTimedOut | ProbeFailure::Unreachable => {
+                self.unreachable = true;
+            }
             ProbeFailure::ConnectFailed | ProbeFailure::Busy => {}
             _ => self.unreachable = false,
         }

@@ -446,6 +446,7 @@ fn connect_failure(error: &ConnectError) -> Failure {
         ConnectError::Busy => return Failure::Busy,
         ConnectError::Refused => Fault::ConnectRefused,
         ConnectError::TimedOut => Fault::ConnectTimedOut,
+        ConnectError::Unreachable(_) => Fault::Unreachable,
         ConnectError::Tls(_) | ConnectError::Io(_) => Fault::ConnectFailed,
     };
     Failure::NotSent {

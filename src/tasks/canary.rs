@@ -105,9 +105,12 @@ fn sign_of(failure: &Failure) -> Sign {
     match failure {
         Failure::Connect(ConnectError::Refused) => Sign::Refused,
         Failure::Unsendable(_)
-        | Failure::Connect(ConnectError::Busy | ConnectError::Tls(_) | ConnectError::Io(_)) => {
-            Sign::NotSent
-        }
+        | Failure::Connect(
+            ConnectError::Busy
+            | ConnectError::Unreachable(_)
+            | ConnectError::Tls(_)
+            | ConnectError::Io(_),
+        ) => Sign::NotSent,
         Failure::Connect(ConnectError::TimedOut) | Failure::Read(_) | Failure::TimedOut => {
             Sign::Silent
         }

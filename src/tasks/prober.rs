@@ -110,6 +110,7 @@ fn failure_of(failure: &Failure) -> ProbeFailure {
         Failure::Unsendable(_) => ProbeFailure::Unsendable,
         Failure::Connect(ConnectError::Refused) => ProbeFailure::Refused,
         Failure::Connect(ConnectError::TimedOut) => ProbeFailure::ConnectTimedOut,
+        Failure::Connect(ConnectError::Unreachable(_)) => ProbeFailure::Unreachable,
         Failure::Connect(ConnectError::Busy) => ProbeFailure::Busy,
         Failure::Connect(ConnectError::Tls(_) | ConnectError::Io(_)) => ProbeFailure::ConnectFailed,
         Failure::TimedOut => ProbeFailure::TimedOut,

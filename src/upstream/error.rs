@@ -11,6 +11,8 @@ pub enum ConnectError {
     Refused,
     /// No connection, TLS included, within the time given.
     TimedOut,
+    /// No way leads there: the host is gone, or the network is.
+    Unreachable(io::Error),
     /// The backlog of a unix socket is full (EAGAIN). The listener is alive.
     Busy,
     /// The transport stood, the TLS handshake failed.
@@ -26,6 +28,7 @@ impl fmt::Display for ConnectError {
             ConnectError::Busy => {
                 f.write_str("the backlog is full, or this machine is out of files or ports")
             }
+            ConnectError::Unreachable(error) => write!(f, "unreachable: {error}"),
             ConnectError::Tls(error) => write!(f, "TLS handshake failed: {error}"),
             ConnectError::Io(error) => write!(f, "cannot connect: {error}"),
         }
@@ -41,6 +44,10 @@ impl ConnectError {
             // This machine is out of files, ports or memory, which says nothing of the engine.
             _ if is_our_own(&error) => ConnectError::Busy,
             io::ErrorKind::TimedOut => ConnectError::TimedOut,
+            io::ErrorKind::HostUnreachable
+            | io::ErrorKind::NetworkUnreachable
+            | io::ErrorKind::NetworkDown => ConnectError::Unreachable(error),
+            _ if error.raw_os_error() == Some(libc::EHOSTDOWN) => ConnectError::Unreachable(error),
             io::ErrorKind::WouldBlock => ConnectError::Busy,
             _ => ConnectError::Io(error),
         }

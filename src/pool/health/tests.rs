@@ -199,6 +199,46 @@ fn a_connect_that_times_out_is_one_fault() {
 }
 
 #[test]
+fn one_that_is_out_of_reach_is_probed_and_no_time_kept_out() {
+    for fault in [Fault::ConnectTimedOut, Fault::Unreachable] {
+        let mut patient = Patient::proven();
+        patient.fault(Fault::ConnectionLost);
+        patient.fault(fault);
+        let change = patient.fault(Fault::ConnectFailed).unwrap();
+        assert_eq!(change.phase, Phase::Down, "{fault:?}");
+        assert!(patient.health.unreachable());
+        assert!(within(patient.until_probe(), FAST_PROBE, 0.1));
+        patient.pass(patient.until_probe());
+        assert_eq!(patient.probe(Ok(())), None);
+        assert!(!patient.health.unreachable(), "of use in panic");
+        patient.pass(patient.until_probe());
+        assert_eq!(patient.probe(Ok(())).unwrap().phase, Phase::Up);
+    }
+}
+
+#[test]
+fn one_that_was_out_of_reach_and_fails_requests_is_ejected() {
+    let mut patient = Patient::proven();
+    patient.fault(Fault::Unreachable);
+    patient.fault(Fault::ConnectTimedOut);
+    let change = patient.fault(Fault::ConnectionLost).unwrap();
+    assert!(matches!(change.phase, Phase::Ejected { .. }));
+    assert!(!patient.health.unreachable());
+}
+
+#[test]
+fn a_probe_that_finds_no_way_tells_that_it_is_out_of_reach() {
+    let mut patient = Patient::proven();
+    for failure in [ProbeFailure::TimedOut, ProbeFailure::Unreachable] {
+        assert_eq!(patient.probe(Err(failure)), None);
+    }
+    assert!(patient.health.unreachable());
+    let change = patient.probe(Err(ProbeFailure::Unreachable)).unwrap();
+    assert_eq!(change.phase, Phase::Down);
+    assert!(patient.health.unreachable());
+}
+
+#[test]
 fn a_refused_endpoint_is_probed_soon_and_then_less_often() {
     let mut patient = Patient::proven();
     patient.fault(Fault::ConnectRefused);
@@ -382,6 +422,7 @@ fn event() -> impl Strategy<Value = Event> {
         prop::sample::select(vec![
             Fault::ConnectRefused,
             Fault::ConnectTimedOut,
+            Fault::Unreachable,
             Fault::ConnectFailed,
             Fault::ConnectionLost,
             Fault::Status(500),

@@ -121,6 +121,21 @@ async fn a_unix_socket_with_a_full_backlog_is_busy_and_not_refused() {
     assert!(matches!(error, ConnectError::Busy), "{error}");
 }
 
+#[test]
+fn where_no_way_leads_is_unreachable() {
+    for code in [
+        libc::EHOSTUNREACH,
+        libc::ENETUNREACH,
+        libc::ENETDOWN,
+        libc::EHOSTDOWN,
+    ] {
+        let error = ConnectError::from_io(io::Error::from_raw_os_error(code));
+        assert!(matches!(error, ConnectError::Unreachable(_)), "{error}");
+    }
+    let error = ConnectError::from_io(io::Error::from_raw_os_error(libc::EACCES));
+    assert!(matches!(error, ConnectError::Io(_)), "{error}");
+}
+
 #[tokio::test]
 async fn a_peer_that_does_not_answer_in_time_is_timed_out() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
