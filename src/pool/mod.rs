@@ -33,7 +33,7 @@ pub use drain::DrainedBy;
 pub use endpoint::{Endpoint, EndpointState, LastCatalog, LastReport, Report, Settings};
 pub use fault::{Fault, ProbeFailure, Reason};
 pub use lease::{Lease, Outcome};
-pub use queue::{NoPlace, Queue, lease_at_once, lease_or_wait};
+pub use queue::{NoPlace, Queue, catch_up, lease_at_once, lease_or_wait};
 pub use retry_budget::RetryBudget;
 pub use silence::{Look, Silence};
 pub use status::{EndpointStatus, State};

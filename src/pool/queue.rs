@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use super::{Lease, Pool, Tried, Unavailable};
 use crate::balance::RequestFacts;
 use line::{Line, Ticket};
-pub use wait::{NoPlace, lease_at_once, lease_or_wait};
+pub use wait::{NoPlace, catch_up, lease_at_once, lease_or_wait};
 
 /// What a client is told to wait where nobody does, so that nothing is known of how long it takes.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -99,6 +99,12 @@ impl Queue {
         self.unwatch(&before);
         let unclaimed = inner.offer(now);
         self.release(inner, unclaimed);
+    }
+
+    /// The pool of the newest epoch, where that is not `pool`.
+    fn newer_than(&self, pool: &Arc<Pool>) -> Option<Arc<Pool>> {
+        let newest = self.inner.lock().newest.upgrade()?;
+        (!Arc::ptr_eq(&newest, pool)).then_some(newest)
     }
 
     /// Something may have become free, or be so no more.

@@ -101,16 +101,19 @@ impl Failure {
 /// Sends the request on a connection of the lease's endpoint and waits until the answer may be shown.
 /// A pooled connection that turns out to be dead is replaced by a fresh one, once. A call that may not
 /// be repeated is not risked on one: when it dies nobody can tell whether the request was read.
+///
+/// `has_next`: asked when a drain recalls it, whether there is a place for it elsewhere; without one it stays.
 pub async fn attempt(
     lease: &Lease,
     exchange: &Exchange<'_>,
     head: &[u8],
     metrics: &EndpointMetrics,
+    has_next: &mut (dyn FnMut() -> bool + Send),
 ) -> Result<Answer, Failure> {
     let result = tokio::select! {
         biased;
         result = on_endpoint(lease, exchange, head, metrics) => result,
-        why = recalled(lease, exchange), if exchange.call.repeatable => Err(Failure::Recalled(why)),
+        why = recalled(lease, exchange, has_next), if exchange.call.repeatable => Err(Failure::Recalled(why)),
     };
     if result.is_ok() {
         lease.answered();
@@ -118,11 +121,15 @@ pub async fn attempt(
     result
 }
 
-/// A drain leaves alone what only this endpoint can answer.
-async fn recalled(lease: &Lease, exchange: &Exchange<'_>) -> Fault {
+/// A drain leaves alone what only this endpoint can answer, and what no other takes at once.
+async fn recalled(
+    lease: &Lease,
+    exchange: &Exchange<'_>,
+    has_next: &mut (dyn FnMut() -> bool + Send),
+) -> Fault {
     loop {
         match lease.recalled().await {
-            Fault::Drained if exchange.only.is_some() => {}
+            Fault::Drained if exchange.only.is_some() || !has_next() => {}
             Fault::ConnectRefused if lease.state.waits_for_one() => {
                 // The engine may be dying of the request, whose connection is the next to go then: that is the reason.
                 Box::pin(sleep(DYING)).await;

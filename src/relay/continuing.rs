@@ -233,11 +233,7 @@ impl Onward<'_> {
             ctx,
             self.config,
             self.call,
-            match self.credentials {
-                // A reload may have given this one a key of its own.
-                Credentials::Pass => Credentials::UnlessOwn,
-                known => known,
-            },
+            self.credentials,
         );
         let mut call = self.call;
         if kept.is_by_ids() {

@@ -50,7 +50,7 @@ use tokio::time::Instant;
 use crate::config::Expose;
 use crate::openai::continuation::Plan;
 use crate::openai::{ApiError, Call, Dialect};
-use crate::pool::{Lease, Pool};
+use crate::pool::Lease;
 use crate::server::Shared;
 use crate::snapshot::Snapshot;
 use crate::upstream::{Connection, RequestKind};
@@ -124,7 +124,7 @@ async fn answer(
     let (route, only) = admit::route(shared, ctx, &snapshot, session.req_header(), call, &asked)?;
     let pool = Arc::clone(&snapshot.pools[route.pool]);
     let request = session.req_header();
-    let credentials = credentials(&snapshot, &pool);
+    let credentials = credentials(&snapshot);
     let mut parts = intake::parts(request, ctx, &snapshot.config, call, credentials);
     parts.is_websocket = is_websocket;
     parts.model = asked.in_query(route.upstream_model);
@@ -211,16 +211,11 @@ fn kind_of(request: &RequestHeader, is_websocket: bool) -> RequestKind {
 }
 
 /// With keys, a client's is the gateway's business alone; without, it is the engines', but for those that
-/// have one of their own.
-fn credentials(snapshot: &Snapshot, pool: &Pool) -> Credentials {
-    let mut endpoints = pool.endpoints.iter();
-    if snapshot.keyring.is_some() {
-        Credentials::Keep
-    } else if endpoints.any(|one| one.api_key.is_some() || one.max_in_flight.is_some()) {
-        // Where requests can wait, a reload may bring an endpoint with a key meanwhile.
-        Credentials::UnlessOwn
-    } else {
-        Credentials::Pass
+/// have one of their own: also where none has, for a reload may bring one meanwhile.
+fn credentials(snapshot: &Snapshot) -> Credentials {
+    match snapshot.keyring {
+        Some(_) => Credentials::Keep,
+        None => Credentials::UnlessOwn,
     }
 }
 

@@ -54,11 +54,9 @@ pub struct ModelInQuery<'a> {
     pub upstream: Option<&'a Arc<str>>,
 }
 
-/// What becomes of a client's own `Authorization` and `x-api-key`.
+/// What becomes of a client's own `Authorization` and `x-api-key`, and of a key among the subprotocols of a WebSocket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Credentials {
-    /// Every engine gets them.
-    Pass,
     /// The engines that have no key of their own get them.
     UnlessOwn,
     /// They were for the gateway: no engine gets them.
@@ -149,9 +147,17 @@ pub struct Prepared {
     has_host: bool,
     /// It says how long its body is, be it empty.
     has_length: bool,
-    /// The client's own credentials, for endpoints without a key of their own.
-    credentials: Vec<(HeaderName, HeaderValue)>,
+    /// What endpoints get with the client's own credentials or without them.
+    credentials: Vec<Credential>,
     named: Option<Box<Named>>,
+}
+
+/// A field that not all endpoints get.
+struct Credential {
+    name: Box<[u8]>,
+    value: HeaderValue,
+    /// For those that have a key of their own: what is left of it without the client's. Else for the others.
+    is_for_keyed: bool,
 }
 
 /// A request line with a model in it.
@@ -218,9 +224,10 @@ impl Prepared {
             let mut bearer = b"Bearer ".to_vec();
             bearer.extend_from_slice(key.reveal().as_bytes());
             head.field("Authorization", bearer)?;
-        } else {
-            for (name, value) in &self.credentials {
-                head.field(name.as_str(), value.as_bytes())?;
+        }
+        for field in &self.credentials {
+            if field.is_for_keyed == endpoint.api_key.is_some() {
+                head.field(&field.name, field.value.as_bytes())?;
             }
         }
         Ok(head.complete(self.has_length.then_some(body_len as u64)))
@@ -263,7 +270,8 @@ pub fn prepare(parts: &Parts<'_>) -> Result<Prepared, HeadError> {
     head.field("X-Request-Id", parts.request_id.as_bytes())?;
     let nominated = nominated(&request.headers);
     let mut credentials = Vec::new();
-    let mut has_protocols = false;
+    let has_key_protocol = handshake::keys(&request.headers).next().is_some();
+    let mut protocols = has_key_protocol.then(|| handshake::without_keys(&request.headers));
     if parts.is_websocket {
         head.field("Connection", "Upgrade")?;
         head.field("Upgrade", "websocket")?;
@@ -281,21 +289,31 @@ pub fn prepare(parts: &Parts<'_>) -> Result<Prepared, HeadError> {
         {
             return Ok(());
         }
-        if parts.credentials != Credentials::Pass && name == header::SEC_WEBSOCKET_PROTOCOL {
-            let is_first = !std::mem::replace(&mut has_protocols, true);
-            let left = handshake::without_keys(&request.headers);
-            return match is_first && !left.is_empty() {
-                true => head.field(as_sent, left),
-                false => Ok(()),
-            };
-        }
-        if parts.credentials != Credentials::Pass
-            && matches!(name.as_str(), "authorization" | "x-api-key")
+        if matches!(name.as_str(), "authorization" | "x-api-key")
+            || (has_key_protocol && name == header::SEC_WEBSOCKET_PROTOCOL)
         {
-            if parts.credentials == Credentials::UnlessOwn {
-                credentials.push((name.clone(), value.clone()));
+            let mut push = |value, is_for_keyed| {
+                let name = as_sent.into();
+                credentials.push(Credential {
+                    name,
+                    value,
+                    is_for_keyed,
+                });
+            };
+            let is_kept = parts.credentials == Credentials::Keep;
+            if !is_kept {
+                push(value.clone(), false);
             }
-            return Ok(());
+            let is_list = name == header::SEC_WEBSOCKET_PROTOCOL;
+            let left = protocols.take_if(|left| is_list && !left.is_empty());
+            return match left.map(HeaderValue::try_from) {
+                Some(Ok(left)) if is_kept => head.field(as_sent, left.as_bytes()),
+                Some(Ok(left)) => {
+                    push(left, true);
+                    Ok(())
+                }
+                _ => Ok(()),
+            };
         }
         if parts.context.drops(name.as_str()) {
             return Ok(());

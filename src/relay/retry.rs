@@ -13,7 +13,8 @@ use crate::openai::ApiError;
 use crate::openai::sse::ErrorEvent;
 use crate::pool::suspects::REFUSED_FOR;
 use crate::pool::{
-    EndpointState, Fault, Lease, NoPlace, Outcome, Pool, Tried, lease_at_once, lease_or_wait,
+    EndpointState, Fault, Lease, NoPlace, Outcome, Pool, Tried, catch_up, lease_at_once,
+    lease_or_wait,
 };
 use crate::server::Shared;
 use crate::telemetry::metrics::PoolMetrics;
@@ -61,12 +62,16 @@ impl Held {
 
 /// One request's way from endpoint to endpoint.
 struct Journey<'a> {
-    /// Of a newer epoch, if it had to wait and there was a reload meanwhile.
+    /// Of a newer epoch, if there was a reload meanwhile and this one has no place for it.
     pool: Arc<Pool>,
     metrics: &'a PoolMetrics,
     ctx: &'a mut RequestCtx,
     tried: Tried,
+    /// The one endpoint that can answer, by [`EndpointState::id`]; `None`: any.
+    only: Option<u64>,
     wait: Wait,
+    /// A place for the next try, seldom there.
+    next: Option<Box<Lease>>,
     /// The last failure an engine answered with.
     last: Option<Held>,
     /// Failures that count only if another endpoint then does better.
@@ -115,20 +120,21 @@ pub async fn choose(
         }
     };
     let facts = RequestFacts::default();
-    let only = exchange.only.map(|only| pool.endpoints[only].state.id);
     let mut journey = Journey {
         pool: Arc::clone(pool),
         metrics: shared.pool_metrics(pool),
         ctx,
         tried,
+        only: exchange.only.map(|only| pool.endpoints[only].state.id),
         wait,
+        next: None,
         last: None,
         doubted: Vec::new(),
         last_fault: None,
         first_byte: pool.timeouts.first_byte,
     };
     loop {
-        let lease = match journey.lease(only, &facts, rng).await {
+        let lease = match journey.lease(&facts, rng).await {
             Ok(lease) => lease,
             Err(none) => return journey.give_up(none),
         };
@@ -161,6 +167,7 @@ pub async fn choose(
             &exchange,
             head,
             shared.endpoint_metrics(lease.pool(), &lease),
+            &mut || journey.takes_next(bodies, &facts, rng),
         )
         .await
         .map(Box::new);
@@ -199,15 +206,38 @@ enum Step {
 impl Journey<'_> {
     async fn lease(
         &mut self,
-        only: Option<u64>,
         facts: &RequestFacts,
         rng: &mut fastrand::Rng,
     ) -> Result<Lease, NoPlace> {
-        let (pool, tried) = (&mut self.pool, &mut self.tried);
+        if let Some(lease) = self.next.take() {
+            return Ok(*lease);
+        }
+        let (pool, tried, only) = (&mut self.pool, &mut self.tried, self.only);
         if self.wait == Wait::Never {
-            return lease_at_once(pool, tried, facts, rng);
+            return lease_at_once(pool, tried, only, facts, rng);
         }
         lease_or_wait(pool, tried, only, facts, &mut self.ctx.queue, rng).await
+    }
+
+    /// Takes a place for the next try, where an endpoint that is up and was not tried has one at once.
+    fn takes_next(
+        &mut self,
+        bodies: &dyn Bodies,
+        facts: &RequestFacts,
+        rng: &mut fastrand::Rng,
+    ) -> bool {
+        let (pool, tried) = (&mut self.pool, &mut self.tried);
+        while let Ok(lease) = lease_at_once(pool, tried, self.only, facts, rng) {
+            if !lease.state.is_up() {
+                break;
+            }
+            if bodies.is_for(lease.pool(), lease.endpoint()) {
+                self.next = Some(Box::new(lease));
+                break;
+            }
+            tried.insert(lease.index());
+        }
+        self.next.is_some()
     }
 
     fn judge(
@@ -342,6 +372,7 @@ impl Journey<'_> {
     }
 
     fn may_retry(&mut self, reason: &str, now: Instant) -> bool {
+        catch_up(&mut self.pool, &mut self.tried, self.only);
         if self.ctx.retries >= self.pool.retries || !self.pool.has_untried(&self.tried) {
             return false;
         }

@@ -1,7 +1,9 @@
 //! Endpoints out of use on purpose: who may order it, what becomes of requests, and the way back.
 
 use serde_json::{Value, json};
+use sluicegate::pool::Fault;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::Instant;
 
 use crate::support::{
     Answer, Client, End, Gateway, Puppet, Request, Script, TempDir, Then, ask, chat, engine,
@@ -400,5 +402,47 @@ async fn an_order_that_a_process_to_come_would_not_know_of_is_refused() {
     assert_eq!(ask(gateway.admin, &drain).await.status, 200);
     assert_eq!(gateway.state(0), "draining");
     assert_eq!(gateway.server().hand_over_orders().len(), 1);
+    gateway.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_drain_whose_time_is_over_moves_what_another_takes_at_once_and_nothing_else() {
+    let (node, other) = (engine().await, engine().await);
+    let one_place = format!(
+        "{{ url: \"{}\", backup: true, max_in_flight: 1 }}",
+        other.authority()
+    );
+    let endpoints = [format!("\"{}\"", node.authority()), one_place];
+    let gateway = Gateway::start(&pool(&endpoints, "queue: null")).await;
+    node.hold();
+    other.hold();
+    let mut clients = Vec::new();
+    for n in 0..3 {
+        let mut client = Client::connect(gateway.address).await;
+        client.send(chat(n % 2 == 0).bytes()).await;
+        clients.push(client);
+    }
+    node.wait_for_arrivals(3).await;
+    let state = gateway.endpoint(0);
+    state.drain(Instant::now());
+    for _ in 0..2 {
+        state.recall(Fault::Drained);
+        other.wait_for_arrivals(1).await;
+        until("one to have left", || state.in_flight() == 2).await;
+        assert_eq!(gateway.ask(&chat(false)).await.status, 503);
+    }
+    until("the node to be told", || node.left() == 1).await;
+    assert_eq!(gateway.retries("drained"), 1.0);
+    node.release();
+    other.release();
+    for client in &mut clients {
+        let answer = client.answer().await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+    }
+    let done = (
+        node.settled().await.completed(),
+        other.settled().await.completed(),
+    );
+    assert_eq!(done, (2, 1));
     gateway.finish().await;
 }

@@ -334,7 +334,8 @@ async fn an_endpoints_key_replaces_the_clients_and_reaches_no_other() {
     let gateway = Gateway::start(&yaml).await;
     let request = chat(false)
         .field("Authorization: Bearer sk-of-the-client")
-        .field("x-api-key: sk-2");
+        .field("x-api-key: sk-2")
+        .field("Sec-WebSocket-Protocol: realtime, openai-insecure-api-key.sk-3");
     for _ in 0..4 {
         assert_eq!(gateway.ask(&request).await.status, 200);
     }
@@ -345,6 +346,7 @@ async fn an_endpoints_key_replaces_the_clients_and_reaches_no_other() {
             ["Bearer sk-of-the-engine"]
         );
         assert_eq!(received.header("x-api-key"), None);
+        assert_eq!(received.header_all("sec-websocket-protocol"), ["realtime"]);
     }
     for received in open.inferences() {
         assert_eq!(
@@ -352,6 +354,10 @@ async fn an_endpoints_key_replaces_the_clients_and_reaches_no_other() {
             ["Bearer sk-of-the-client"]
         );
         assert_eq!(received.header_all("x-api-key"), ["sk-2"]);
+        assert_eq!(
+            received.header_all("sec-websocket-protocol"),
+            ["realtime, openai-insecure-api-key.sk-3"]
+        );
     }
     gateway.finish().await;
 }

@@ -118,6 +118,51 @@ async fn a_stream_outlives_the_endpoint_it_comes_from() {
     gateway.finish().await;
 }
 
+/// One pool of nobody but this one, which has a key of its own.
+fn alone(authority: &str) -> String {
+    pool(&[format!("{{ url: \"{authority}\", api_key: k3y }}")], "")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_still_sends_its_body_is_answered_by_what_a_reload_brings() {
+    let (old, new) = (engine().await, engine().await);
+    let gateway = Gateway::start(&pool(&[format!("\"{}\"", old.authority())], "")).await;
+    let request = chat(false).field("Authorization: Bearer mine").bytes();
+    let (begin, end) = request.split_at(request.len() - 5);
+    let mut client = Client::connect(gateway.address).await;
+    client.send(begin).await;
+    let held = || gateway.shared().body_memory.total() > 0;
+    until("a part of the body", held).await;
+    gateway.reload(&alone(&new.authority())).await;
+    client.send(end).await;
+    let answer = client.answer().await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let received = new.inferences();
+    assert_eq!(received[0].header_all("authorization"), ["Bearer k3y"]);
+    assert_eq!(old.inferences().len(), 0);
+    gateway.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_loses_its_engine_after_a_reload_is_answered_by_what_that_brought() {
+    let (mut old, new) = (Puppet::start().await, engine().await);
+    let gateway = Gateway::start(&pool(&[format!("\"{}\"", old.authority())], "")).await;
+    let mut client = Client::connect(gateway.address).await;
+    client
+        .send(chat(true).field("Authorization: Bearer mine").bytes())
+        .await;
+    let exchange = old.next().await;
+    gateway.reload(&alone(&new.authority())).await;
+    exchange.reset();
+    let answer = client.answer().await;
+    assert_eq!((answer.status, answer.end), (200, End::Framed));
+    assert!(answer.text().ends_with("data: [DONE]\n\n"));
+    assert_eq!(gateway.retries("connection_lost"), 1.0);
+    let received = new.inferences();
+    assert_eq!(received[0].header_all("authorization"), ["Bearer k3y"]);
+    gateway.finish().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn limits_and_timeouts_take_effect_for_the_next_request() {
     let engine = engine().await;

@@ -28,8 +28,8 @@ pub enum NoPlace {
 /// future leaves the queue.
 ///
 /// `only`: the one endpoint, by [`EndpointState::id`](crate::pool::EndpointState::id), that can serve the
-/// request; `tried` has all the others then. A request that has waited may be served by a newer epoch:
-/// `pool` and `tried` are that one's then. The time it has waited is added to `waited`.
+/// request; `tried` has all the others then. A request that has waited, or that its own epoch has no place for, may be
+/// served by a newer one: `pool` and `tried` are that one's then. The time it has waited is added to `waited`.
 ///
 /// # Errors
 /// See [`NoPlace`].
@@ -44,7 +44,7 @@ pub async fn lease_or_wait(
     let now = Instant::now();
     // While somebody waits, whoever comes goes behind.
     if pool.queue.depth() == 0 {
-        match pool.lease(facts, tried, now, rng) {
+        match lease(pool, tried, only, facts, rng) {
             Ok(lease) => return Ok(lease),
             Err(Unavailable::AllDown) => return Err(NoPlace::AllDown),
             Err(Unavailable::AllTried) => return Err(NoPlace::AllTried),
@@ -83,8 +83,9 @@ pub async fn lease_or_wait(
 /// # Errors
 /// See [`NoPlace`].
 pub fn lease_at_once(
-    pool: &Arc<Pool>,
-    tried: &Tried,
+    pool: &mut Arc<Pool>,
+    tried: &mut Tried,
+    only: Option<u64>,
     facts: &RequestFacts,
     rng: &mut fastrand::Rng,
 ) -> Result<Lease, NoPlace> {
@@ -94,12 +95,37 @@ pub fn lease_at_once(
     if pool.queue.depth() > 0 {
         return Err(busy);
     }
-    pool.lease(facts, tried, Instant::now(), rng)
-        .map_err(|none| match none {
-            Unavailable::AllDown => NoPlace::AllDown,
-            Unavailable::AllTried => NoPlace::AllTried,
-            Unavailable::AllAtCap => busy,
-        })
+    lease(pool, tried, only, facts, rng).map_err(|none| match none {
+        Unavailable::AllDown => NoPlace::AllDown,
+        Unavailable::AllTried => NoPlace::AllTried,
+        Unavailable::AllAtCap => busy,
+    })
+}
+
+/// Makes `pool` the one of the newest epoch, with what was `tried` of it; false where it is that already.
+pub fn catch_up(pool: &mut Arc<Pool>, tried: &mut Tried, only: Option<u64>) -> bool {
+    let Some(newest) = pool.queue.newer_than(pool) else {
+        return false;
+    };
+    *tried = moved(tried, only, pool, &newest);
+    *pool = newest;
+    true
+}
+
+/// [`Pool::lease`], of the newest epoch where the request's own has none: its endpoints may all have left since.
+fn lease(
+    pool: &mut Arc<Pool>,
+    tried: &mut Tried,
+    only: Option<u64>,
+    facts: &RequestFacts,
+    rng: &mut fastrand::Rng,
+) -> Result<Lease, Unavailable> {
+    loop {
+        match pool.lease(facts, tried, Instant::now(), rng) {
+            Err(_) if catch_up(pool, tried, only) => {}
+            leased => return leased,
+        }
+    }
 }
 
 /// A place in the line. Dropping it leaves the line; a lease that was already given goes to the next.

@@ -179,7 +179,8 @@ impl World {
             choices: 1,
             only: None,
         };
-        let Ok(answer) = attempt(&lease, &exchange, HEAD, &self.metrics).await else {
+        let Ok(answer) = attempt(&lease, &exchange, HEAD, &self.metrics, &mut || false).await
+        else {
             panic!("a request failed");
         };
         assert!(answer.is_whole && answer.head.status == 200);
