@@ -16,8 +16,18 @@ use super::{EndpointState, Fault, Lease};
 #[derive(Debug, Default)]
 pub(super) struct Recalls {
     count: AtomicU32,
-    last: Mutex<Option<Fault>>,
+    /// Each reason there was, with the count at its last recall.
+    reasons: Mutex<Vec<(Fault, u32)>>,
     called: Notify,
+}
+
+/// Of several that were not heard of the gravest counts: whoever heeds it need not hear the others.
+fn gravity(why: Fault) -> u8 {
+    match why {
+        Fault::Drained => 0,
+        Fault::ConnectRefused => 1,
+        _ => 2,
+    }
 }
 
 impl Recalls {
@@ -27,19 +37,26 @@ impl Recalls {
     }
 
     fn call(&self, why: Fault) {
-        *self.last.lock() = Some(why);
-        self.count.fetch_add(1, Ordering::Release);
+        let mut reasons = self.reasons.lock();
+        let count = self.count() + 1;
+        reasons.retain(|(known, _)| *known != why);
+        reasons.push((why, count));
+        self.count.store(count, Ordering::Release);
+        drop(reasons);
         self.called.notify_waiters();
     }
 
-    async fn called_after(&self, count: u32) -> Fault {
+    /// Ready when there are more than `seen`; with the gravest reason of those, and how many there are.
+    async fn called_after(&self, seen: u32) -> (Fault, u32) {
         loop {
             // Told of every call from here on, also before it is polled.
             let called = pin!(self.called.notified());
-            if self.count() != count
-                && let Some(why) = *self.last.lock()
-            {
-                return why;
+            if self.count() != seen {
+                let reasons = self.reasons.lock();
+                let unseen = reasons.iter().filter(|(_, at)| *at > seen);
+                if let Some((why, _)) = unseen.max_by_key(|(why, _)| gravity(*why)) {
+                    return (*why, self.count());
+                }
             }
             called.await;
         }
@@ -60,13 +77,12 @@ impl EndpointState {
 
 impl Lease {
     /// Ready once the endpoint has been recalled since the lease was taken, or since it was last ready; with
-    /// the last reason. Costs nothing until it is polled.
+    /// the gravest reason since then. Costs nothing until it is polled.
     pub async fn recalled(&self) -> Fault {
         let recalls = &self.endpoint().state.recalls;
-        let why = recalls
-            .called_after(self.recalls_seen.load(Ordering::Relaxed))
-            .await;
-        self.recalls_seen.store(recalls.count(), Ordering::Relaxed);
+        let seen = self.recalls_seen.load(Ordering::Relaxed);
+        let (why, count) = recalls.called_after(seen).await;
+        self.recalls_seen.store(count, Ordering::Relaxed);
         why
     }
 }
@@ -123,6 +139,26 @@ mod tests {
         pool.endpoints[0].state.recall(Fault::Drained);
         for lease in [one, other, later] {
             assert_eq!(now(lease.recalled()), Some(Fault::Drained));
+        }
+    }
+
+    #[test]
+    fn of_recalls_that_were_not_heard_the_gravest_counts() {
+        let pool = pool();
+        let state = &pool.endpoints[0].state;
+        let grave = [Fault::Hung, Fault::ConnectRefused, Fault::Drained];
+        for (at, graver) in grave.iter().enumerate() {
+            for milder in &grave[at + 1..] {
+                for both in [[graver, milder], [milder, graver]] {
+                    let lease = lease(&pool);
+                    both.iter().for_each(|why| state.recall(**why));
+                    assert_eq!(now(lease.recalled()), Some(*graver), "{both:?}");
+                    assert_eq!(now(lease.recalled()), None, "{both:?}");
+                    // One that was heard says nothing of those that follow.
+                    state.recall(*milder);
+                    assert_eq!(now(lease.recalled()), Some(*milder), "{both:?}");
+                }
+            }
         }
     }
 
