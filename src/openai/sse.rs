@@ -198,6 +198,11 @@ impl SseScanner {
     /// The stream is over, by a clean end of its body.
     pub fn finish(&mut self) -> Ending {
         self.partial = Vec::new();
+        self.ending()
+    }
+
+    /// How it ends if nothing more comes.
+    pub fn ending(&self) -> Ending {
         if self.ended() {
             Ending::Whole
         } else if self.state.aborted || self.state.failed {

@@ -55,7 +55,10 @@ pub async fn conclude(
         Ok(()) => {
             let now = Instant::now();
             let is_well = ctx.status.is_some_and(|status| status < 400);
-            if let Some(Place { connection, lease }) = place {
+            if let Some(Place {
+                connection, lease, ..
+            }) = place
+            {
                 super::give_back(&lease, connection, now);
                 lease.settle(
                     if is_well {

@@ -156,14 +156,15 @@ impl Onward<'_> {
     }
 
     /// Whether another endpoint than this one ([`EndpointState::id`](crate::pool::EndpointState::id)) could take the
-    /// stream; `at_once`: without its waiting for a place.
-    pub fn has_other(&self, kept: &Kept, id: u64, at_once: bool) -> bool {
+    /// stream, which has had so many `retries`; `at_once`: without its waiting for a place.
+    pub fn has_other(&self, kept: &Kept, retries: u32, id: u64, at_once: bool) -> bool {
         let pool = self.pool_now();
-        pool.endpoints.iter().any(|endpoint| {
-            let in_flight = endpoint.state.in_flight();
-            let has_place = endpoint.max_in_flight.is_none_or(|cap| in_flight < cap);
-            (has_place || !at_once) && self.is_other(&pool, kept, endpoint, Some(id))
-        })
+        retries < pool.retries
+            && pool.endpoints.iter().any(|endpoint| {
+                let in_flight = endpoint.state.in_flight();
+                let has_place = endpoint.max_in_flight.is_none_or(|cap| in_flight < cap);
+                (has_place || !at_once) && self.is_other(&pool, kept, endpoint, Some(id))
+            })
     }
 
     /// The pool as it is by now: the stream may be older than the last reload.
@@ -174,10 +175,11 @@ impl Onward<'_> {
         Arc::clone(same.unwrap_or(self.pool))
     }
 
-    /// The first endpoint that is up and can go on, but for the one with this id.
-    pub fn other(&self, pool: &Pool, kept: &Kept, but: Option<u64>) -> Option<usize> {
-        let mut endpoints = pool.endpoints.iter();
-        endpoints.position(|endpoint| self.is_other(pool, kept, endpoint, but))
+    /// The endpoints that are up and can go on, but for the one with this id.
+    pub fn others(&self, pool: &Pool, kept: &Kept, but: Option<u64>) -> Vec<usize> {
+        let endpoints = pool.endpoints.iter().enumerate();
+        let others = endpoints.filter(|(_, one)| self.is_other(pool, kept, one, but));
+        others.map(|(index, _)| index).collect()
     }
 
     fn is_other(&self, pool: &Pool, kept: &Kept, endpoint: &Endpoint, but: Option<u64>) -> bool {

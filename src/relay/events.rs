@@ -300,6 +300,11 @@ impl Events {
         }
     }
 
+    /// If nothing more comes, it ends short of its end.
+    pub fn is_cut(&self) -> bool {
+        self.scanner.ending() == Ending::Cut
+    }
+
     /// The body has ended. With it what was kept, if that is to be shown ([`Self::dress_renamed`]): an end that is
     /// whole, or of which nobody can tell, may lack its last blank line.
     pub fn finish(&mut self) -> (Ending, Bytes) {

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use http::Version;
 use pingora::{Error, ErrorType};
 use pingora_proxy::Session;
-use tokio::time::{Instant, Sleep};
+use tokio::time::{Instant, Sleep, sleep};
 
 use crate::admission::Permit;
 use crate::listener::{Bell, ClientIo};
@@ -29,15 +29,45 @@ use crate::upstream::{Came, Connection, Lent, ReadError};
 use super::events::Events;
 use super::incoming;
 use super::respond::{self, Framing};
+use super::suspect::DYING;
 
 /// A call for the stream to leave its endpoint.
 type Recall<'a> = Pin<Box<dyn Future<Output = Fault> + Send + 'a>>;
 
+/// Ready with the reason when the stream is called away.
+async fn called(lease: &Lease) -> Fault {
+    let why = lease.recalled().await;
+    if why == Fault::ConnectRefused && lease.state.in_flight() == 1 {
+        // The engine may be dying of the stream, whose connection is the next to go then: that is the reason.
+        Box::pin(sleep(DYING)).await;
+    }
+    why
+}
+
+/// How long an engine's silence is borne, and until when if it goes on.
+#[derive(Debug, Clone, Copy)]
+pub struct Borne {
+    timeout: Duration,
+    deadline: Instant,
+}
+
+impl Borne {
+    pub fn new(timeout: Duration, now: Instant) -> Self {
+        Self {
+            timeout,
+            deadline: now + timeout,
+        }
+    }
+
+    pub fn deadline(&self) -> Instant {
+        self.deadline
+    }
+}
+
 /// How long an engine may be silent, and whether it is worth waiting for. The timer is armed once and looked at
 /// again when it fires, in place of a new one for every piece.
 pub struct Patience<'a> {
-    timeout: Duration,
-    deadline: Instant,
+    borne: &'a mut Borne,
     alarm: Pin<&'a mut Sleep>,
     lease: &'a Lease,
     /// Its endpoint's, at hand for every piece.
@@ -83,22 +113,21 @@ impl<'a> Meter<'a> {
 }
 
 impl<'a> Patience<'a> {
-    /// `alarm` is to fire after `timeout`. `so_far`: the times between the content events that came before, and when
-    /// the last one did.
+    /// `alarm` is to fire at the deadline of `borne`. `so_far`: the times between the content events that came
+    /// before, and when the last one did.
     pub fn new(
-        timeout: Duration,
+        borne: &'a mut Borne,
         alarm: Pin<&'a mut Sleep>,
         lease: &'a Lease,
         (intervals, last_content): (Intervals, Option<Instant>),
         meter: Option<Meter<'a>>,
     ) -> Self {
         Self {
-            timeout,
-            deadline: alarm.deadline(),
+            borne,
             alarm,
             lease,
             engine: &lease.endpoint().state,
-            recall: Box::pin(lease.recalled()),
+            recall: Box::pin(called(lease)),
             intervals,
             last_content,
             meter,
@@ -106,7 +135,7 @@ impl<'a> Patience<'a> {
     }
 
     pub fn timeout(&self) -> Duration {
-        self.timeout
+        self.borne.timeout
     }
 
     /// The times between the content events that came, and when the last one did.
@@ -117,7 +146,7 @@ impl<'a> Patience<'a> {
     /// The engine went on, with so many content events.
     pub fn progressed(&mut self, content_events: u32) {
         let now = Instant::now();
-        self.deadline = now + self.timeout;
+        self.borne.deadline = now + self.borne.timeout;
         self.engine.progressed(now);
         if let Some(meter) = &mut self.meter {
             meter.count(content_events, now);
@@ -132,24 +161,28 @@ impl<'a> Patience<'a> {
 
     /// From now on silence is borne for this long at most, counted from now.
     pub fn shorten(&mut self, timeout: Duration) {
-        self.timeout = self.timeout.min(timeout);
-        self.deadline = self.deadline.min(Instant::now() + self.timeout);
-        self.alarm.as_mut().reset(self.deadline);
+        let Borne {
+            timeout: so_far,
+            deadline,
+        } = &mut *self.borne;
+        *so_far = timeout.min(*so_far);
+        *deadline = (Instant::now() + *so_far).min(*deadline);
+        self.alarm.as_mut().reset(*deadline);
     }
 
     /// Ready when it has not gone on for too long, or has been recalled.
     pub fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<Lost> {
         if let Poll::Ready(why) = self.recall.as_mut().poll(cx) {
             // The stream may stay all the same, and then hears the next one as well.
-            self.recall = Box::pin(self.lease.recalled());
+            self.recall = Box::pin(called(self.lease));
             return Poll::Ready(Lost::Recalled(why));
         }
         loop {
             ready!(self.alarm.as_mut().poll(cx));
-            if Instant::now() >= self.deadline {
+            if Instant::now() >= self.borne.deadline {
                 return Poll::Ready(Lost::Silent);
             }
-            self.alarm.as_mut().reset(self.deadline);
+            self.alarm.as_mut().reset(self.borne.deadline);
         }
     }
 }

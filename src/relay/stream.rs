@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use pingora::Result;
 use pingora_proxy::Session;
+use tokio::time::{Instant, sleep_until};
 
 use crate::listener::{Bell, Writes};
 use crate::openai::sse::Ending;
@@ -21,7 +22,7 @@ use super::ctx::RequestCtx;
 use super::events::{Events, Failed};
 use super::heartbeat;
 use super::respond::{self, Framing};
-use super::straight::{self, Lost, Meter, Next, Patience};
+use super::straight::{self, Borne, Lost, Meter, Next, Patience};
 use super::turn::{self, Turn};
 
 /// How the client's socket takes what is written in the course of an answer.
@@ -147,13 +148,13 @@ pub async fn pass(
         ctx,
         response,
         &held,
-        is_whole && failed.is_none(),
+        is_whole && failed.is_none() && ends_well(events.as_ref()),
         &pace,
     )
     .await
     .map_err(Broken::Client);
     drop((held, charge));
-    let mut place = Place { connection, lease };
+    let mut place = Place::new(connection, lease);
     let (result, place) = loop {
         let result = match (shown, failed) {
             (Err(broken), _) => Err(broken),
@@ -180,10 +181,10 @@ pub async fn pass(
                 let piece;
                 (place, piece) = (stretch.place, stretch.piece);
                 (is_whole, failed) = (stretch.is_whole, stretch.failed);
-                shown = match so_far.has_diverged() {
-                    true => Err(Broken::Diverged),
-                    false => write(session, ctx, piece).await,
-                };
+                shown = write(session, ctx, piece).await;
+                if shown.is_ok() && so_far.has_diverged() {
+                    shown = Err(Broken::Diverged);
+                }
             }
         }
     };
@@ -196,6 +197,19 @@ pub async fn pass(
 pub struct Place {
     pub connection: Connection,
     pub lease: Lease,
+    /// A stream that is called away and stays is given no more time for it.
+    borne: Borne,
+}
+
+impl Place {
+    pub fn new(connection: Connection, lease: Lease) -> Self {
+        let borne = Borne::new(lease.pool().timeouts.read, Instant::now());
+        Self {
+            connection,
+            lease,
+            borne,
+        }
+    }
 }
 
 /// A held answer is sent with its length, whatever the engine's framing was. A stream of events never is: one
@@ -261,16 +275,19 @@ async fn relay(
     pace: &Pace,
     onward: Option<&Onward<'_>>,
 ) -> Shown {
-    let Place { connection, lease } = place;
+    let Place {
+        connection,
+        lease,
+        borne,
+    } = place;
     let lease = &*lease;
-    let read_timeout = lease.pool().timeouts.read;
-    let alarm = pin!(tokio::time::sleep(read_timeout));
+    let alarm = pin!(sleep_until(borne.deadline()));
     let engine = &lease.endpoint().state;
     let so_far = (std::mem::take(&mut ctx.intervals), ctx.last_content);
     let mut permit = ctx.permit.take();
     let seen = events.as_deref().map_or(0, Events::content);
     let meter = Meter::new(permit.as_mut(), ctx.prompt_cost.saturating_add(seen));
-    let mut patience = Patience::new(read_timeout, alarm, lease, so_far, meter);
+    let mut patience = Patience::new(borne, alarm, lease, so_far, meter);
     let leaves = Leaves { onward, engine };
     let relayed = pass_on(
         session,
@@ -294,7 +311,35 @@ struct Leaves<'a> {
 }
 
 impl Leaves<'_> {
-    fn may(&self, why: Fault, events: Option<&mut Events>) -> bool {
+    /// What becomes of a stream whose engine is not to be waited for; `None`: it stays.
+    fn heed(
+        &self,
+        lost: Lost,
+        retries: u32,
+        events: Option<&mut Events>,
+        patience: &mut Patience<'_>,
+    ) -> Option<Broken> {
+        let (fault, detail) = match lost {
+            Lost::Silent => {
+                let seconds = patience.timeout().as_secs();
+                (Fault::ReadTimedOut, format!("nothing came for {seconds} s"))
+            }
+            Lost::Recalled(why) => {
+                if why == Fault::ConnectRefused {
+                    // One that is shutting down may still finish it, one that is dead never says so.
+                    patience.shorten(self.engine.settings().health.stall);
+                }
+                // One that hangs has had its time, and the client is told now.
+                if why != Fault::Hung && !self.may(why, retries, events) {
+                    return None;
+                }
+                (why, "the endpoint was recalled".into())
+            }
+        };
+        Some(Broken::Upstream { fault, detail })
+    }
+
+    fn may(&self, why: Fault, retries: u32, events: Option<&mut Events>) -> bool {
         let kept = events.and_then(Events::continuable);
         match (self.onward, kept) {
             (Some(onward), Some(kept)) => {
@@ -302,7 +347,7 @@ impl Leaves<'_> {
                 // One that is drained still serves, and is not left for a place in a queue.
                 let at_once = why == Fault::Drained;
                 kept.is_finished()
-                    || kept.can_go_on() && onward.has_other(kept, self.engine.id, at_once)
+                    || kept.can_go_on() && onward.has_other(kept, retries, self.engine.id, at_once)
             }
             _ => false,
         }
@@ -345,31 +390,16 @@ async fn pass_on(
                 Some((Ending::Whole, _)) => return Ok(()),
                 _ => return Err(broken(&e)),
             },
-            // One that hangs has had its time, and the client is told now.
-            Next::Lost(Lost::Recalled(fault))
-                if fault == Fault::Hung || leaves.may(fault, events.as_deref_mut()) =>
-            {
-                return Err(Broken::Upstream {
-                    fault,
-                    detail: "the endpoint was recalled".into(),
-                });
-            }
-            Next::Lost(Lost::Recalled(Fault::Drained)) => continue,
-            Next::Lost(Lost::Recalled(_)) => {
-                // One that is shutting down may still finish it, one that is dead never says so.
-                patience.shorten(leaves.engine.settings().health.stall);
-                continue;
-            }
-            Next::Lost(Lost::Silent) => {
-                return Err(Broken::Upstream {
-                    fault: Fault::ReadTimedOut,
-                    detail: format!("nothing came for {} s", patience.timeout().as_secs()),
-                });
+            Next::Lost(lost) => {
+                match leaves.heed(lost, ctx.retries, events.as_deref_mut(), patience) {
+                    Some(broken) => return Err(broken),
+                    None => continue,
+                }
             }
             Next::Left(e) => return Err(Broken::Client(e)),
             Next::Heard => continue,
         };
-        let mut failed = None;
+        let (mut failed, mut has_diverged) = (None, false);
         let mut progress = Some(0);
         if let Some(events) = events.as_deref_mut() {
             let seen = match seen {
@@ -380,14 +410,13 @@ async fn pass_on(
             progress = straight::progress(&passed.seen);
             piece = passed.shown;
             failed = passed.failed;
-            if events.has_diverged() {
-                return Err(Broken::Diverged);
-            }
+            has_diverged = events.has_diverged();
         }
         if let Some(content_events) = progress {
             patience.progressed(content_events);
         }
-        let is_last = connection.body_is_done() && failed.is_none();
+        let is_last = connection.body_is_done() && failed.is_none() && !has_diverged;
+        let is_last = is_last && ends_well(events.as_deref());
         if is_last {
             // The last bytes wait for the end of the answer, to leave in one send with it.
             pace.set(Writes::Held);
@@ -397,6 +426,10 @@ async fn pass_on(
             pace.set(Writes::Gathered);
         }
         written?;
+        if has_diverged {
+            // Behind what was new before it, which the next engine goes on from.
+            return Err(Broken::Diverged);
+        }
         if let Some(failed) = failed {
             return Err(failed.into());
         }
@@ -420,6 +453,11 @@ async fn through_session(
         left = downstream.read_body_or_idle(true) => Next::Left(left_error(left)),
         lost = poll_fn(|cx| patience.poll_ended(cx)) => Next::Lost(lost),
     }
+}
+
+/// The end of the answer follows at once, and not when another engine has gone on with it.
+fn ends_well(events: Option<&Events>) -> bool {
+    !events.is_some_and(Events::is_cut)
 }
 
 /// A stream that ends without its end is cut, however cleanly the connection did.

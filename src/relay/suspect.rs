@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use log::warn;
 use parking_lot::Mutex;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 
 use crate::pool::suspects::{self, Strike};
 use crate::pool::{Fault, Lease};
@@ -146,37 +146,11 @@ pub async fn rest_has_killed(
 /// Whether the endpoint of a stream that was cut by `fault` is the second to die of it: no third is to have the stream
 /// then. Each was up and held no other request at all, the connection was lost, it refuses connections since, and engines
 /// are not being restarted. Another request of the same body is not refused for it.
-pub async fn cut(
-    ctx: &mut RequestCtx,
-    lease: &Lease,
-    connection: &mut Connection,
-    fault: Fault,
-) -> bool {
-    let is_refused = match fault {
-        Fault::ConnectionLost => false,
-        Fault::ConnectRefused => true,
-        _ => return false,
-    };
-    if !lease.state.cut_alone(Instant::now()) {
-        return false;
-    }
-    // One that its connections outlive was told to end.
-    if is_refused && timeout(DYING, is_lost(connection)).await != Ok(true) {
-        return false;
-    }
-    is_second(ctx, lease).await
-        && (is_refused || refuses_connects(&lease.state.target, patience(lease)).await)
-}
-
-/// Whether it ends in the middle of the answer, whose rest nobody needs.
-async fn is_lost(connection: &mut Connection) -> bool {
-    loop {
-        match connection.read_body().await {
-            Ok(Some(_)) => {}
-            Ok(None) => return false,
-            Err(_) => return true,
-        }
-    }
+pub async fn cut(ctx: &mut RequestCtx, lease: &Lease, fault: Fault) -> bool {
+    fault == Fault::ConnectionLost
+        && lease.state.cut_alone(Instant::now())
+        && is_second(ctx, lease).await
+        && refuses_connects(&lease.state.target, patience(lease)).await
 }
 
 /// Notes that the stream was alone where it was cut. Whether it was so before, at an endpoint that has died since.

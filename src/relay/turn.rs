@@ -1,15 +1,18 @@
 //! The turns of a stream that goes from engine to engine: where one stretch ends, the next begins or the end is
 //! written.
 
+use std::future::pending;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use log::warn;
 use pingora_proxy::Session;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use crate::openai::continuation::{END_OF_REASONING, Kept};
 use crate::pool::{Fault, Lease, Outcome, Pool};
+use crate::upstream::Connection;
 
 use super::attempt::{Answer, joined};
 use super::continuing::{Onward, Went};
@@ -19,6 +22,10 @@ use super::retry::Wait;
 use super::stream::{self, Broken, Place, Shown};
 use super::suspect;
 use super::tokenize::tokenize;
+
+/// A stream that is tried elsewhere is not read meanwhile: if its engine goes on, its client waits for so long at most. An
+/// engine that needs longer for all that was said has less to read when it is tried again, for engines keep it.
+const LEAVING: Duration = Duration::from_secs(3);
 
 /// A stream begins that may have to go on elsewhere: what is shown is kept from its first event on. Gives what is
 /// shown of `held`.
@@ -77,7 +84,7 @@ pub async fn turn(
     ctx: &mut RequestCtx,
     onward: &Onward<'_>,
     events: &mut Events,
-    mut place: Place,
+    place: Place,
     result: Shown,
 ) -> Turn {
     let can_go_on = events.can_go_on();
@@ -106,19 +113,12 @@ pub async fn turn(
         place.lease.settle(outcome_of(fault), Instant::now());
         return Turn::Over(result, None);
     }
-    if fault == Some(Fault::Drained) && can_go_on {
-        return Box::pin(move_on(session, ctx, onward, events, place)).await;
+    if let (Some(why @ (Fault::Drained | Fault::ConnectRefused)), true) = (fault, can_go_on) {
+        return Box::pin(move_on(session, ctx, onward, events, place, why)).await;
     }
-    let asked_for_ids = match (fault, can_go_on) {
+    let (pool, asked) = match (fault, can_go_on) {
         (Some(fault), true) => {
-            if Box::pin(suspect::cut(
-                ctx,
-                &place.lease,
-                &mut place.connection,
-                fault,
-            ))
-            .await
-            {
+            if Box::pin(suspect::cut(ctx, &place.lease, fault)).await {
                 metrics.suspects.inc();
                 suspect::tell_of_stream(&place.lease, ctx);
                 ctx.cut = Some("failed");
@@ -128,20 +128,22 @@ pub async fn turn(
             ctx.cut_at = Some(place.lease.state.id);
             place.lease.settle(outcome_of(fault), Instant::now());
             let pool = onward.pool_now();
-            let other = onward.other(&pool, kept, ctx.cut_at);
-            other.map(|other| (pool, other))
+            let others = onward.others(&pool, kept, ctx.cut_at);
+            (pool, others)
         }
         (None, _) if result.is_err() => {
-            let asked = (Arc::clone(place.lease.pool()), place.lease.index());
+            let pool = Arc::clone(place.lease.pool());
+            let mut asked = onward.others(&pool, kept, Some(place.lease.state.id));
+            asked.insert(0, place.lease.index());
             place.lease.settle(Outcome::Neutral, Instant::now());
-            Some(asked)
+            (pool, asked)
         }
         (None, _) => return Turn::Over(result, Some(place)),
         (Some(_), false) => return over(session, ctx, events, result, Some(place)).await,
     };
     drop(place.connection);
     // Boxed: every stream's task would be larger by what hardly any needs.
-    if !Box::pin(inform(onward, kept, asked_for_ids, fault.is_none())).await {
+    if !Box::pin(inform(onward, kept, &pool, &asked, fault.is_none())).await {
         ctx.cut = Some("failed");
         return over(session, ctx, events, result, None).await;
     }
@@ -160,31 +162,46 @@ pub async fn turn(
     }
 }
 
-/// The endpoint drains, and its time is over: the stream is left to another that takes it at once. Until one does, and
-/// where none does, it keeps its place.
+/// The endpoint drains, and its time is over, or it refuses connects: the stream is left to another that takes it. Until
+/// one does, and where none does, it keeps its place, for its engine may still serve it.
 async fn move_on(
     session: &mut Session,
     ctx: &mut RequestCtx,
     onward: &Onward<'_>,
     events: &mut Events,
-    place: Place,
+    mut place: Place,
+    why: Fault,
 ) -> Turn {
     let Some(continuable) = events.continuable() else {
         return Turn::Stay(place);
     };
     let kept = &mut continuable.kept;
-    let before = (ctx.endpoint.clone(), ctx.retries, ctx.cut_at);
+    let wait = match why {
+        Fault::Drained => Wait::Never,
+        _ => {
+            // No stream beside it is to be blamed alone.
+            place.lease.state.cut_alone(Instant::now());
+            Wait::InLine
+        }
+    };
+    let before = (ctx.endpoint.clone(), ctx.retries, ctx.cut_at, kept.mark());
     ctx.cut_at = Some(place.lease.state.id);
     let pool = onward.pool_now();
-    let other = onward.other(&pool, kept, ctx.cut_at);
-    let gets_other_ids = kept.text_to_tokenize().is_some();
-    let mut went = Went::Failed;
-    if inform(onward, kept, other.map(|other| (pool, other)), false).await {
-        went = onward.go_on(session, ctx, kept, Wait::Never).await;
-    }
+    let others = onward.others(&pool, kept, ctx.cut_at);
+    let goes = async {
+        match inform(onward, kept, &pool, &others, false).await {
+            true => onward.go_on(session, ctx, kept, wait).await,
+            false => Went::Failed,
+        }
+    };
+    let went = tokio::select! {
+        biased;
+        went = goes => went,
+        () = is_missed(&mut place.connection) => Went::Failed,
+    };
     match went {
         Went::On(answer, lease) => {
-            tell(&place.lease, ctx, Fault::Drained, kept);
+            tell(&place.lease, ctx, why, kept);
             onward
                 .shared
                 .pool_metrics(onward.pool)
@@ -198,13 +215,20 @@ async fn move_on(
             end_at_length(session, ctx, onward, events).await
         }
         Went::Failed => {
-            (ctx.endpoint, ctx.retries, ctx.cut_at) = before;
-            if gets_other_ids {
-                // What this engine still says does not follow from them.
-                kept.give_up();
-            }
+            let mark;
+            (ctx.endpoint, ctx.retries, ctx.cut_at, mark) = before;
+            kept.back_to(mark);
             Turn::Stay(place)
         }
+    }
+}
+
+/// Ready when the client has waited for long enough for what the engine still says.
+async fn is_missed(connection: &mut Connection) {
+    sleep(LEAVING).await;
+    if !connection.readable().await {
+        // It will say nothing more: whoever is asked may take their time.
+        pending().await
     }
 }
 
@@ -223,21 +247,18 @@ async fn end_at_length(
     Turn::Over(stream::write(session, ctx, end).await, None)
 }
 
-/// Asks for the ids that have to be known before an engine goes on; false where it cannot without them. `must`: it
-/// has said something else without them.
+/// Asks `asked`, endpoints of `pool`, for the ids that have to be known before an engine goes on; false where it cannot
+/// without them. `must`: it has said something else without them.
 async fn inform(
     onward: &Onward<'_>,
     kept: &mut Kept,
-    asked: Option<(Arc<Pool>, usize)>,
+    pool: &Pool,
+    asked: &[usize],
     must: bool,
 ) -> bool {
-    let Some((pool, index)) = asked else {
-        return !must && !kept.needs_end_of_reasoning();
-    };
-    let endpoint = &pool.endpoints[index];
-    let model = onward.model(endpoint);
     if kept.needs_end_of_reasoning() {
-        match tokenize(endpoint, model, END_OF_REASONING).await.as_deref() {
+        let ids = ids_of(END_OF_REASONING, onward, pool, asked).await;
+        match ids.as_deref() {
             Some([id]) => kept.reasoning_ends_with(*id),
             _ => return false,
         }
@@ -245,11 +266,23 @@ async fn inform(
     let Some(text) = kept.text_to_tokenize() else {
         return true;
     };
-    match tokenize(endpoint, model, text).await {
+    match ids_of(text, onward, pool, asked).await {
         Some(ids) => kept.tokenized(&ids),
         None => return !must,
     }
     true
+}
+
+/// By the first of the endpoints that answers.
+async fn ids_of(text: &str, onward: &Onward<'_>, pool: &Pool, asked: &[usize]) -> Option<Vec<u32>> {
+    for index in asked {
+        let endpoint = &pool.endpoints[*index];
+        let ids = tokenize(endpoint, onward.model(endpoint), text).await;
+        if ids.is_some() {
+            return ids;
+        }
+    }
+    None
 }
 
 fn way_of(kept: &Kept) -> &'static str {
@@ -296,7 +329,7 @@ fn stretch(events: &mut Events, answer: Answer, lease: Lease) -> Stretch {
         piece = events.dress_renamed(joined(&held));
     }
     Stretch {
-        place: Place { connection, lease },
+        place: Place::new(connection, lease),
         piece,
         is_whole,
         failed,

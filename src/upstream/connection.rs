@@ -193,6 +193,20 @@ impl Connection {
         .await
     }
 
+    /// Waits until more of the body has come, which is kept for the next read, or until none will: whether some has.
+    pub async fn readable(&mut self) -> bool {
+        poll_fn(|cx| {
+            while self.payload.is_empty() {
+                let is_over = self.decoder.is_done() || self.decoder.failure().is_some();
+                if is_over || ready!(self.poll_receive(cx)).is_err() {
+                    return Poll::Ready(false);
+                }
+            }
+            Poll::Ready(true)
+        })
+        .await
+    }
+
     /// As [`read_body`](Self::read_body), in one poll and without a copy: `take` is lent what was read, and told
     /// whether [`body_is_done`](Self::body_is_done) with it. It is not called when a piece is here already.
     pub fn poll_lend<T>(

@@ -17,7 +17,7 @@ pub const KEYS: &str = "engine: vllm, health: { eject_after: 1000, interval: 1h 
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Told {
     pub text: String,
-    reasoning: String,
+    pub reasoning: String,
     ids: Vec<String>,
     roles: usize,
     finish: Vec<String>,

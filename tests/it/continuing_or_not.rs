@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 
 use crate::continuing::{KEYS, bounded, chat, content, speaking};
 use crate::support::{
-    Client, Cut, Fault, Flavour, Gateway, Puppet, Script, Then, engine_with, in_turn, pool, post,
-    sse_head, until,
+    Client, Cut, End, Fault, Flavour, Gateway, Puppet, Script, Then, engine_with, in_turn, pool,
+    post, sse_head, until,
 };
 
 /// How a stream goes on may not be known when it begins to be shown, and by text it needs the request's own body.
@@ -51,41 +51,6 @@ async fn a_stream_that_begins_with_nothing_goes_on_by_text() {
     let asked = second.inferences()[0].body.clone().unwrap();
     let asked: Value = serde_json::from_slice(&asked).unwrap();
     assert_eq!(asked["messages"][1]["content"], "So far", "{asked}");
-    gateway.finish().await;
-}
-
-/// A draining endpoint is left for another that takes the stream, and not before.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_stream_that_nobody_takes_stays_where_it_is_drained() {
-    let slow = Script {
-        itl: Duration::from_millis(10),
-        tokens: 300,
-        ..Script::default()
-    };
-    let first = engine_with(slow).await;
-    // Whatever it is asked for, it refuses.
-    let second = Puppet::answering(
-        "HTTP/1.1 400 X\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}",
-        Then::Keep,
-    )
-    .await;
-    let keys = format!("{KEYS}, drain_timeout: 100ms");
-    let gateway = Gateway::start(&in_turn(&first.authority(), &second.authority(), &keys)).await;
-    let mut client = Client::connect(gateway.address).await;
-    let ask = chat(&json!({ "max_tokens": 300 })).to_string();
-    client.send(post("/v1/chat/completions", ask).bytes()).await;
-    client.head().await;
-    client.body_until("content").await;
-    gateway.endpoint(0).drain(tokio::time::Instant::now());
-    until("the other to be asked", || !second.requests().is_empty()).await;
-    let (body, _) = client.rest().await;
-    let text = String::from_utf8(body).unwrap();
-    assert!(text.ends_with("data: [DONE]\n\n"), "{text}");
-    assert!(!text.contains("\"error\""), "{text}");
-    assert_eq!(first.settled().await.completed(), 1);
-    for result in ["ids", "text", "failed", "refused"] {
-        assert_eq!(gateway.continuations(result), 0.0, "{result}");
-    }
     gateway.finish().await;
 }
 
@@ -184,6 +149,178 @@ async fn ids_are_asked_for_where_their_event_is_read_for_certain() {
             found, asks,
             "{length} bytes, a model of {max_model_len} tokens"
         );
+        gateway.finish().await;
+    }
+}
+
+/// An event of the first engine, which tells the ids of its tokens.
+fn event(delta: Value, ids: Value) -> Value {
+    json!({
+        "id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 7, "model": "DeepSeek-R1",
+        "choices": [{ "index": 0, "delta": delta, "finish_reason": null, "token_ids": ids }],
+    })
+}
+
+fn role() -> Value {
+    let mut role = event(json!({ "role": "assistant", "content": "" }), Value::Null);
+    role["prompt_token_ids"] = json!([1, 2, 500, 3]);
+    role
+}
+
+/// An event of one that goes on.
+fn more(text: &str, ids: Value, finish: Value) -> Value {
+    json!({
+        "id": "cmpl-1", "object": "text_completion", "created": 9, "model": "DeepSeek-R1",
+        "choices": [{ "index": 0, "text": text, "finish_reason": finish, "token_ids": ids }],
+    })
+}
+
+fn chunks(events: &[Value]) -> String {
+    let events = events.iter().map(|event| format!("data: {event}\n\n"));
+    let chunks = events.map(|event| format!("{:x}\r\n{event}\r\n", event.len()));
+    chunks.collect()
+}
+
+const LAST_CHUNK: &str = "0\r\n\r\n";
+
+/// What came with the end of an answer that is none is shown before another has gone on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_last_words_before_a_cut_do_not_wait() {
+    for comes_whole in [true, false] {
+        let (mut first, mut second) = (Puppet::start().await, Puppet::start().await);
+        let urls = in_turn(&first.authority(), &second.authority(), KEYS);
+        let gateway = Gateway::start(&urls).await;
+        let mut client = Client::connect(gateway.address).await;
+        client.send(bounded().bytes()).await;
+        let mut exchange = first.next().await;
+        let head = sse_head();
+        let begin = chunks(&[role(), event(json!({ "content": "Well" }), json!([7]))]);
+        let last = chunks(&[event(json!({ "content": ", so far" }), json!([8]))]);
+        if comes_whole {
+            let all = format!("{head}{begin}{last}{LAST_CHUNK}");
+            exchange.write(all).await;
+            client.head().await;
+        } else {
+            exchange.write(format!("{head}{begin}")).await;
+            client.head().await;
+            client.body_until("Well").await;
+            exchange.write(format!("{last}{LAST_CHUNK}")).await;
+        }
+        let mut next = second.next().await;
+        client.body_until(", so far").await;
+        let end = chunks(&[
+            more(" and", json!([9]), Value::Null),
+            more(" no further", json!([10]), json!("stop")),
+        ]);
+        next.write(format!("{head}{end}")).await;
+        next.event("[DONE]").await;
+        next.last_chunk().await;
+        let body = client.body_until("[DONE]").await;
+        assert!(body.contains(" no further"), "{body}");
+        assert_eq!(client.rest().await.1, End::Framed);
+        gateway.finish().await;
+    }
+}
+
+/// In the middle of a reasoning the ids of its end are to be known, and not every engine has to tell them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reasoning_goes_on_when_one_of_the_others_does_not_tell_its_end() {
+    let words = ["Let", " me", " see", "</think>", "It is", " 42"];
+    let third = engine_with(Script {
+        answer: Some(words.map(str::to_owned).into()),
+        ..Script::default()
+    })
+    .await;
+    let not_found = "HTTP/1.1 404 X\r\ncontent-length: 0\r\n\r\n";
+    let second = Puppet::answering(not_found, Then::Keep).await;
+    let mut first = Puppet::start().await;
+    let urls = [
+        format!("\"{}\"", first.authority()),
+        format!(
+            "{{ url: \"{}\", max_in_flight: 1, backup: true }}",
+            second.authority()
+        ),
+        format!("{{ url: \"{}\", backup: true }}", third.authority()),
+    ];
+    let gateway = Gateway::start(&pool(&urls, KEYS)).await;
+    let snapshot = gateway.shared().snapshot.load_full();
+    let place = snapshot.pools[0].lease(
+        &Default::default(),
+        &sluicegate::pool::Tried::all_but(1, 3),
+        tokio::time::Instant::now(),
+        &mut fastrand::Rng::new(),
+    );
+    let address = gateway.address;
+    let asked = tokio::spawn(async move { crate::support::ask(address, &bounded()).await });
+    let mut exchange = first.next().await;
+    let begin = [
+        role(),
+        event(json!({ "reasoning": "Let" }), json!([1000])),
+        event(json!({ "reasoning": " me" }), json!([1001])),
+    ];
+    exchange
+        .write(format!("{}{}", sse_head(), chunks(&begin)))
+        .await;
+    drop(exchange);
+    let told = content(&asked.await.unwrap());
+    assert_eq!((told.errors, told.done), (0, 1));
+    assert_eq!(told.reasoning, "Let me see");
+    assert!(second.requests()[0].0.starts_with("POST /tokenize "));
+    drop(place);
+    gateway.finish().await;
+}
+
+/// What another said before it said something else is not said by the one that is asked then.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_new_before_a_divergence_is_shown() {
+    for comes_at_once in [true, false] {
+        let (mut first, mut second) = (Puppet::start().await, Puppet::start().await);
+        let urls = in_turn(&first.authority(), &second.authority(), KEYS);
+        let gateway = Gateway::start(&urls).await;
+        let mut client = Client::connect(gateway.address).await;
+        client.send(bounded().bytes()).await;
+        let mut exchange = first.next().await;
+        let head = sse_head();
+        let begin = chunks(&[role(), event(json!({ "reasoning": "Let" }), json!([1000]))]);
+        exchange.write(format!("{head}{begin}")).await;
+        drop(exchange);
+        client.head().await;
+        second
+            .next()
+            .await
+            .answer_json(r#"{"tokens":[1003]}"#)
+            .await;
+        let mut next = second.next().await;
+        // Where its reasoning ends in these nobody can tell.
+        let (new, other) = (
+            more(" me see", json!([1001, 1002]), Value::Null),
+            more("", json!([1004, 1003]), Value::Null),
+        );
+        if comes_at_once {
+            next.write(format!("{head}{}", chunks(&[new, other]))).await;
+        } else {
+            let before = more(" ...", json!([1005]), Value::Null);
+            next.write(format!("{head}{}", chunks(&[before]))).await;
+            client.body_until(" ...").await;
+            next.write(chunks(&[new, other])).await;
+        }
+        second
+            .next()
+            .await
+            .answer_json(r#"{"tokens":[1001,1002]}"#)
+            .await;
+        let mut last = second.next().await;
+        client.body_until(" me see").await;
+        let end = [
+            more("</think>", json!([1003]), Value::Null),
+            more("42", json!([1006]), json!("stop")),
+        ];
+        last.write(format!("{head}{}", chunks(&end))).await;
+        last.event("[DONE]").await;
+        last.last_chunk().await;
+        let body = client.body_until("[DONE]").await;
+        assert!(body.contains("42"), "{body}");
+        assert_eq!(client.rest().await.1, End::Framed);
         gateway.finish().await;
     }
 }

@@ -8,6 +8,7 @@ mod support;
 
 mod access_log;
 mod bodies;
+mod called_away;
 mod catalog;
 mod choosing;
 mod client_timeouts;

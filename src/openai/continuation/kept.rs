@@ -51,6 +51,14 @@ pub struct Kept {
     pub(super) has_diverged: bool,
 }
 
+/// Where a stream stands by the ids of its own engine.
+#[derive(Debug)]
+pub struct Mark {
+    seam: Seam,
+    /// Ids behind it.
+    behind: Vec<u32>,
+}
+
 /// What another engine is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum By {
@@ -186,6 +194,22 @@ impl Kept {
         self.has_diverged = false;
     }
 
+    /// What [`Self::tokenized`] changes, as it is now.
+    pub fn mark(&self) -> Mark {
+        let seam = self.seam.clone();
+        Mark {
+            behind: self.ids[seam.ids().min(self.ids.len())..].to_vec(),
+            seam,
+        }
+    }
+
+    /// Nobody went on from the ids of other engines: this one's own count again.
+    pub fn back_to(&mut self, mark: Mark) {
+        self.ids.truncate(mark.seam.ids());
+        self.ids.extend_from_slice(&mark.behind);
+        self.seam = mark.seam;
+    }
+
     /// Bytes it takes.
     pub fn memory(&self) -> usize {
         let frame = self.frame.as_ref().map_or(0, Frame::memory);
@@ -294,6 +318,10 @@ impl Kept {
     }
 
     fn event(&mut self, event: &[u8], out: &mut Vec<u8>) {
+        if self.has_diverged {
+            // It ends an answer that is not the client's.
+            return;
+        }
         let from = match (event.strip_prefix(b"data: "), event.strip_prefix(b"data:")) {
             (Some(_), _) => 6,
             (None, Some(_)) => 5,

@@ -16,7 +16,7 @@ impl Kept {
         if let Some(usage) = chunk.usage.filter(|_| chunk.choices == 0) {
             return self.count(usage, out);
         }
-        if chunk.choices == 0 || self.has_diverged {
+        if chunk.choices == 0 {
             return;
         }
         let choice = &chunk.choice;

@@ -15,7 +15,7 @@ pub(super) enum Part {
 }
 
 /// The last good seam, and what the client has seen behind it.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(super) struct Seam {
     /// Characters that the engine holds back, because they may begin a stop string.
     hold: usize,

@@ -228,7 +228,17 @@ fn another_answer_is_not_shown() {
     kept.cross();
     assert_eq!(take(&mut kept, &completion("x", "null", "[8]")), "");
     assert!(kept.has_diverged() && !kept.can_go_on());
-    assert_eq!(take(&mut kept, &completion("y", "null", "[8]")), "");
+    let usage = "data: {\"id\":\"x\",\"choices\":[],\"usage\":{\"prompt_tokens\":4,\"total_tokens\":7,\"completion_tokens\":3}}\n\n";
+    for behind in [
+        completion("y", "null", "[8]").as_str(),
+        ": keep-alive\n\n",
+        usage,
+        "data: [DONE]\n\n",
+    ] {
+        assert_eq!(take(&mut kept, behind), "");
+    }
+    // Its end is that of nothing the client has.
+    assert!(kept.ending().ends_with(b"data: [DONE]\n\n"));
 }
 
 #[test]
@@ -426,5 +436,32 @@ proptest! {
         let first = role("[1,2]") + &first.concat();
         let broken = splices::broken(first.as_bytes(), then.concat().as_bytes(), with_ids);
         prop_assert_eq!(broken, None);
+    }
+}
+
+#[test]
+fn ids_of_others_are_forgotten_where_nobody_went_on_from_them() {
+    let events = [
+        chat_event("a", "[7]"),
+        chat_event("bc", "[8,9]"),
+        chat_event("d", "[10]"),
+        chat_event("ef", "[11,12]"),
+    ];
+    for tried_behind in 0..=events.len() {
+        let (plan, mut kept) = begun(CHAT, &events[..tried_behind]);
+        let mark = kept.mark();
+        if kept.text_to_tokenize().is_some() {
+            kept.tokenized(&[20, 21, 22]);
+        }
+        kept.back_to(mark);
+        for event in &events[tried_behind..] {
+            take(&mut kept, event);
+        }
+        let (_, untried) = begun(CHAT, &events);
+        let body = |kept: &Kept| plan.by_ids(kept, None, 5);
+        assert_eq!(body(&kept), body(&untried), "{tried_behind}");
+        assert_eq!(kept.usage(), untried.usage(), "{tried_behind}");
+        assert_eq!(kept.text_to_tokenize(), untried.text_to_tokenize());
+        assert_eq!(kept.text_to_tokenize(), Some("ef"));
     }
 }

@@ -489,3 +489,29 @@ async fn what_is_lent_is_the_body_and_then_its_end() {
     assert!(lasts[..lasts.len() - 1].iter().all(|last| !last));
     assert!(connection.reusable());
 }
+
+#[tokio::test]
+async fn what_has_come_can_be_waited_for_and_is_read_then() {
+    let (mut connection, mut socket) = pair().await;
+    connection.send(QUESTION, &[]).await.unwrap();
+    let head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+    socket.write_all(head).await.unwrap();
+    connection.read_head(LIMITS).await.unwrap();
+    let nothing = timeout(Duration::from_millis(10), connection.readable());
+    assert!(nothing.await.is_err());
+    socket.write_all(b"3\r\none\r\n").await.unwrap();
+    assert!(connection.readable().await && connection.readable().await);
+    assert_eq!(connection.read_body().await.unwrap().unwrap(), "one");
+    // The last of it, and then its end.
+    socket.write_all(b"3\r\ntwo\r\n0\r\n\r\n").await.unwrap();
+    assert!(connection.readable().await);
+    assert_eq!(rest(&mut connection).await.unwrap(), b"two");
+    assert!(!connection.readable().await);
+    let (mut connection, mut socket) = pair().await;
+    connection.send(QUESTION, &[]).await.unwrap();
+    socket.write_all(head).await.unwrap();
+    connection.read_head(LIMITS).await.unwrap();
+    drop(socket);
+    assert!(!connection.readable().await);
+    assert!(rest(&mut connection).await.is_err());
+}
