@@ -171,21 +171,21 @@ pub async fn pass(
         };
         // Boxed: every stream's task would be larger by what is needed at its end.
         let next = turn::turn(session, ctx, onward, so_far, place, result);
+        let piece;
         match Box::pin(next).await {
             Turn::Over(result, place) => break (result, place),
             Turn::Stay(there) => {
-                place = there;
-                (is_whole, failed, shown) = (false, None, Ok(()));
+                (place, piece) = (there, Bytes::new());
+                (is_whole, failed) = (false, None);
             }
             Turn::On(stretch) => {
-                let piece;
                 (place, piece) = (stretch.place, stretch.piece);
                 (is_whole, failed) = (stretch.is_whole, stretch.failed);
-                shown = write(session, ctx, piece).await;
-                if shown.is_ok() && so_far.has_diverged() {
-                    shown = Err(Broken::Diverged);
-                }
             }
+        }
+        shown = write(session, ctx, piece).await;
+        if shown.is_ok() && so_far.has_diverged() {
+            shown = Err(Broken::Diverged);
         }
     };
     conclude::count_tokens(ctx, events.as_ref().filter(|_| !is_kept));
