@@ -282,6 +282,20 @@ impl Gateway {
         self.serving().unwrap()
     }
 
+    /// All that run with its file, the oldest first.
+    fn processes(&self) -> Vec<i32> {
+        let pids = fs::read_dir("/proc").unwrap().filter_map(|entry| {
+            let entry = entry.ok()?;
+            let command = fs::read(entry.path().join("cmdline")).ok()?;
+            let mut arguments = command.split(|byte| *byte == 0);
+            let is_ours = arguments.any(|one| one == self.file.as_os_str().as_encoded_bytes());
+            is_ours.then(|| entry.file_name().to_str()?.parse().ok())?
+        });
+        let mut pids: Vec<_> = pids.collect();
+        pids.sort_unstable();
+        pids
+    }
+
     /// Changes the file; the listeners stay.
     pub fn rewrite(&self, keys: &str) {
         fs::write(
@@ -336,9 +350,9 @@ impl Gateway {
 
 impl Drop for Gateway {
     fn drop(&mut self) {
-        // It may have ended already; the first process is killed by its guard.
-        if let Some(pid) = self.serving() {
-            let _ = kill(Pid::from_raw(pid as i32), Signal::SIGKILL);
+        // Each before its successor, for which it would serve again.
+        for pid in self.processes() {
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
         }
         if thread::panicking() {
             eprintln!("the gateway's log:\n{}", self.log.all().join("\n"));
