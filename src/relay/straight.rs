@@ -188,6 +188,7 @@ impl<'a> Patience<'a> {
 }
 
 /// Why an engine is not waited for any longer.
+#[derive(Debug, Clone, Copy)]
 pub enum Lost {
     /// It was silent for too long.
     Silent,
