@@ -154,7 +154,8 @@ async fn ids_are_asked_for_where_their_event_is_read_for_certain() {
 }
 
 /// An event of the first engine, which tells the ids of its tokens.
-fn event(delta: Value, ids: Value) -> Value {
+fn event(delta: impl Into<Value>, ids: impl Into<Value>) -> Value {
+    let (delta, ids) = (delta.into(), ids.into());
     json!({
         "id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 7, "model": "DeepSeek-R1",
         "choices": [{ "index": 0, "delta": delta, "finish_reason": null, "token_ids": ids }],
@@ -168,7 +169,8 @@ fn role() -> Value {
 }
 
 /// An event of one that goes on.
-fn more(text: &str, ids: Value, finish: Value) -> Value {
+fn more(text: &str, ids: impl Into<Value>, finish: impl Into<Value>) -> Value {
+    let (ids, finish) = (ids.into(), finish.into());
     json!({
         "id": "cmpl-1", "object": "text_completion", "created": 9, "model": "DeepSeek-R1",
         "choices": [{ "index": 0, "text": text, "finish_reason": finish, "token_ids": ids }],
