@@ -82,11 +82,13 @@ impl Trial {
         matches!(self.gateway.kind, Kind::Sluicegate | Kind::SluicegateLlm)
     }
 
-    /// The process that serves now.
+    /// The process that serves now; the last one known while its file is being written.
     pub(super) fn serving(&self) -> u32 {
         let file = fs::read_to_string(self.directory.join("sluicegate.pid"));
         let pid = file.ok().and_then(|text| text.trim().parse().ok());
-        pid.filter(|_| self.is_ours()).unwrap_or(self.process.id())
+        let last = self.served.last().copied();
+        pid.filter(|_| self.is_ours())
+            .unwrap_or(last.unwrap_or(self.process.id()))
     }
 
     /// Changes a limit that nothing meets, and has the file read; returns when it is in force.
