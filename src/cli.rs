@@ -298,6 +298,13 @@ fn upgrade_by(pid_file: &Path) -> Result<(), String> {
         std::thread::sleep(UPGRADE_POLL);
         // Empty for a moment while it is written.
         let Ok(now) = Told::read(pid_file) else {
+            if !pid_file.exists() {
+                return Err(format!(
+                    "process {} has taken {} away: it has handed over to a process whose configuration has another `pid_file`, or has ended; its log says which",
+                    old.pid,
+                    pid_file.display()
+                ));
+            }
             continue;
         };
         if now.pid != old.pid {

@@ -383,6 +383,13 @@ impl Server {
         true
     }
 
+    /// The process that it was handed over to has handed over in its turn, and ended: whoever serves now, this process
+    /// would not know of its death.
+    pub fn give_up_sockets(&self) {
+        self.sockets.lock().clear();
+        self.workers.give_up_sockets();
+    }
+
     /// The process that it was handed over to has ended in order: nobody is to wait for one that accepts.
     pub fn refuse(&self) {
         for bound in self.sockets.lock().drain(..) {

@@ -5,11 +5,11 @@ use std::fmt::{Display, Write};
 use super::environment;
 use super::section::Named;
 use super::units::{show_duration, show_size};
-use super::{Config, Endpoint, Expose, KeyModels, Listen, Pool};
+use super::{Config, Endpoint, Expose, HIDDEN, KeyModels, Listen, Pool};
 
 impl Config {
-    /// The effective configuration as YAML that reads back as the same. Secrets are `***`, and
-    /// what came from the environment is filled in.
+    /// The effective configuration as YAML that reads back as the same once its secrets are filled in: they are `***`,
+    /// which is refused. What came from the environment is filled in.
     pub fn to_yaml(&self) -> String {
         let mut yaml = Yaml::default();
         self.listeners(&mut yaml);
@@ -138,7 +138,7 @@ impl Config {
         for (i, key) in keys.iter().enumerate() {
             yaml.line(1, format_args!("- name: {}", text(&key.name)));
             // A weak secret can be found from its hash. No two keys may have the same.
-            yaml.key(2, "key", text(format_args!("***{i}")));
+            yaml.key(2, "key", text(format_args!("{HIDDEN}{i}")));
             let models: Vec<String> = match &key.models {
                 KeyModels::All => vec![text("*")],
                 KeyModels::Some(names) => names.iter().map(text).collect(),
@@ -224,7 +224,7 @@ fn one_endpoint(yaml: &mut Yaml, endpoint: &Endpoint) {
     );
     yaml.key(4, "backup", endpoint.backup);
     yaml.key(4, "drain", endpoint.drain);
-    let api_key = endpoint.api_key.as_ref().map(|_| text("***"));
+    let api_key = endpoint.api_key.as_ref().map(|_| text(HIDDEN));
     yaml.key(4, "api_key", or_null(api_key));
     yaml.key(4, "model", or_null(endpoint.model.as_ref().map(text)));
 }

@@ -15,7 +15,7 @@ use super::schema::{MOST_KEYS, MOST_MODELS};
 use super::section::{Section, file_path};
 use super::similar::similar;
 use super::weak::{self, Hash};
-use super::{Key, KeyModels, Models};
+use super::{HIDDEN, Key, KeyModels, Models, OF_A_DUMP};
 
 const FORM: &str = "write a list, as in [{ name: team-a, sha256: \"…\" }], or { file: keys.yaml }";
 const OPEN: &str = "remove the key `keys` to take requests from everybody";
@@ -279,6 +279,8 @@ fn of_plain(text: &str) -> Result<(Hash, Option<&'static str>), Fault> {
     if text.is_empty() {
         // Which "Authorization: Bearer" and no more would have.
         Err(Fault::new("is empty"))
+    } else if text.starts_with(HIDDEN) {
+        Err(Fault::new(OF_A_DUMP))
     } else if text.bytes().all(|b| b.is_ascii_graphic()) {
         Ok((weak::hash(text), weak::of_secret(text)))
     } else {

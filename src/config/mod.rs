@@ -411,6 +411,11 @@ pub enum KeyModels {
     Some(Vec<String>),
 }
 
+/// What a secret is shown as. None may begin so: what `-T` prints, and somebody saves, would be a file whose secrets
+/// everybody knows.
+const HIDDEN: &str = "***";
+const OF_A_DUMP: &str = "is what -T prints in place of a secret";
+
 /// A value that is never shown.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
@@ -428,7 +433,7 @@ impl Secret {
 
 impl std::fmt::Debug for Secret {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("***")
+        f.write_str(HIDDEN)
     }
 }
 

@@ -8,8 +8,8 @@ use super::reader::Field;
 use super::schema::{MOST_ENDPOINTS, MOST_POOLS};
 use super::section::{Named, Section};
 use super::{
-    ContinueStreams, Endpoint, Engine, Health, PolicyName, Pool, Queue, RetryBudget, Secret,
-    Timeouts, UpstreamTls, Url, decode, endpoint_url, models,
+    ContinueStreams, Endpoint, Engine, HIDDEN, Health, OF_A_DUMP, PolicyName, Pool, Queue,
+    RetryBudget, Secret, Timeouts, UpstreamTls, Url, decode, endpoint_url, models,
 };
 
 /// The pool that a file without `pools` has.
@@ -249,6 +249,8 @@ fn endpoint(section: &Section<'_>, item: &Field<'_>, cap: Option<u32>) -> Option
 fn api_key(text: &str) -> Result<Secret, Fault> {
     if text.is_empty() {
         Err(Fault::new("is empty"))
+    } else if text.starts_with(HIDDEN) {
+        Err(Fault::new(OF_A_DUMP))
     } else if text.bytes().all(|b| b.is_ascii_graphic()) {
         Ok(Secret::new(text.to_owned()))
     } else {

@@ -155,10 +155,14 @@ fn identity(path: &Path) -> Option<(u64, u64)> {
     Some((metadata.dev(), metadata.ino()))
 }
 
-/// Whoever connects is refused from now on, also where another process has the listening socket too.
-pub fn stop_listening(socket: &impl AsFd) {
-    // An error means that somebody else has done so.
-    let _ = SockRef::from(socket).shutdown(Shutdown::Both);
+/// Whoever connects is refused from now on, also where another process has the listening socket too. Of TCP alone: a
+/// process that still polls a Unix socket would find it readable for ever, and nothing to accept. Nobody reaches that one
+/// without its file.
+pub fn stop_listening(socket: &BoundSocket) {
+    if let BoundSocket::Tcp(socket) = socket {
+        // An error means that somebody else has done so.
+        let _ = SockRef::from(socket).shutdown(Shutdown::Both);
+    }
 }
 
 /// Binds and listens. A Unix socket file that nobody serves any more is replaced.

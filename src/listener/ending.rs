@@ -10,6 +10,8 @@ pub enum Ending {
     /// Another process accepts on the sockets. Nothing is accepted here, and each connection's next answer is its last;
     /// until then it stays open, because its client may be sending. If that process dies, there is no end after all.
     HandedOver,
+    /// The same, and that process has handed over in its turn: the sockets are no business of this one any more.
+    Replaced,
     /// Nothing is accepted but on the admin listener, and idle connections close.
     Stopping,
 }
@@ -19,7 +21,7 @@ impl Ending {
     pub fn accepts(self, role: Role) -> bool {
         match self {
             Self::No => true,
-            Self::HandedOver => false,
+            Self::HandedOver | Self::Replaced => false,
             Self::Stopping => role == Role::Admin,
         }
     }
@@ -31,10 +33,11 @@ mod tests {
 
     #[test]
     fn a_gateway_that_stops_can_be_watched_and_one_that_was_replaced_cannot_be_met() {
-        use Ending::{HandedOver, No, Stopping};
+        use Ending::{HandedOver, No, Replaced, Stopping};
         let accepts = |ending: Ending| [Role::Public, Role::Admin].map(|role| ending.accepts(role));
         assert_eq!(accepts(No), [true, true]);
         assert_eq!(accepts(Stopping), [false, true]);
         assert_eq!(accepts(HandedOver), [false, false]);
+        assert_eq!(accepts(Replaced), [false, false]);
     }
 }

@@ -78,6 +78,11 @@ impl Workers {
         self.end(Ending::HandedOver);
     }
 
+    /// Closes the listening sockets, which others have and will not leave to this process again.
+    pub fn give_up_sockets(&self) {
+        self.end(Ending::Replaced);
+    }
+
     /// Takes up the listening sockets again. The connections that were open end all the same.
     pub fn serve_again(&self) {
         self.end(Ending::No);
@@ -258,18 +263,19 @@ impl Worker {
                 Ok(accepting) => accepting,
                 Err(e) => return error!("cannot accept connections: {e}"),
             };
-            if self.accept_until_end(&accepting, role, &acceptor).await != Ending::HandedOver {
-                // A process before this one, which finishes what it has, keeps the socket as well.
-                if Arc::into_inner(workers).is_some() {
-                    accepting.stop_listening();
-                }
-                return;
-            }
+            let end = self.accept_until_end(&accepting, role, &acceptor).await;
             // Not polled meanwhile: who connects is the other process's.
             socket = match accepting.into_std() {
                 Ok(socket) => socket,
                 Err(e) => return error!("a listening socket could not be kept: {e}"),
             };
+            if end == Ending::Stopping {
+                // A process before this one, which finishes what it has, keeps the socket as well.
+                if Arc::into_inner(workers).is_some() {
+                    stop_listening(&socket);
+                }
+                return;
+            }
             let after = ending.wait_for(|ending| *ending != Ending::HandedOver);
             if !after.await.is_ok_and(|after| *after == Ending::No) {
                 return;
@@ -291,7 +297,7 @@ impl Worker {
                 ended = ending.wait_for(|ending| !ending.accepts(role)) => {
                     match ended.as_deref() {
                         // Who waits is accepted by the process that has the socket now.
-                        Ok(Ending::HandedOver) => return Ending::HandedOver,
+                        Ok(end @ (Ending::HandedOver | Ending::Replaced)) => return *end,
                         _ => break,
                     }
                 }
@@ -509,13 +515,6 @@ impl Accepting {
         match self {
             Self::Tcp(listener) => listener.into_std().map(BoundSocket::Tcp),
             Self::Unix(listener) => listener.into_std().map(BoundSocket::Unix),
-        }
-    }
-
-    fn stop_listening(&self) {
-        match self {
-            Self::Tcp(listener) => stop_listening(listener),
-            Self::Unix(listener) => stop_listening(listener),
         }
     }
 

@@ -106,9 +106,10 @@ pub async fn conclude(
                 // No stream beside it is to be blamed alone.
                 lease.state.cut_alone(Instant::now());
                 warn!(
-                    "endpoint {}: {} in the middle of an answer: {detail}",
+                    "endpoint {}: {} in the middle of an answer, which cannot go on elsewhere: {detail} (request {})",
                     lease.endpoint().name,
-                    fault.reason()
+                    fault.reason(),
+                    String::from_utf8_lossy(ctx.request_id.as_bytes())
                 );
                 if fault == Fault::ReadTimedOut {
                     let after = lease.pool().timeouts.read;

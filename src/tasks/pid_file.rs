@@ -33,12 +33,19 @@ impl PidFile {
     }
 }
 
-impl Drop for PidFile {
-    fn drop(&mut self) {
+impl PidFile {
+    /// Removes it, unless it is another process's by now.
+    pub fn remove(&self) {
         let ours = std::fs::read_to_string(&self.0)
             .is_ok_and(|text| text.trim() == std::process::id().to_string());
         if ours {
             let _ = std::fs::remove_file(&self.0);
         }
+    }
+}
+
+impl Drop for PidFile {
+    fn drop(&mut self) {
+        self.remove();
     }
 }

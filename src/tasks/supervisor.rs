@@ -51,6 +51,10 @@ pub async fn supervise(server: Server, mut signals: Signals, process: Process<'_
                     if let Some(predecessor) = &process.predecessor {
                         predecessor.left();
                     }
+                    // The new one may have written its own elsewhere.
+                    if let Some(pid_file) = &process.pid_file {
+                        pid_file.remove();
+                    }
                     match leave(&server, &mut signals, successor).await {
                         Left::Done(drained) => return end(server, drained).await,
                         Left::Alone(problem) => serve_again(&server, &process, &problem),
@@ -129,6 +133,7 @@ async fn leave(server: &Server, signals: &mut Signals, mut successor: Successor)
                 match status {
                     Ok(_) if successor.has_left() => {
                         info!("process {pid}, which had taken over, has handed over itself and ended");
+                        server.give_up_sockets();
                     }
                     Ok(status) if status.success() => {
                         info!("process {pid}, which had taken over, has ended");

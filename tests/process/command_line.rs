@@ -138,7 +138,12 @@ fn what_capital_t_prints_is_a_file_that_means_the_same() {
         "{printed}"
     );
     assert!(!printed.contains("a-secret-of-the-engine"), "{printed}");
+    // Whoever saves it has to fill the secrets in: all the world knows what stands in their places.
     let again = directory.write("long.yaml", &printed);
+    let refused = run(&["-t", "-c", again.to_str().unwrap()]);
+    assert_eq!(code(&refused), 1);
+    assert!(err(&refused).contains("what -T prints in place of a secret"));
+    directory.write("long.yaml", &printed.replace("***", "${KEY_OF_AN_ENGINE}"));
     assert_eq!(print(again.to_str().unwrap()), printed);
 }
 

@@ -39,14 +39,23 @@ impl EndpointState {
         Some(moved.map_or(last, |moved| moved.max(last)))
     }
 
-    /// It holds requests, and nothing at all has come from it for `quiet`.
+    /// It has held requests for `quiet`, and nothing at all has come from it.
     pub fn is_quiet(&self, now: Instant, quiet: Duration) -> bool {
-        self.in_flight() > 0 && !self.bytes_since(now, quiet)
+        self.in_flight() > 0
+            && !self.bytes_since(now, quiet)
+            && !self.is_within(&self.busy_since, now, quiet)
     }
 
     pub(super) fn bytes_since(&self, now: Instant, window: Duration) -> bool {
-        let lasts = [&self.last_answer, &self.last_progress].map(|at| at.load(Ordering::Relaxed));
-        match lasts.into_iter().max().unwrap_or_default() {
+        let lasts = [&self.last_answer, &self.last_progress];
+        lasts
+            .into_iter()
+            .any(|last| self.is_within(last, now, window))
+    }
+
+    /// Whether that was in the last `window`.
+    fn is_within(&self, last: &AtomicU64, now: Instant, window: Duration) -> bool {
+        match last.load(Ordering::Relaxed) {
             0 => false,
             at => u128::from(self.stamp(now).saturating_sub(at)) <= window.as_millis(),
         }

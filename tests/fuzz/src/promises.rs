@@ -60,8 +60,9 @@ fn of_a_taken_file(config: &Config, hides: bool) -> Option<String> {
     if hides && (shown.contains(MARKER) || format!("{config:?}").contains(MARKER)) {
         return Some(format!("shows a secret:\n{shown}"));
     }
-    // Every path in it is absolute, and every variable filled in.
-    let mut again = match parse_str(&shown, "shown", Path::new("/elsewhere"), &|_| None) {
+    // Every path in it is absolute, and every variable filled in; its secrets are not.
+    let filled = shown.replace("key: \"***", "key: \"filled-in");
+    let mut again = match parse_str(&filled, "shown", Path::new("/elsewhere"), &|_| None) {
         Ok(again) => again,
         Err(mistakes) => return Some(format!("shown, it is refused: {mistakes}\n{shown}")),
     };

@@ -67,6 +67,56 @@ async fn the_old_process_serves_again_when_the_new_one_dies() {
     }
 }
 
+/// The first process would not know of the third one's death: whoever connects is refused, and does not wait for it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_waits_for_one_that_was_replaced_twice() {
+    let engine = engine(200).await;
+    let gateway = Start::new(&[engine.authority()], "")
+        .listen("[\"127.0.0.1:0\", \"unix:g.sock\"]")
+        .run();
+    let mut stream = Stream::begin(&gateway).await;
+    let second = tokio::task::block_in_place(|| gateway.upgrade());
+    tokio::task::block_in_place(|| gateway.upgrade());
+    gateway.log.wait_for(1, "has handed over itself and ended");
+    assert!(!runs(second));
+    assert_eq!(health(&gateway).await, 200);
+    gateway.signal_serving(SIGKILL);
+    let refused = async {
+        while TcpStream::connect(gateway.public).await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, refused)
+        .await
+        .expect("it is closed");
+    assert!(is_complete(&stream.rest().await));
+    assert_eq!(gateway.log.count(AGAIN), 0);
+}
+
+/// The new process closes it, and the old one may be looking at it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_unix_socket_that_is_no_more_leaves_nobody_spinning() {
+    let engine = engine(4).await;
+    let gateway = Start::new(&[engine.authority()], "").run();
+    let without = fs::read_to_string(&gateway.file).unwrap();
+    let with = "admin: [\"127.0.0.1:0\", \"unix:admin.sock\"]";
+    let with = without.replacen("admin: 127.0.0.1:0", with, 1);
+    assert_ne!(with, without);
+    let mut replaced = vec![gateway.pid()];
+    for turn in 0..12 {
+        let file = if turn % 2 == 0 { &with } else { &without };
+        fs::write(&gateway.file, file).unwrap();
+        replaced.push(tokio::task::block_in_place(|| gateway.upgrade()));
+    }
+    replaced.pop();
+    tokio::task::block_in_place(|| {
+        wait_until("all that were replaced end", || {
+            !replaced.iter().any(|pid| runs(*pid))
+        });
+    });
+    assert_eq!(health(&gateway).await, 200);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nobody_waits_for_a_gateway_whose_new_process_has_stopped() {
     let engine = engine(200).await;
