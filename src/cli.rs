@@ -202,14 +202,18 @@ impl Cli {
             eprintln!("configuration file {file} test failed");
             return ExitCode::FAILURE;
         }
-        eprintln!("configuration file {file} test is successful");
+        let is_refused = self.strict && !findings.is_empty();
+        match is_refused {
+            true => eprintln!("configuration file {file} test failed: --strict takes no warnings"),
+            false => eprintln!("configuration file {file} test is successful"),
+        }
         if self.print {
             print!("{}", config.to_yaml());
         }
-        if self.strict && !findings.is_empty() {
-            return ExitCode::from(2);
+        match is_refused {
+            true => ExitCode::from(2),
+            false => ExitCode::SUCCESS,
         }
-        ExitCode::SUCCESS
     }
 }
 

@@ -89,7 +89,9 @@ impl Demo {
         config.access_log = None;
         let runtime = runtime().map_err(|e| e.to_string())?;
         runtime.block_on(async {
-            let server = Server::start(config).await.map_err(|e| e.to_string())?;
+            let server = Server::start(config).await.map_err(|problem| {
+                format!("{problem}\n`demo --port N` takes another port; 0 is any that is free")
+            })?;
             let public = server
                 .tcp_address(Role::Public)
                 .ok_or("there is no listener")?;
@@ -184,7 +186,9 @@ fn explain(
         println!("  {}  (process {})", engine.authority, engine.child.id());
     }
     if let Some(said) = said {
-        println!("\nAsked \"Hello\" through it, one of them said:\n  {said}");
+        println!(
+            "\nAsked \"Hello\" through it, one of them said (they speak words at random):\n  {said}"
+        );
     }
     println!("\nAsk it something:\n");
     println!(
