@@ -374,7 +374,7 @@ impl Server {
         self.handed_over.store(true, Ordering::Relaxed);
         self.workers.hand_over();
         let begun = Instant::now();
-        while self.workers.connections() > 0 {
+        while self.workers.accept() || self.workers.connections() > 0 {
             if begun.elapsed() >= grace {
                 return self.requests_in_hand() == 0;
             }

@@ -4,7 +4,8 @@ use std::future::poll_fn;
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::task::Poll;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -64,6 +65,7 @@ pub struct Workers {
     /// Dropped to end the runtimes, whatever still runs.
     end: watch::Sender<bool>,
     loads: Arc<[AtomicUsize]>,
+    accepting: Arc<AtomicUsize>,
     beats: Beats,
 }
 
@@ -97,6 +99,12 @@ impl Workers {
         self.beats.clone()
     }
 
+    /// Whether a listening socket is still accepted on. Once none is, [`connections`](Self::connections) has all that
+    /// were accepted.
+    pub fn accept(&self) -> bool {
+        self.accepting.load(Acquire) > 0
+    }
+
     /// Connections still open.
     pub fn connections(&self) -> usize {
         self.loads.iter().map(|l| l.load(Relaxed)).sum()
@@ -125,6 +133,7 @@ pub fn start(
     let (draining, drain_watch) = watch::channel(false);
     let (end, end_watch) = watch::channel(false);
     let loads: Arc<[AtomicUsize]> = (0..threads).map(|_| AtomicUsize::new(0)).collect();
+    let accepting = Arc::default();
     let beats = Beats::new(threads, Instant::now());
     let clients = Arc::new(ClientCounts::default());
     let complaints = Arc::new(Mutex::new(Seldom::new(COMPLAINT)));
@@ -132,10 +141,10 @@ pub fn start(
         (0..threads).map(|_| mpsc::unbounded_channel()).unzip();
     let senders: Arc<[_]> = senders.into();
     let mut handles = Vec::with_capacity(threads);
-    let accepting: Vec<_> = bound.iter().map(|_| Arc::new(())).collect();
+    let of_each: Vec<_> = bound.iter().map(|_| Arc::new(())).collect();
     for (index, inbox) in receivers.into_iter().enumerate() {
         let mut listeners = Vec::with_capacity(bound.len());
-        for ((one, acceptor), workers) in bound.iter().zip(&accepting) {
+        for ((one, acceptor), workers) in bound.iter().zip(&of_each) {
             listeners.push(Listener {
                 bound: one.try_clone()?,
                 acceptor: acceptor.clone(),
@@ -146,6 +155,7 @@ pub fn start(
             index,
             service: Arc::clone(service),
             loads: Arc::clone(&loads),
+            accepting: Arc::clone(&accepting),
             clients: Arc::clone(&clients),
             others: Arc::clone(&senders),
             ending: ending_watch.clone(),
@@ -176,6 +186,7 @@ pub fn start(
         draining,
         end,
         loads,
+        accepting,
         beats,
     })
 }
@@ -216,6 +227,8 @@ struct Worker {
     index: usize,
     service: Arc<Service>,
     loads: Arc<[AtomicUsize]>,
+    /// Listening sockets that are accepted on, of all workers.
+    accepting: Arc<AtomicUsize>,
     clients: Arc<ClientCounts>,
     others: Arc<[mpsc::UnboundedSender<Accepted>]>,
     ending: watch::Receiver<Ending>,
@@ -263,7 +276,9 @@ impl Worker {
                 Ok(accepting) => accepting,
                 Err(e) => return error!("cannot accept connections: {e}"),
             };
+            self.accepting.fetch_add(1, Release);
             let end = self.accept_until_end(&accepting, role, &acceptor).await;
+            self.accepting.fetch_sub(1, Release);
             // Not polled meanwhile: who connects is the other process's.
             socket = match accepting.into_std() {
                 Ok(socket) => socket,

@@ -12,7 +12,7 @@ use tokio::net::{TcpStream, UnixStream};
 
 use super::*;
 use crate::certificates::{Certificate, LISTEN, connect};
-use crate::wire::metric;
+use crate::wire::{ask, metric};
 
 const UPGRADES: usize = 5;
 
@@ -248,4 +248,24 @@ async fn http2_finishes_its_streams_on_the_old_process() {
     let _ = end.await.unwrap();
     let status = tokio::task::block_in_place(|| gateway.ended(PATIENCE));
     assert!(status.expect("it ends").success());
+}
+
+/// A process with nothing to finish goes at once, but not before the last that it has accepted.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_comes_last_to_an_idle_gateway_is_answered() {
+    let engine = engine(4).await;
+    let gateway = Start::new(&[engine.authority()], "").run();
+    let public = gateway.public;
+    let is_over = Arc::new(AtomicBool::new(false));
+    let over = Arc::clone(&is_over);
+    let asking = tokio::spawn(async move {
+        while !over.load(Relaxed) {
+            assert_eq!(ask(public, "GET", "/health", "").await.status, 200);
+        }
+    });
+    for _ in 0..10 {
+        tokio::task::block_in_place(|| gateway.upgrade());
+    }
+    is_over.store(true, Relaxed);
+    asking.await.unwrap();
 }
