@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 
 use crate::continuing::{KEYS, bounded, chat, content, speaking};
 use crate::support::{
-    Client, Cut, End, Fault, Flavour, Gateway, Puppet, Script, Then, engine_with, in_turn, pool,
-    post, sse_head, until,
+    Client, Cut, End, Exchange, Fault, Flavour, Gateway, Puppet, Script, Then, engine_with,
+    in_turn, pool, post, sse_head, until,
 };
 
 /// How a stream goes on may not be known when it begins to be shown, and by text it needs the request's own body.
@@ -185,16 +185,32 @@ fn chunks(events: &[Value]) -> String {
 
 const LAST_CHUNK: &str = "0\r\n\r\n";
 
+/// Two engines, the first of which has the request of the client.
+async fn asked_of_two() -> (Puppet, Exchange, Puppet, Gateway, Client) {
+    let (mut first, second) = (Puppet::start().await, Puppet::start().await);
+    let urls = in_turn(&first.authority(), &second.authority(), KEYS);
+    let gateway = Gateway::start(&urls).await;
+    let mut client = Client::connect(gateway.address).await;
+    client.send(bounded().bytes()).await;
+    let exchange = first.next().await;
+    (first, exchange, second, gateway, client)
+}
+
+/// The answer ends with these bytes, of which the client is shown that text.
+async fn ends(mut exchange: Exchange, bytes: String, client: &mut Client, text: &str) {
+    exchange.write(bytes).await;
+    exchange.event("[DONE]").await;
+    exchange.last_chunk().await;
+    let body = client.body_until("[DONE]").await;
+    assert!(body.contains(text), "{body}");
+    assert_eq!(client.rest().await.1, End::Framed);
+}
+
 /// What came with the end of an answer that is none is shown before another has gone on.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_last_words_before_a_cut_do_not_wait() {
     for comes_whole in [true, false] {
-        let (mut first, mut second) = (Puppet::start().await, Puppet::start().await);
-        let urls = in_turn(&first.authority(), &second.authority(), KEYS);
-        let gateway = Gateway::start(&urls).await;
-        let mut client = Client::connect(gateway.address).await;
-        client.send(bounded().bytes()).await;
-        let mut exchange = first.next().await;
+        let (_first, mut exchange, mut second, gateway, mut client) = asked_of_two().await;
         let head = sse_head();
         let begin = chunks(&[role(), event(json!({ "content": "Well" }), json!([7]))]);
         let last = chunks(&[event(json!({ "content": ", so far" }), json!([8]))]);
@@ -208,18 +224,13 @@ async fn the_last_words_before_a_cut_do_not_wait() {
             client.body_until("Well").await;
             exchange.write(format!("{last}{LAST_CHUNK}")).await;
         }
-        let mut next = second.next().await;
+        let next = second.next().await;
         client.body_until(", so far").await;
         let end = chunks(&[
             more(" and", json!([9]), Value::Null),
             more(" no further", json!([10]), json!("stop")),
         ]);
-        next.write(format!("{head}{end}")).await;
-        next.event("[DONE]").await;
-        next.last_chunk().await;
-        let body = client.body_until("[DONE]").await;
-        assert!(body.contains(" no further"), "{body}");
-        assert_eq!(client.rest().await.1, End::Framed);
+        ends(next, format!("{head}{end}"), &mut client, " no further").await;
         gateway.finish().await;
     }
 }
@@ -276,12 +287,7 @@ async fn reasoning_goes_on_when_one_of_the_others_does_not_tell_its_end() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_new_before_a_divergence_is_shown() {
     for comes_at_once in [true, false] {
-        let (mut first, mut second) = (Puppet::start().await, Puppet::start().await);
-        let urls = in_turn(&first.authority(), &second.authority(), KEYS);
-        let gateway = Gateway::start(&urls).await;
-        let mut client = Client::connect(gateway.address).await;
-        client.send(bounded().bytes()).await;
-        let mut exchange = first.next().await;
+        let (_first, mut exchange, mut second, gateway, mut client) = asked_of_two().await;
         let head = sse_head();
         let begin = chunks(&[role(), event(json!({ "reasoning": "Let" }), json!([1000]))]);
         exchange.write(format!("{head}{begin}")).await;
@@ -311,18 +317,13 @@ async fn what_is_new_before_a_divergence_is_shown() {
             .await
             .answer_json(r#"{"tokens":[1001,1002]}"#)
             .await;
-        let mut last = second.next().await;
+        let last = second.next().await;
         client.body_until(" me see").await;
         let end = [
             more("</think>", json!([1003]), Value::Null),
             more("42", json!([1006]), json!("stop")),
         ];
-        last.write(format!("{head}{}", chunks(&end))).await;
-        last.event("[DONE]").await;
-        last.last_chunk().await;
-        let body = client.body_until("[DONE]").await;
-        assert!(body.contains("42"), "{body}");
-        assert_eq!(client.rest().await.1, End::Framed);
+        ends(last, format!("{head}{}", chunks(&end)), &mut client, "42").await;
         gateway.finish().await;
     }
 }
