@@ -15,7 +15,7 @@ use super::schema::{MOST_KEYS, MOST_MODELS};
 use super::section::{Section, file_path};
 use super::similar::similar;
 use super::weak::{self, Hash};
-use super::{HIDDEN, Key, KeyModels, Models, OF_A_DUMP};
+use super::{Key, KeyModels, Models, Secret};
 
 const FORM: &str = "write a list, as in [{ name: team-a, sha256: \"…\" }], or { file: keys.yaml }";
 const OPEN: &str = "remove the key `keys` to take requests from everybody";
@@ -274,20 +274,11 @@ fn secret(section: &Section<'_>) -> Option<(&'static str, Hash)> {
     Some((field, hash))
 }
 
-/// A secret that can be sent in a header field (RFC 9110 section 5.5), hashed, and what is weak in it.
+/// A secret, hashed, and what is weak in it.
 fn of_plain(text: &str) -> Result<(Hash, Option<&'static str>), Fault> {
-    if text.is_empty() {
-        // Which "Authorization: Bearer" and no more would have.
-        Err(Fault::new("is empty"))
-    } else if text.starts_with(HIDDEN) {
-        Err(Fault::new(OF_A_DUMP))
-    } else if text.bytes().all(|b| b.is_ascii_graphic()) {
-        Ok((weak::hash(text), weak::of_secret(text)))
-    } else {
-        Err(Fault::new(
-            "has a space, a line break or another character that cannot be sent in a header",
-        ))
-    }
+    let secret = Secret::parse(text)?;
+    let text = secret.reveal();
+    Ok((weak::hash(text), weak::of_secret(text)))
 }
 
 fn of_hex(text: &str) -> Result<Hash, Fault> {

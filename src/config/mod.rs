@@ -425,6 +425,21 @@ impl Secret {
         Self(value)
     }
 
+    /// One that can be sent in a header field (RFC 9110 section 5.5), as a bearer token.
+    fn parse(text: &str) -> Result<Self, diagnostic::Fault> {
+        let problem = if text.is_empty() {
+            // Which "Authorization: Bearer" and no more would have.
+            "is empty"
+        } else if text.starts_with(HIDDEN) {
+            OF_A_DUMP
+        } else if !text.bytes().all(|b| b.is_ascii_graphic()) {
+            "has a space, a line break or another character that cannot be sent in a header"
+        } else {
+            return Ok(Self::new(text.to_owned()));
+        };
+        Err(diagnostic::Fault::new(problem))
+    }
+
     /// The value itself, for the one place that must send it.
     pub fn reveal(&self) -> &str {
         &self.0

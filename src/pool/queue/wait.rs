@@ -72,8 +72,7 @@ pub async fn lease_or_wait(
         }
     };
     if !Arc::ptr_eq(pool, lease.pool()) {
-        *tried = moved(tried, only, pool, lease.pool());
-        *pool = Arc::clone(lease.pool());
+        adopt(pool, tried, only, Arc::clone(lease.pool()));
     }
     Ok(lease)
 }
@@ -107,9 +106,13 @@ pub fn catch_up(pool: &mut Arc<Pool>, tried: &mut Tried, only: Option<u64>) -> b
     let Some(newest) = pool.queue.newer_than(pool) else {
         return false;
     };
-    *tried = moved(tried, only, pool, &newest);
-    *pool = newest;
+    adopt(pool, tried, only, newest);
     true
+}
+
+fn adopt(pool: &mut Arc<Pool>, tried: &mut Tried, only: Option<u64>, newer: Arc<Pool>) {
+    *tried = moved(tried, only, pool, &newer);
+    *pool = newer;
 }
 
 /// [`Pool::lease`], of the newest epoch where the request's own has none: its endpoints may all have left since.
